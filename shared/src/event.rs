@@ -1,0 +1,217 @@
+//! What the data plane tells control. Events are facts; nothing waits for an answer to one.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::command::{ReceiveSpec, SubscriptionSpec};
+use crate::drop_reason::DropReason;
+use crate::id::{RoomId, SubscriptionId, TrackId, TransportId, WorkerIndex};
+use crate::media::{SpatialLayer, TemporalLayer};
+use crate::transport::{Fingerprint, Side};
+
+/// One fact from the data plane.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub enum Event {
+    /// ICE of a transport moved (RFC 8445 terms as browsers show them).
+    IceState {
+        /// Which connection.
+        transport: TransportId,
+        /// Where to.
+        state: IceState,
+    },
+    /// DTLS is done and its fingerprint matched: media can flow.
+    Secured {
+        /// Which connection.
+        transport: TransportId,
+    },
+    /// A transport ended by itself; everything on it is gone. Control need not close it.
+    Closed {
+        /// Which connection.
+        transport: TransportId,
+        /// Why.
+        reason: CloseReason,
+    },
+    /// The set of layers of a track that carry media changed.
+    LayersActive {
+        /// Which track.
+        track: TrackId,
+        /// Bit n: spatial layer n is alive.
+        layers: u8,
+    },
+    /// A subscriber now gets this layer.
+    LayerForwarded {
+        /// Which subscription.
+        subscription: SubscriptionId,
+        /// Simulcast layer.
+        spatial: SpatialLayer,
+        /// Highest temporal layer.
+        temporal: TemporalLayer,
+    },
+    /// Loudness of the tracks that were heard in the interval (`audiolevelinterval`); none heard, none listed.
+    AudioActivity {
+        /// Whose port the publishers are on.
+        worker: WorkerIndex,
+        /// One row for each track heard.
+        levels: Vec<AudioActivity>,
+    },
+    /// A message came in on a transport's API channel.
+    ApiMessage {
+        /// A subscriber's transport.
+        transport: TransportId,
+        /// As sent, at most `limits::CHANNEL_MESSAGE_SIZE_MAX` bytes.
+        text: String,
+    },
+    /// The API channel of a transport is open.
+    ApiOpen {
+        /// A subscriber's transport.
+        transport: TransportId,
+    },
+    /// Counters of one worker, about once a second.
+    Stats(Box<WorkerStats>),
+    /// The answer to `Command::Snapshot`.
+    Snapshot {
+        /// As asked.
+        request: u64,
+        /// Who answers.
+        worker: WorkerIndex,
+        /// Every live flow.
+        flows: Vec<Flow>,
+    },
+}
+
+/// What a data plane is, told once before any event.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Hello {
+    /// Fingerprint of the certificate of every DTLS association.
+    pub fingerprint: Fingerprint,
+    /// Its workers, by index.
+    pub workers: Vec<WorkerInfo>,
+}
+
+/// One worker.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct WorkerInfo {
+    /// The addresses that its sockets are bound to; unspecified addresses when bound to all.
+    pub addresses: Vec<SocketAddr>,
+    /// What moves its packets: `io_uring`, `mmsg` or `memory`.
+    pub link: String,
+}
+
+/// State of ICE as `RTCPeerConnection.iceConnectionState` names it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum IceState {
+    /// No valid check yet.
+    New,
+    /// A check came; our own is under way.
+    Checking,
+    /// A pair is proved both ways.
+    Connected,
+    /// Consent is late (RFC 7675): nothing heard for `limits::ICE_DISCONNECTED`.
+    Disconnected,
+    /// Consent is lost: nothing is sent any more until a restart.
+    Failed,
+}
+
+/// Why a transport ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum CloseReason {
+    /// The peer said close_notify.
+    PeerClosed,
+    /// The certificate does not have the fingerprint that the SDP named.
+    FingerprintMismatch,
+    /// The handshake was not done in time.
+    HandshakeTimeout,
+    /// The peer's DTLS offered nothing that we accept.
+    HandshakeFailed,
+    /// The worker has no room for another transport.
+    Full,
+    /// Never connected, or stayed disconnected, for too long.
+    Abandoned,
+}
+
+/// How loud one audio track was in an interval.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct AudioActivity {
+    /// Which track.
+    pub track: TrackId,
+    /// Packets at least as loud as the threshold.
+    pub count: u32,
+    /// Sum of their levels in −dBov (RFC 6464): less is louder.
+    pub level_sum: u32,
+}
+
+/// Counters of one worker since it started.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct WorkerStats {
+    /// Which worker.
+    pub worker: u16,
+    /// Datagrams received.
+    pub received: u64,
+    /// Bytes of UDP payload received.
+    pub received_bytes: u64,
+    /// Datagrams sent.
+    pub sent: u64,
+    /// Bytes of UDP payload sent.
+    pub sent_bytes: u64,
+    /// Sends (trains of datagrams, or single ones): `sent / trains` is what GSO saves.
+    pub trains: u64,
+    /// Media packets from publishers, authenticated.
+    pub rtp_received: u64,
+    /// Media packets expected from publishers (RFC 3550 §A.3).
+    pub rtp_expected: u64,
+    /// Media packets forwarded to subscribers, one for each.
+    pub rtp_forwarded: u64,
+    /// Packets resent to subscribers.
+    pub rtx_sent: u64,
+    /// Packets that publishers were asked to resend.
+    pub nacks_sent: u64,
+    /// Keyframes that publishers were asked for.
+    pub keyframe_requests: u64,
+    /// Interarrival jitter (RFC 3550 §6.4.1) averaged over the live streams, microseconds.
+    pub jitter_us: u64,
+    /// Wall clock against media clock, averaged over the live streams, milliseconds.
+    pub drift_ms: i64,
+    /// Live transports.
+    pub transports: u64,
+    /// Live published audio tracks.
+    pub audio_tracks: u64,
+    /// Live published video tracks.
+    pub video_tracks: u64,
+    /// Live subscriptions.
+    pub subscriptions: u64,
+    /// Turns of the run loop.
+    pub turns: u64,
+    /// How packets ended that were not used, by `DropReason as usize`.
+    pub drops: Vec<u64>,
+}
+
+impl WorkerStats {
+    /// How many packets ended for `reason`.
+    pub fn dropped(&self, reason: DropReason) -> u64 {
+        self.drops.get(reason as usize).copied().unwrap_or(0)
+    }
+}
+
+/// One live peer connection with what flows on it, as `Command::Snapshot` lists them.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Flow {
+    /// The connection.
+    pub transport: TransportId,
+    /// Its room.
+    pub room: RoomId,
+    /// Which way its media flows.
+    pub side: Side,
+    /// Our ICE user fragment.
+    pub ufrag: String,
+    /// Where ICE stands.
+    pub ice: IceState,
+    /// SRTP keys exist.
+    pub secured: bool,
+    /// The peer's address that media goes to.
+    pub remote: Option<SocketAddr>,
+    /// What it publishes.
+    pub receive: ReceiveSpec,
+    /// What is forwarded to it.
+    pub subscriptions: Vec<SubscriptionSpec>,
+}

@@ -1,0 +1,70 @@
+//! Every bound in one place: how much of anything there may be, and for how long. Each adds up its holders by name.
+
+use std::time::Duration;
+
+/// Bytes of a UDP datagram that are used; longer ones are dropped. An Ethernet MTU, which is what peers send.
+pub const DATAGRAM_SIZE_MAX: usize = 1500;
+
+/// Published SSRCs of one transport (media and retransmission).
+pub const SSRCS_PER_TRANSPORT_MAX: usize = 64;
+
+/// Remote addresses that one transport may prove at a time.
+pub const REMOTES_PER_TRANSPORT_MAX: usize = 8;
+
+/// Simulcast layers of a track.
+pub const LAYERS_MAX: usize = 3;
+
+/// STUN requests that a transport may have verified per second, and at once.
+pub const STUN_PER_SECOND: u32 = 100;
+/// STUN requests that a transport may have verified at once.
+pub const STUN_BURST: u32 = 50;
+
+/// Time without a valid check from the peer before ICE is called disconnected.
+pub const ICE_DISCONNECTED: Duration = Duration::from_secs(7);
+/// Time without consent after which nothing is sent (RFC 7675 §5.1).
+pub const ICE_CONSENT: Duration = Duration::from_secs(30);
+/// Mean time between our consent checks (RFC 7675 §5.1), randomised by ±20 %.
+pub const ICE_CONSENT_INTERVAL: Duration = Duration::from_secs(5);
+/// Time in which an opened transport must connect, or a failed one restart, before it is closed.
+pub const TRANSPORT_ABANDONED: Duration = Duration::from_secs(60);
+/// Time for a DTLS handshake.
+pub const HANDSHAKE: Duration = Duration::from_secs(15);
+
+/// Bytes in one data channel message, either way.
+pub const CHANNEL_MESSAGE_SIZE_MAX: usize = 64 * 1024;
+/// Bytes waiting to be sent to one slow reader; then messages to it are dropped (unreliable) or it is closed (reliable).
+pub const CHANNEL_BUFFER_SIZE_MAX: usize = 1024 * 1024;
+/// Data channels of one transport.
+pub const CHANNELS_PER_TRANSPORT_MAX: usize = 64;
+/// Bytes of a data channel's label.
+pub const CHANNEL_LABEL_SIZE_MAX: usize = 256;
+
+/// Sub-packets of one compound RTCP datagram.
+pub const RTCP_PACKETS_MAX: usize = 16;
+/// Report blocks of one RTCP packet.
+pub const RTCP_BLOCKS_MAX: usize = 31;
+/// FCI entries of one generic NACK.
+pub const RTCP_NACK_ENTRIES_MAX: usize = 64;
+/// Packet statuses of one transport-wide feedback.
+pub const RTCP_TWCC_STATUSES_MAX: usize = 8192;
+
+/// Least time between two keyframe requests to one layer.
+pub const KEYFRAME_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Packets that a layer's retransmission cache keeps. 1024 is 2 s of a 4 Mb/s layer.
+pub const CACHE_PACKETS: usize = 1024;
+
+/// Commands waiting for a worker.
+pub const COMMAND_RING: usize = 4096;
+/// Events waiting for control.
+pub const EVENT_RING: usize = 8192;
+/// Datagrams waiting for the handshake thread from one worker, and back.
+pub const HANDSHAKE_RING: usize = 1024;
+/// Packets waiting for another worker.
+pub const RELAY_RING: usize = 1024;
+
+/// Transports of one worker.
+pub const TRANSPORTS_PER_WORKER_MAX: usize = 16 * 1024;
+
+/// Bytes of one signalling message.
+pub const SIGNAL_MESSAGE_SIZE_MAX: usize = 64 * 1024;
