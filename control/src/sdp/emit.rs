@@ -34,8 +34,7 @@ pub(super) enum SetupLine {
 
 impl Description {
     pub(super) fn new(session_id: u64, version: u64) -> Self {
-        let mut text = SessionDescription::default();
-        text.origin = Origin {
+        let origin = Origin {
             username: "-".to_owned(),
             // RFC 8829 §5.2.1: 63 bits.
             session_id: session_id & (u64::MAX >> 1),
@@ -44,8 +43,12 @@ impl Description {
             address_type: "IP4".to_owned(),
             unicast_address: "127.0.0.1".to_owned(),
         };
-        text.session_name = "-".to_owned();
-        text.time_descriptions = vec![TimeDescription::default()];
+        let text = SessionDescription {
+            origin,
+            session_name: "-".to_owned(),
+            time_descriptions: vec![TimeDescription::default()],
+            ..SessionDescription::default()
+        };
         Self { text, group: Vec::new() }
     }
 

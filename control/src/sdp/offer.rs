@@ -9,7 +9,7 @@ use sdp::description::common::Attribute;
 use super::error::SdpError;
 use super::format;
 use super::identity::{Identity, Setup};
-use super::section::{ExtensionLine, Medium, Section};
+use super::section::{Defaults, ExtensionLine, Medium, Section};
 use super::{CodecFormat, PublishedTrack, layers, text};
 
 /// A parsed, limit-checked offer of a publisher.
@@ -50,9 +50,10 @@ impl Offer {
         if session.iter().any(|attribute| attribute.key == "ice-lite") {
             return Err(SdpError::new("a=ice-lite at both ends: the peer must run full ICE (RFC 8445 §6.1.1)"));
         }
+        let defaults = Defaults::parse(&text.session);
         let raw = text.sections.into_iter().enumerate();
         let sections: Vec<Section> =
-            raw.map(|(index, raw)| Section::parse(index, raw, session)).collect::<Result<_, _>>()?;
+            raw.map(|(index, raw)| Section::parse(index, raw, &defaults)).collect::<Result<_, _>>()?;
         let group = bundle_group(session, &sections)?;
         let verdicts = verdicts(&sections, &group);
         let (ice, fingerprints, setup) = identity(session, &sections, &verdicts, &group)?;

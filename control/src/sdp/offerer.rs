@@ -15,7 +15,7 @@ use super::error::SdpError;
 use super::format::{self, Format, Meaning};
 use super::identity::{Identity, role_after_answer};
 use super::offer::bundle_group;
-use super::section::{CodecLine, Feedback, ID_SIZE_MAX, Medium, Section};
+use super::section::{CodecLine, Defaults, Feedback, ID_SIZE_MAX, Medium, Section};
 use super::{CodecFormat, Local, extensions_of, text};
 
 /// Our end of a subscriber's offers and answers.
@@ -123,8 +123,16 @@ impl Offerer {
         offerer
     }
 
-    /// Wishes a track to be offered; with the id of an earlier wish, instead of that.
-    pub fn add(&mut self, track: OfferedTrack) {
+    /// Wishes a track to be offered; with the id of an earlier wish, instead of that. Its ids are cleaned to visible ASCII,
+    /// and where another wish has the same two, its track id is lengthened: browsers refuse an offer with both.
+    pub fn add(&mut self, mut track: OfferedTrack) {
+        track.stream_id = visible(&track.stream_id, ID_SIZE_MAX);
+        track.track_id = visible(&track.track_id, ID_SIZE_MAX);
+        track.cname = visible(&track.cname, ID_SIZE_MAX);
+        let same = |other: &OfferedTrack| other.stream_id == track.stream_id && other.track_id == track.track_id;
+        if self.wishes.values().any(|other| other.id != track.id && same(other)) {
+            track.track_id = format!("{}-{}", track.track_id, track.id);
+        }
         self.is_stale |= self.refused.remove(&track.id) || self.wishes.get(&track.id) != Some(&track);
         self.wishes.insert(track.id, track);
     }
@@ -192,9 +200,10 @@ impl Offerer {
             return Err(SdpError::new("answers no offer: none is outstanding"));
         }
         let text = text::parse(text, &text::ANSWER)?;
+        let defaults = Defaults::parse(&text.session);
         let raw = text.sections.into_iter().enumerate();
         let sections: Vec<Section> =
-            raw.map(|(index, raw)| Section::parse(index, raw, &text.session)).collect::<Result<_, _>>()?;
+            raw.map(|(index, raw)| Section::parse(index, raw, &defaults)).collect::<Result<_, _>>()?;
         self.check_places(&sections)?;
         let group = bundle_group(&text.session, &sections)?;
         let bundled = group.iter().filter_map(|&index| sections.get(index));
@@ -371,27 +380,26 @@ fn write_track(
         media.line("extmap", format_args!("{} {}", extension_id(extension), extension.uri()));
     }
     media.flag("sendonly");
-    let (stream, id) = (visible(&track.stream_id, ID_SIZE_MAX), visible(&track.track_id, ID_SIZE_MAX));
-    media.line("msid", format_args!("{stream} {id}"));
+    media.line("msid", format_args!("{} {}", track.stream_id, track.track_id));
     media.flag("rtcp-mux");
     media.flag("rtcp-rsize");
     for one in &assigned {
         media.codec(one.payload_type, one.codec, &one.fmtp, feedback_of(kind), rtx(one));
     }
-    write_ssrcs(&mut media, track, &format!("{stream} {id}"), assigned.iter().any(|one| rtx(one).is_some()));
+    write_ssrcs(&mut media, track, assigned.iter().any(|one| rtx(one).is_some()));
+    description.push(media);
 }
 
 /// RFC 5576; browsers bind the track to these even before the first packet.
-fn write_ssrcs(media: &mut Media, track: &OfferedTrack, msid: &str, has_rtx: bool) {
+fn write_ssrcs(media: &mut Media, track: &OfferedTrack, has_rtx: bool) {
     let Ssrc(ssrc) = track.ssrc;
     let rtx = track.rtx_ssrc.filter(|_| has_rtx);
     if let Some(Ssrc(rtx)) = rtx {
         media.line("ssrc-group", format_args!("FID {ssrc} {rtx}"));
     }
-    let cname = visible(&track.cname, ID_SIZE_MAX);
     for number in [Some(ssrc), rtx.map(|rtx| rtx.0)].into_iter().flatten() {
-        media.line("ssrc", format_args!("{number} cname:{cname}"));
-        media.line("ssrc", format_args!("{number} msid:{msid}"));
+        media.line("ssrc", format_args!("{number} cname:{}", track.cname));
+        media.line("ssrc", format_args!("{number} msid:{} {}", track.stream_id, track.track_id));
     }
 }
 

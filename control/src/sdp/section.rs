@@ -95,9 +95,23 @@ pub(super) struct SsrcGroup {
     pub ssrcs: Vec<Ssrc>,
 }
 
+/// What the session says for every m-section that does not say it itself. Read once, whatever the number of m-sections.
+pub(super) struct Defaults {
+    direction: Direction,
+    extensions: Vec<ExtensionLine>,
+}
+
+impl Defaults {
+    pub(super) fn parse(session: &[Attribute]) -> Self {
+        // RFC 8866 §6.7: sendrecv unless said.
+        let direction = session.iter().find_map(|attribute| Direction::parse(&attribute.key));
+        Self { direction: direction.unwrap_or(Direction::SendRecv), extensions: extensions(session) }
+    }
+}
+
 impl Section {
-    /// Reads the m-section at `index` of a description whose session-level attributes are `session`.
-    pub(super) fn parse(index: usize, raw: RawSection, session: &[Attribute]) -> Result<Self, SdpError> {
+    /// Reads the m-section at `index` of a description.
+    pub(super) fn parse(index: usize, raw: RawSection, defaults: &Defaults) -> Result<Self, SdpError> {
         let RawSection { m_line, attributes } = raw;
         let identity = Identity::parse(&attributes).map_err(|what| SdpError::in_section(index, m_line.line, what))?;
         let medium = Medium::of(&m_line);
@@ -105,18 +119,17 @@ impl Section {
             Medium::Rtp(kind) => codecs(kind, &m_line.formats, &attributes),
             _ => Vec::new(),
         };
-        let both = || session.iter().chain(&attributes);
+        let direction = attributes.iter().find_map(|attribute| Direction::parse(&attribute.key));
         let mut section = Section {
             index,
             medium,
             mid_text: None,
             identity,
-            // RFC 8866 §6.7: sendrecv unless said; a section's own line outweighs the session's.
-            direction: both().filter_map(|a| Direction::parse(&a.key)).last().unwrap_or(Direction::SendRecv),
+            direction: direction.unwrap_or(defaults.direction),
             bundle_only: false,
             rtcp_mux: false,
             rtcp_rsize: false,
-            extensions: both().filter(|a| a.key == "extmap").filter_map(ExtensionLine::parse).collect(),
+            extensions: defaults.extensions.iter().copied().chain(extensions(&attributes)).collect(),
             codecs,
             rids: Vec::new(),
             simulcast: None,
@@ -269,6 +282,13 @@ impl SsrcGroup {
         let ssrcs: Option<Vec<Ssrc>> = fields.map(|field| field.parse().ok().map(Ssrc)).collect();
         Some(Self { semantics, ssrcs: ssrcs? })
     }
+}
+
+/// The `a=extmap` lines of ours, each extension once.
+fn extensions(attributes: &[Attribute]) -> Vec<ExtensionLine> {
+    let lines = attributes.iter().filter(|attribute| attribute.key == "extmap").filter_map(ExtensionLine::parse);
+    let mut once = HashSet::new();
+    lines.filter(|line| once.insert(line.extension)).collect()
 }
 
 /// The codecs of an m-section, each payload type once, without those that are not forwarded.

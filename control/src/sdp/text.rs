@@ -95,6 +95,9 @@ fn scan(text: &str, limits: &Limits) -> Result<(String, Vec<MLine>), SdpError> {
         if line.chars().any(char::is_control) {
             return Err(SdpError::at_line(number, "has a control character"));
         }
+        if !line.is_empty() && line.as_bytes().get(1) != Some(&b'=') {
+            return Err(SdpError::at_line(number, "not SDP by RFC 8866 (is not `<type>=<value>`)"));
+        }
         match line.strip_prefix("m=") {
             Some(value) => {
                 if m_lines.len() == limits.sections_max {
