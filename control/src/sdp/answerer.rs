@@ -78,7 +78,7 @@ impl Answerer {
             places: offer.sections.iter().map(accepted).collect(),
         });
         Ok(Answer {
-            sdp: description.finish(offer.allow_mixed),
+            sdp: description.finish(offer.is_bundled, offer.allow_mixed),
             remote: RemotePeer { ice: offer.ice.clone(), fingerprints: offer.fingerprints.clone(), role },
             extensions: offer.extensions,
             transport_cc: offer.transport_cc,

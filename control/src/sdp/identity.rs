@@ -8,8 +8,8 @@ use ringmain_shared::transport::{DtlsRole, Fingerprint, FingerprintHash, IceCred
 /// Fingerprints that one description may name.
 const FINGERPRINTS_MAX: usize = 8;
 
-/// The transport attributes of an m-section, or of the session.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+/// The transport attributes of an m-section, or of the session. Cannot be printed: the password is a secret.
+#[derive(Clone, Default)]
 pub(super) struct Identity {
     pub ufrag: Option<String>,
     pub pwd: Option<String>,

@@ -1,9 +1,9 @@
 //! SDP offers and answers (RFC 8866, RFC 3264, JSEP RFC 8829): text from peers in, typed facts and text out.
 //!
-//! Contents, along the way of an offer: [`text`] checks limits and grammar, [`section`] reads one m-section, [`identity`]
-//! finds who the peer is, [`format`](mod@format) says what a payload type means, [`layers`] orders simulcast, [`offer`] puts them
-//! together, [`answerer`] replies to a publisher; [`offerer`] offers to a subscriber and reads what it replies;
-//! [`emit`] writes all that we send. Nothing here reads a clock, draws a random number or knows of rooms.
+//! Contents, along the way of an offer: `text` checks limits and grammar, `section` reads one m-section, `identity`
+//! finds who the peer is, `format` says what a payload type means, `layers` orders simulcast, `offer` puts them
+//! together, `answerer` replies to a publisher; `offerer` offers to a subscriber and reads what it replies;
+//! `emit` writes all that we send. Nothing here reads a clock, draws a random number or knows of rooms.
 //!
 //! One transport carries everything: BUNDLE (RFC 8843) and rtcp-mux (RFC 5761) are required. A peer's candidates are never
 //! read: an ICE-lite server learns addresses from authenticated checks alone, so an offer cannot aim it at anybody.

@@ -1,6 +1,7 @@
 //! A publisher's offer, parsed and within limits: every m-section read, each with the verdict whether we take part in it.
 
 use std::collections::{HashMap, HashSet};
+use std::fmt;
 
 use ringmain_shared::media::{Extension, ExtensionIds, Kind, Mid, ReceiveCodec, RidLayer, Ssrc, SsrcLayer};
 use ringmain_shared::transport::{Fingerprint, IceCredentials};
@@ -19,6 +20,7 @@ pub struct Offer {
     pub(super) fingerprints: Vec<Fingerprint>,
     pub(super) setup: Option<Setup>,
     pub(super) allow_mixed: bool,
+    pub(super) is_bundled: bool,
     pub(super) extensions: ExtensionIds,
     pub(super) transport_cc: bool,
     pub(super) remb: bool,
@@ -64,6 +66,7 @@ impl Offer {
             fingerprints,
             setup,
             allow_mixed,
+            is_bundled: session.iter().any(is_bundle),
             extensions: ExtensionIds::default(),
             transport_cc: false,
             remb: false,
@@ -135,6 +138,13 @@ impl Offer {
     }
 }
 
+impl fmt::Debug for Offer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verdicts: Vec<Verdict> = self.sections.iter().map(|offered| offered.verdict).collect();
+        f.debug_struct("Offer").field("ice", &self.ice).field("sections", &verdicts).finish_non_exhaustive()
+    }
+}
+
 impl OfferedSection {
     fn track(&self) -> Option<PublishedTrack> {
         let Verdict::Media { mid, kind } = self.verdict else { return None };
@@ -186,15 +196,19 @@ pub(super) fn bundle_group(session: &[Attribute], sections: &[Section]) -> Resul
             return Err(section.error("has the a=mid of another m-section"));
         }
     }
-    let groups = session.iter().filter(|attribute| attribute.key == "group");
-    let bundle = groups.filter_map(|group| group.value.as_deref()?.strip_prefix("BUNDLE")).next();
+    let bundle = session.iter().find(|attribute| is_bundle(attribute)).and_then(|group| group.value.as_deref());
     let Some(bundle) = bundle else {
         let alone = sections.iter().find(|section| section.is_usable());
         return Ok(alone.map(|section| section.index).into_iter().collect());
     };
     let mut once = HashSet::new();
-    let members = bundle.split_ascii_whitespace().filter_map(|mid| by_mid.get(mid).copied());
+    let members = bundle.split_ascii_whitespace().skip(1).filter_map(|mid| by_mid.get(mid).copied());
     Ok(members.filter(|&index| once.insert(index)).collect())
+}
+
+fn is_bundle(attribute: &Attribute) -> bool {
+    let semantics = attribute.value.as_deref().and_then(|value| value.split_ascii_whitespace().next());
+    attribute.key == "group" && semantics == Some("BUNDLE")
 }
 
 fn verdicts(sections: &[Section], group: &[usize]) -> Vec<Verdict> {

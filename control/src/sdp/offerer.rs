@@ -129,8 +129,7 @@ impl Offerer {
         track.stream_id = visible(&track.stream_id, ID_SIZE_MAX);
         track.track_id = visible(&track.track_id, ID_SIZE_MAX);
         track.cname = visible(&track.cname, ID_SIZE_MAX);
-        let same = |other: &OfferedTrack| other.stream_id == track.stream_id && other.track_id == track.track_id;
-        if self.wishes.values().any(|other| other.id != track.id && same(other)) {
+        while self.wishes.values().any(|other| other.id != track.id && other.has_name_of(&track)) {
             track.track_id = format!("{}-{}", track.track_id, track.id);
         }
         self.is_stale |= self.refused.remove(&track.id) || self.wishes.get(&track.id) != Some(&track);
@@ -183,7 +182,7 @@ impl Offerer {
                 }
             }
         }
-        description.finish(true)
+        description.finish(true, true)
     }
 
     /// The answer never came. The next offer repeats what this one said and adds the wishes that came since: it fits
@@ -337,6 +336,10 @@ impl OfferedTrack {
     /// The extensions that make sense for `kind`, for [`OfferedTrack::extensions`].
     pub fn default_extensions(kind: Kind) -> Vec<Extension> {
         extensions_of(kind).to_vec()
+    }
+
+    fn has_name_of(&self, other: &OfferedTrack) -> bool {
+        self.stream_id == other.stream_id && self.track_id == other.track_id
     }
 
     /// Its formats, understood; those that cannot be are left out.

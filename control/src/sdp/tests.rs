@@ -251,6 +251,31 @@ fn sections_that_cannot_be_served_are_refused_in_place() {
 }
 
 #[test]
+fn without_a_bundle_the_first_section_stands_alone() {
+    let answer = answer(&PION.replace("a=group:BUNDLE 0 1\n", ""));
+    assert_eq!(answer.tracks.len(), 1);
+    assert!(!answer.channels && !answer.sdp.contains("a=group"), "{}", answer.sdp);
+    assert!(parts(&answer.sdp)[2].starts_with("m=application 0 "));
+}
+
+#[test]
+fn an_offer_of_unknown_things_only_is_refused_section_by_section() {
+    let text = PION.replace("VP8/", "VP88/").replace("AV1/", "AV9/").replace("webrtc-datachannel", "telex");
+    let answer = answer(&text);
+    assert!(answer.tracks.is_empty() && !answer.channels && answer.sdp.matches("\r\na=inactive").count() == 2);
+    assert!(text::parse(&answer.sdp, &text::OFFER).is_ok());
+}
+
+#[test]
+fn secrets_are_not_printed() {
+    let offer = Offer::parse(ION_SDK).unwrap();
+    let mut answerer = Answerer::new(1);
+    answerer.answer(&offer, &local()).unwrap();
+    let printed = format!("{offer:?} {answerer:?}");
+    assert!(printed.contains("k+tq") && !printed.contains("i46YJVhQSNG"), "{printed}");
+}
+
+#[test]
 fn whole_offers_that_are_wrong_are_refused_with_the_line_to_mend() {
     let long = format!("a=x:{}\r\n", "y".repeat(2000));
     let ended = |section: &str| ION_SDK.to_owned() + section;
@@ -497,9 +522,10 @@ fn two_tracks_of_the_same_name_are_told_apart() {
     let track = answer(PION).tracks.remove(0);
     let mut offerer = Offerer::new(1, false);
     offerer.add(offered(1, &track));
+    offerer.add(OfferedTrack { track_id: "video-ff".into(), ..offered(7, &track) });
     offerer.add(offered(255, &track));
     let offer = offerer.offer(&local());
-    assert!(offer.contains("a=msid:pion video\r\n") && offer.contains("a=msid:pion video-ff\r\n"), "{offer}");
+    assert!(offer.contains("a=msid:pion video\r\n") && offer.contains("a=msid:pion video-ff-ff\r\n"), "{offer}");
 }
 
 #[test]
