@@ -66,5 +66,5 @@ pub const RELAY_RING: usize = 1024;
 /// Transports of one worker.
 pub const TRANSPORTS_PER_WORKER_MAX: usize = 16 * 1024;
 
-/// Bytes of one signalling message.
-pub const SIGNAL_MESSAGE_SIZE_MAX: usize = 64 * 1024;
+/// Bytes of one signalling message. Offers are held to 64 KiB by their parser; an answer to fifty tracks takes 50–170 KiB.
+pub const SIGNAL_MESSAGE_SIZE_MAX: usize = 256 * 1024;
