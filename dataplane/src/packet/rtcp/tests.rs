@@ -204,6 +204,9 @@ fn transport_feedback_tells_what_arrived_in_both_stacks() {
         let symbols: Vec<SymbolTypeTcc> = their.packet_chunks.iter().flat_map(their_symbols).collect();
         let received = symbols.iter().take(count).map(|&symbol| symbol != SymbolTypeTcc::PacketNotReceived);
         assert!(received.eq(arrivals.iter().take(count).map(Option::is_some)), "round {round}");
+        let again = their.marshal().unwrap();
+        let Packet::TransportFeedback(feedback) = &parsed(&again)[0] else { panic!("no feedback") };
+        assert!(feedback.statuses().eq(statuses.iter().copied()), "round {round}");
         let mut their_us = i64::from(their.reference_time) * 64_000;
         let their_arrivals = their.recv_deltas.iter().map(|delta| {
             their_us += delta.delta;
