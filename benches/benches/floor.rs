@@ -1,13 +1,13 @@
 //! The floor under a forwarded packet: what the cipher and the kernel cost by themselves, with no server in between.
 //!
 //! Each iteration is one turn: 48 datagrams of 1100 bytes in trains, to as many destinations as there are trains. The sink is a bound
-//! socket that nobody reads, with the smallest receive buffer: the sender's CPU pays for the route and the delivery, not for a reader.
+//! socket that nobody reads, whose receive buffer is soon full: the sender's CPU pays for the route and the delivery, not for a reader.
 //! `seal` is AES-128-GCM alone; `seal+send` is both, as a forwarder does them: seal straight into the transmit arena, then flush.
 
 #![allow(missing_docs)]
 
 use std::hint::black_box;
-use std::net::UdpSocket;
+use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
@@ -31,6 +31,7 @@ fn floor(c: &mut Criterion) {
     });
 
     let sinks: Vec<UdpSocket> = (0..DATAGRAMS).map(|_| UdpSocket::bind("127.0.0.1:0").expect("loopback")).collect();
+    let remotes: Vec<SocketAddr> = sinks.iter().map(|sink| sink.local_addr().expect("bound")).collect();
     for choice in [LinkChoice::IoUring, LinkChoice::Mmsg] {
         for train in [1, 3, 8, 16] {
             for sealed in [false, true] {
@@ -39,7 +40,7 @@ fn floor(c: &mut Criterion) {
                 let what = if sealed { "seal+send" } else { "send" };
                 let id = BenchmarkId::new(format!("{what}/{}", link.name()), format!("train{train}"));
                 let key = sealed.then_some(&key);
-                group.bench_function(id, |b| b.iter(|| turn(&mut *link, &sinks, train, key)));
+                group.bench_function(id, |b| b.iter(|| turn(&mut *link, &remotes, train, key)));
                 let counters = link.counters();
                 assert_eq!(counters.send_failed + counters.gso_fallbacks, 0, "the kernel took every train");
                 assert_eq!(counters.sent, counters.trains * train as u64, "trains are as long as they should be");
@@ -49,10 +50,10 @@ fn floor(c: &mut Criterion) {
     group.finish();
 }
 
-fn turn(link: &mut dyn Link, sinks: &[UdpSocket], train: usize, key: Option<&LessSafeKey>) {
+fn turn(link: &mut dyn Link, remotes: &[SocketAddr], train: usize, key: Option<&LessSafeKey>) {
     let (_, out) = link.parts();
-    for (index, sink) in sinks.iter().enumerate().take(DATAGRAMS / train) {
-        let path = Path { socket: SocketIndex(0), remote: sink.local_addr().expect("bound") };
+    for (index, &remote) in remotes.iter().enumerate().take(DATAGRAMS / train) {
+        let path = Path { socket: SocketIndex(0), remote };
         for number in 0..train {
             let mut slot = out.batch().reserve(path, SIZE).expect("a turn fits an arena");
             if let Some(key) = key {

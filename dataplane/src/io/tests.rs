@@ -260,6 +260,7 @@ fn links_of_any_kind_call_each_other() {
             let (mut sleeper, ..) = with_peer(sleeper, host);
             let bell = sleeper.wake_handle();
             let back = caller.wake_handle();
+            let start = Instant::now();
             let thread = std::thread::spawn(move || {
                 for _ in 0..100 {
                     assert!(sleeper.receive(SECOND).expect("works").woken, "the call was heard");
@@ -279,6 +280,7 @@ fn links_of_any_kind_call_each_other() {
                 assert!(heard, "the answer was heard");
             }
             thread.join().expect("no panic");
+            assert!(start.elapsed() < Duration::from_secs(2), "calls end the sleep, not the timer");
         }
     }
 }

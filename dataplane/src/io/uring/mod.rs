@@ -194,7 +194,8 @@ impl Transmit for Engine {
         if !peer.claim() {
             return;
         }
-        let Some((ring, (slot, token))) = peer.ring_fd().zip(self.ledger.call()) else { return peer.write_event() };
+        let Some(ring) = peer.ring_fd() else { return peer.write_event() };
+        let Some((slot, token)) = self.ledger.call() else { return peer.write_event() };
         self.calls[usize::from(slot)] = Some(peer.clone());
         let entry = opcode::MsgRingData::new(Fd(ring), 0, Token::Call.to_user_data(), None).build();
         self.push(entry, token);
