@@ -129,3 +129,58 @@ impl Transmit for MemoryOut {
         peer.wake();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::SocketIndex;
+
+    fn path(port: u16) -> Path {
+        Path { socket: SocketIndex(0), remote: ([192, 0, 2, 1], port).into() }
+    }
+
+    #[test]
+    fn what_is_pushed_is_received_in_order_a_batch_at_a_time() {
+        let mut link = MemoryLink::new();
+        for number in 0..600u16 {
+            link.push(path(number), &number.to_be_bytes().repeat(1 + usize::from(number) % 700));
+        }
+        link.push(path(0), &[0; DATAGRAM_SIZE_MAX + 1]);
+        let mut number = 0u16;
+        for count in [256, 256, 88, 0] {
+            link.receive(None).expect("works");
+            assert_eq!(link.rx.len(), count);
+            for index in 0..count {
+                assert_eq!(link.rx.path(index), path(number));
+                assert_eq!(link.rx.bytes(index), number.to_be_bytes().repeat(1 + usize::from(number) % 700));
+                number += 1;
+            }
+        }
+        assert_eq!((link.counters().received, link.counters().rx_truncated), (600, 1));
+    }
+
+    #[test]
+    fn what_is_sent_is_taken_once_or_only_counted() {
+        for mut link in [MemoryLink::new(), MemoryLink::counting()] {
+            let (_, out) = link.parts();
+            for size in [10, 10, 5] {
+                out.batch().reserve(path(1), 100).expect("room").commit(size);
+            }
+            out.flush();
+            assert!(out.batch().is_empty());
+            let sizes: Vec<usize> = link.take().iter().map(|(_, bytes)| bytes.len()).collect();
+            assert_eq!(sizes, if link.out.sent.is_some() { vec![10, 10, 5] } else { vec![] });
+            assert!(link.take().is_empty());
+            let counters = link.counters();
+            assert_eq!((counters.sent, counters.sent_bytes, counters.trains), (3, 25, 1));
+        }
+    }
+
+    #[test]
+    fn a_call_is_heard_once() {
+        let mut link = MemoryLink::new();
+        link.wake_handle().wake();
+        assert!(link.receive(None).expect("works").woken);
+        assert!(!link.receive(None).expect("works").woken);
+    }
+}

@@ -127,6 +127,15 @@ mod tests {
     }
 
     #[test]
+    fn auto_opens_a_link_that_works_on_any_host() {
+        let sockets = vec![socket::bind("127.0.0.1:0".parse().expect("an address")).expect("loopback")];
+        let mut opened = open(LinkChoice::Auto, sockets).expect("one of them");
+        println!("{opened:?}");
+        assert_eq!(opened.fallback.is_some(), opened.link.name() == "mmsg");
+        opened.link.receive(Some(std::time::Duration::ZERO)).expect("works");
+    }
+
+    #[test]
     fn where_io_uring_is_forbidden_the_other_link_is_opened_on_the_same_sockets() {
         for errno in [libc::EPERM, libc::ENOSYS, libc::ENOMEM, libc::EMFILE, libc::EINVAL] {
             let mut opened = refusing(errno, LinkChoice::Auto).expect("falls back");

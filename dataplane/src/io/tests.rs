@@ -286,6 +286,20 @@ fn links_of_any_kind_call_each_other() {
 }
 
 #[test]
+fn a_call_to_a_link_that_has_not_begun_is_heard_when_it_does() {
+    for caller in LINKS {
+        for sleeper in LINKS {
+            let host = HOSTS[0].parse().expect("an address");
+            let (mut caller, ..) = with_peer(caller, host);
+            let (mut sleeper, ..) = with_peer(sleeper, host);
+            caller.parts().1.wake(&sleeper.wake_handle());
+            caller.receive(Some(Duration::ZERO)).expect("works");
+            assert!(sleeper.receive(None).expect("works").woken);
+        }
+    }
+}
+
+#[test]
 fn what_nobody_takes_does_no_harm() {
     each(|make, host| {
         let (mut link, ours, peer, theirs) = with_peer(make, host);

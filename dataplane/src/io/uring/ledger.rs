@@ -33,7 +33,7 @@ pub(super) enum Effect {
     Woken,
     /// Our call was heard, or could not be.
     Called { slot: u16, heard: bool },
-    /// The poll or a receive ended and must be begun anew; nothing else.
+    /// The poll or a receive ended without news and must be begun anew.
     Ended,
     /// Answers nothing outstanding.
     Stale,
@@ -184,7 +184,7 @@ impl Ledger {
             (true, None) if result == -libc::ENOBUFS => Effect::Starved,
             (true, None) if result == -libc::ECANCELED => Effect::Ended,
             (true, None) if result < 0 => Effect::ReceiveFailed { socket, errno: -result },
-            (true, None) => Effect::Ended,
+            (true, None) => Effect::Stale,
             (false, None) => Effect::Stale,
         }
     }

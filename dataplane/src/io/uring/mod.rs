@@ -150,6 +150,8 @@ impl Drop for UringLink {
         if !self.engine.close() {
             // The kernel might still touch this memory, so it stays allocated. Only happens on a foreign thread, or to a broken ring.
             std::mem::forget(std::mem::replace(&mut self.rx, RxBatch::new(1)));
+            let base = self.rx.slab().base();
+            std::mem::forget(std::mem::replace(&mut self.engine.buffers, BufferRing::new(1, base)));
             for arena in &mut self.engine.arenas {
                 std::mem::forget(std::mem::replace(arena, Arena::new(1, 1)));
             }

@@ -76,10 +76,10 @@ fn a_buffer_is_not_handed_out_twice() {
     let mut ledger = ledger();
     let token = ledger.arm_receive(0).expect("not armed");
     assert_eq!(answer(&mut ledger, token, 9, picked(1) | MORE), Effect::Datagram { socket: 0, buffer: 1, size: 9 });
-    assert_eq!(answer(&mut ledger, token, 9, picked(1) | MORE), Effect::Ended, "a duplicate has no buffer");
+    assert_eq!(answer(&mut ledger, token, 9, picked(1) | MORE), Effect::Stale, "a duplicate has no buffer");
     assert_eq!(
         answer(&mut ledger, token, 9, picked(999) | MORE),
-        Effect::Ended,
+        Effect::Stale,
         "nor has one with a number of nobody's"
     );
     assert!(ledger.lend(1));
@@ -298,4 +298,12 @@ fn a_receive_that_only_fails_breaks_the_link_in_the_end() {
         link.engine.handle_receive_failure(0, libc::EBADF);
     }
     assert_eq!(link.receive(Some(Duration::ZERO)).expect_err("broken").raw_os_error(), Some(libc::EBADF));
+}
+
+#[test]
+fn a_link_used_by_another_thread_than_its_own_says_so_and_can_be_dropped() {
+    let (mut link, ..) = small(16, 16, 32);
+    link.receive(Some(Duration::ZERO)).expect("works");
+    let thread = std::thread::spawn(move || link.receive(Some(Duration::ZERO)).expect_err("a ring has one issuer"));
+    thread.join().expect("no panic");
 }
