@@ -92,7 +92,7 @@ fn explain(unavailable: &Unavailable, disabled: Option<u8>) -> String {
         (None, _) if error.kind() == io::ErrorKind::Unsupported => "the kernel is too old",
         _ => "unexpected",
     };
-    format!("{step}: {error} ({advice})")
+    format!("{step}: {error}: {advice}")
 }
 
 fn sysctl() -> Option<u8> {
