@@ -174,6 +174,7 @@ impl Subscription {
     }
 
     /// Forwards one packet of the track, if it is for this subscriber.
+    #[expect(clippy::too_many_arguments, reason = "a packet, where it comes from, where it goes: nothing to bundle")]
     pub fn forward(
         &mut self,
         packet: &MediaPacket,

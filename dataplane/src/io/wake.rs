@@ -4,7 +4,7 @@
 //! clears the flag before it looks. So no news is slept through.
 
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -26,6 +26,23 @@ impl WakeHandle {
     pub fn wake(&self) {
         if self.claim() {
             self.write_event();
+        }
+    }
+
+    /// One that belongs to no link, for a sleeper that polls [`as_fd`](Self::as_fd).
+    pub fn detached() -> io::Result<Self> {
+        Self::new(None)
+    }
+
+    /// Readable after a wake-up, until [`silence`](Self::silence).
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.event.as_fd()
+    }
+
+    /// The sleeper is awake and about to look.
+    pub fn silence(&self) {
+        if self.take() {
+            self.drain_event();
         }
     }
 

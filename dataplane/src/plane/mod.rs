@@ -195,6 +195,7 @@ impl Plane {
         Ok((Self { workers, handshakers, router, backlog: Default::default(), bell, next_port: 0, threads }, hello))
     }
 
+    #[expect(clippy::result_large_err, reason = "a failed push gives the value back")]
     /// Gives an order. With too many waiting already it comes back.
     pub fn send(&mut self, command: Command) -> Result<(), Command> {
         self.push_backlog();

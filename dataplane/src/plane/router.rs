@@ -13,6 +13,7 @@ use crate::worker::WorkerCommand;
 
 /// An order and who it is for.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "a few at a time, on their way to a ring that holds them in place")]
 pub(super) enum Routed {
     Worker(WorkerIndex, WorkerCommand),
     Handshaker(usize, ToHandshake),

@@ -40,6 +40,12 @@ impl LayerActivity {
         Some(self.mask()).filter(|&mask| mask != before)
     }
 
+    /// The publisher said that a layer is over. `Some`: the bit mask of live layers changed to this.
+    pub fn end(&mut self, layer: SpatialLayer) -> Option<u8> {
+        self.last.get_mut(usize::from(layer))?.take()?;
+        Some(self.mask())
+    }
+
     /// Bit n: layer n is alive.
     pub fn mask(&self) -> u8 {
         (0..LAYERS_MAX).filter(|&layer| self.last[layer].is_some()).fold(0, |mask, layer| mask | 1 << layer)

@@ -34,7 +34,7 @@ pub use nack::{NackGenerator, NeedKeyframe};
 pub use policer::Policer;
 pub use remb::{ReceiveRate, RembEstimator};
 pub use rtt::{NtpClock, NtpTime};
-pub use sequence::{Arrival, ArrivalKind, ExtendedSeq};
+pub use sequence::{Arrival, ArrivalKind, InboundSeq};
 pub use stream::{InboundStream, ReportBlock, SenderReport, StreamCounters};
 pub use transport_cc::{Feedback, TransportCcRecorder};
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use arrayvec::ArrayVec;
 use ringmain_shared::Now;
 
-use super::sequence::{Arrival, ArrivalKind, ExtendedSeq};
+use super::sequence::{Arrival, ArrivalKind, InboundSeq};
 
 /// Missing packets kept of one stream; beyond that, all are given up.
 pub const MISSING_MAX: usize = 512;
@@ -31,7 +31,7 @@ pub struct NeedKeyframe;
 /// The gaps of one stream.
 #[derive(Clone, Debug)]
 pub struct NackGenerator {
-    highest: Option<ExtendedSeq>,
+    highest: Option<InboundSeq>,
     /// In the order of their numbers; allocated once.
     missing: VecDeque<Missing>,
     /// Not after the first entry's deadline. May be early after a gap was filled: then a poll finds nothing.
@@ -40,7 +40,7 @@ pub struct NackGenerator {
 
 #[derive(Clone, Copy, Debug)]
 struct Missing {
-    seq: ExtendedSeq,
+    seq: InboundSeq,
     expires: Now,
     due: Now,
     tries: u8,
@@ -108,7 +108,7 @@ impl NackGenerator {
     }
 
     /// A keyframe begins at `keyframe`: what is missing before it is not needed any more.
-    pub fn forget_before(&mut self, keyframe: ExtendedSeq) {
+    pub fn forget_before(&mut self, keyframe: InboundSeq) {
         let count = self.missing.partition_point(|missing| missing.seq < keyframe);
         self.missing.drain(..count);
     }
@@ -118,7 +118,7 @@ impl NackGenerator {
         self.missing.len()
     }
 
-    fn go_on_to(&mut self, newest: ExtendedSeq, now: Now) -> Option<NeedKeyframe> {
+    fn go_on_to(&mut self, newest: InboundSeq, now: Now) -> Option<NeedKeyframe> {
         let highest = self.highest.replace(newest)?;
         let gap = newest.0.saturating_sub(highest.0 + 1);
         if gap == 0 {
@@ -131,7 +131,7 @@ impl NackGenerator {
         let due = on_grid(now + REORDER_TOLERANCE);
         let expires = now + AGE_MAX;
         let gap = highest.0 + 1..newest.0;
-        self.missing.extend(gap.map(|seq| Missing { seq: ExtendedSeq(seq), expires, due, tries: 0 }));
+        self.missing.extend(gap.map(|seq| Missing { seq: InboundSeq(seq), expires, due, tries: 0 }));
         self.deadline = Some(self.deadline.map_or(due, |deadline| deadline.min(due)));
         None
     }

@@ -9,9 +9,9 @@ use super::seen::{SeenWindow, WINDOW};
 /// A publisher's sequence number with its cycles: the low 16 bits are as on the wire. Never decreases along a stream,
 /// restarts included, so one number names one packet for the whole life of the stream.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct ExtendedSeq(pub u64);
+pub struct InboundSeq(pub u64);
 
-impl ExtendedSeq {
+impl InboundSeq {
     /// As it was on the wire.
     pub const fn seq(self) -> u16 {
         self.0 as u16
@@ -22,7 +22,7 @@ impl ExtendedSeq {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Arrival {
     /// Its place in the stream.
-    pub extended: ExtendedSeq,
+    pub extended: InboundSeq,
     /// How it came.
     pub kind: ArrivalKind,
 }
@@ -47,8 +47,8 @@ pub enum ArrivalKind {
 #[derive(Clone, Debug)]
 pub struct Sequence {
     /// First of the present series.
-    base: ExtendedSeq,
-    highest: ExtendedSeq,
+    base: InboundSeq,
+    highest: InboundSeq,
     /// RFC 3550 §A.1 `bad_seq`: the packet that would prove a restart.
     restart_at: Option<u16>,
     seen: SeenWindow,
@@ -58,10 +58,10 @@ impl Sequence {
     /// A stream that begins with the packet `seq`, which is thereby seen.
     pub fn begin(seq: u16) -> Self {
         // One cycle ahead of zero, so that packets from before the first have a place.
-        Self::begin_at(ExtendedSeq(CYCLE | u64::from(seq)))
+        Self::begin_at(InboundSeq(CYCLE | u64::from(seq)))
     }
 
-    fn begin_at(first: ExtendedSeq) -> Self {
+    fn begin_at(first: InboundSeq) -> Self {
         let mut seen = SeenWindow::default();
         seen.insert(first.0);
         Self { base: first, highest: first, restart_at: None, seen }
@@ -77,7 +77,7 @@ impl Sequence {
             Place::Behind(extended) => self.fill(extended),
             Place::Elsewhere(_) if self.restart_at == Some(seq) => {
                 // Two cycles on, so that no number of the old series comes again.
-                let first = ExtendedSeq((self.highest.0 & !(CYCLE - 1)) + 2 * CYCLE + u64::from(seq));
+                let first = InboundSeq((self.highest.0 & !(CYCLE - 1)) + 2 * CYCLE + u64::from(seq));
                 *self = Self::begin_at(first);
                 Arrival { extended: first, kind: ArrivalKind::Restarted }
             }
@@ -98,7 +98,7 @@ impl Sequence {
     }
 
     /// The highest so far.
-    pub fn highest(&self) -> ExtendedSeq {
+    pub fn highest(&self) -> InboundSeq {
         self.highest
     }
 
@@ -118,31 +118,31 @@ impl Sequence {
         if ahead == 0 {
             Place::Behind(self.highest)
         } else if ahead < MAX_DROPOUT {
-            Place::Ahead(ExtendedSeq(self.highest.0 + ahead))
+            Place::Ahead(InboundSeq(self.highest.0 + ahead))
         } else if behind < WINDOW {
-            Place::Behind(ExtendedSeq(self.highest.0 - behind))
+            Place::Behind(InboundSeq(self.highest.0 - behind))
         } else {
-            Place::Elsewhere(ExtendedSeq(self.highest.0 - behind))
+            Place::Elsewhere(InboundSeq(self.highest.0 - behind))
         }
     }
 
-    fn go_on_to(&mut self, extended: ExtendedSeq) -> Arrival {
+    fn go_on_to(&mut self, extended: InboundSeq) -> Arrival {
         self.seen.advance(self.highest.0, extended.0);
         self.seen.insert(extended.0);
         self.highest = extended;
         Arrival { extended, kind: ArrivalKind::New }
     }
 
-    fn fill(&mut self, extended: ExtendedSeq) -> Arrival {
+    fn fill(&mut self, extended: InboundSeq) -> Arrival {
         let kind = if self.seen.insert(extended.0) { ArrivalKind::Late } else { ArrivalKind::Duplicate };
         Arrival { extended, kind }
     }
 }
 
 enum Place {
-    Ahead(ExtendedSeq),
-    Behind(ExtendedSeq),
-    Elsewhere(ExtendedSeq),
+    Ahead(InboundSeq),
+    Behind(InboundSeq),
+    Elsewhere(InboundSeq),
 }
 
 const CYCLE: u64 = 1 << 16;
@@ -178,7 +178,7 @@ mod tests {
                 let arrival = sequence.handle(number as u16);
                 assert_eq!(
                     arrival,
-                    Arrival { extended: ExtendedSeq(number - offset), kind },
+                    Arrival { extended: InboundSeq(number - offset), kind },
                     "seed {seed} number {number}"
                 );
                 assert_eq!(sequence.expected(), highest - arrivals[0] + 1, "seed {seed}");

@@ -8,7 +8,7 @@ use ringmain_shared::media::Ssrc;
 
 use super::media_clock::MediaClock;
 use super::rtt::NtpTime;
-use super::sequence::{Arrival, ArrivalKind, ExtendedSeq, Sequence};
+use super::sequence::{Arrival, ArrivalKind, InboundSeq, Sequence};
 
 /// The receiving end of one SSRC.
 #[derive(Clone, Debug)]
@@ -141,7 +141,7 @@ impl InboundStream {
     pub fn handle_repair(&mut self, seq: u16) -> Arrival {
         let arrival = match &mut self.sequence {
             Some(sequence) => sequence.handle_repair(seq),
-            None => Arrival { extended: ExtendedSeq(u64::from(seq)), kind: ArrivalKind::TooOld },
+            None => Arrival { extended: InboundSeq(u64::from(seq)), kind: ArrivalKind::TooOld },
         };
         match arrival.kind {
             ArrivalKind::Duplicate => self.counters.duplicates += 1,
@@ -184,7 +184,7 @@ impl InboundStream {
     }
 
     /// The highest sequence number so far.
-    pub fn highest(&self) -> Option<ExtendedSeq> {
+    pub fn highest(&self) -> Option<InboundSeq> {
         self.sequence.as_ref().map(Sequence::highest)
     }
 

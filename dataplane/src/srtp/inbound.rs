@@ -111,3 +111,9 @@ impl Inbound {
 const RTP_WINDOW_WORDS: usize = 1 + 1024 / 64;
 /// 128 packets.
 const RTCP_WINDOW_WORDS: usize = 1 + 128 / 64;
+
+impl std::fmt::Debug for Inbound {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Inbound({:?})", self.profile())
+    }
+}

@@ -81,3 +81,9 @@ fn rtp_nonce(index: u64, packet: &[u8], header_len: usize) -> Result<Nonce, Drop
     debug_assert_eq!(packet.get(2..4), Some(&(index as u16).to_be_bytes()[..]), "the index is not the header's");
     Ok(Nonce { ssrc, index })
 }
+
+impl std::fmt::Debug for Outbound {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Outbound({:?})", self.profile())
+    }
+}

@@ -7,11 +7,11 @@ use super::*;
 const RTT: Duration = Duration::from_millis(50);
 
 fn new(number: u64) -> Arrival {
-    Arrival { extended: ExtendedSeq(number), kind: ArrivalKind::New }
+    Arrival { extended: InboundSeq(number), kind: ArrivalKind::New }
 }
 
 fn late(number: u64) -> Arrival {
-    Arrival { extended: ExtendedSeq(number), kind: ArrivalKind::Late }
+    Arrival { extended: InboundSeq(number), kind: ArrivalKind::Late }
 }
 
 fn poll(nack: &mut NackGenerator, millis: u64) -> (Vec<u16>, Option<NeedKeyframe>) {
@@ -105,18 +105,18 @@ fn a_gap_that_does_not_fit_clears_the_list_and_needs_a_keyframe() {
 #[test]
 fn a_restart_forgets_the_old_series_and_needs_a_keyframe() {
     let mut nack = with_gap(65_600, 65_610);
-    let restart = Arrival { extended: ExtendedSeq(300_000), kind: ArrivalKind::Restarted };
+    let restart = Arrival { extended: InboundSeq(300_000), kind: ArrivalKind::Restarted };
     assert_eq!(nack.handle(restart, Now(0)), Some(NeedKeyframe));
     assert_eq!(nack.handle(new(300_002), Now(0)), None);
-    assert_eq!(poll(&mut nack, 5), (vec![ExtendedSeq(300_001).seq()], None));
+    assert_eq!(poll(&mut nack, 5), (vec![InboundSeq(300_001).seq()], None));
 }
 
 #[test]
 fn losses_before_a_keyframe_are_forgotten() {
     let mut nack = with_gap(65_600, 65_605);
-    nack.forget_before(ExtendedSeq(65_603));
+    nack.forget_before(InboundSeq(65_603));
     assert_eq!(poll(&mut nack, 5), (vec![67, 68], None));
-    nack.forget_before(ExtendedSeq(70_000));
+    nack.forget_before(InboundSeq(70_000));
     assert_eq!(nack.next_deadline(), None);
 }
 
