@@ -14,7 +14,7 @@ use super::section::{Direction, ExtensionLine, Feedback};
 use super::{Local, PublishedTrack};
 
 /// Our end of a publisher's offers and answers.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Answerer {
     session_id: u64,
     version: u64,
@@ -40,6 +40,7 @@ pub struct Answer {
     pub channels: bool,
 }
 
+#[derive(Clone)]
 struct Agreed {
     ice: IceCredentials,
     fingerprints: Vec<Fingerprint>,
