@@ -54,9 +54,7 @@ pub struct Report {
 impl Report {
     /// The workers that have not been heard of for too long.
     pub fn silent_workers(&self) -> Vec<u16> {
-        let heard = |index: u16| {
-            self.workers.iter().any(|(stats, age)| stats.worker == index && *age < WORKER_SILENT)
-        };
+        let heard = |index: u16| self.workers.iter().any(|(stats, age)| stats.worker == index && *age < WORKER_SILENT);
         // The first counters come a second after the start.
         if self.uptime < WORKER_SILENT {
             return Vec::new();
@@ -84,6 +82,7 @@ impl<R: Rooms, P: DataPlane> Actor<R, P> {
     /// Works until `stop` turns true; then lets every client and the data plane go.
     pub async fn run(mut self, mut inbox: Inbox, mut stop: watch::Receiver<bool>) -> std::io::Result<()> {
         let event_fd: OwnedFd = self.plane.event_fd().try_clone_to_owned()?;
+        #[allow(deprecated, reason = "its successor is unsafe for descriptors that lie, and an OwnedFd does not")]
         let event_fd = AsyncFd::with_interest(event_fd, Interest::READABLE)?;
         loop {
             let more_events = self.take_events();

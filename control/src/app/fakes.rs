@@ -1,10 +1,10 @@
 //! Rooms that echo and a data plane that is fed by hand, for the tests of actor and HTTP.
 
 use std::collections::VecDeque;
+use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc;
-use std::io::Write;
 
 use ringmain_shared::command::Command;
 use ringmain_shared::event::Event;

@@ -35,7 +35,11 @@ pub fn lines(
     let last = first.saturating_add((workers.len() as u16).saturating_sub(1));
     let ports = if first == last { first.to_string() } else { format!("{first} to {last}") };
     let told: Vec<String> = candidates.first().into_iter().flatten().map(|socket| socket.ip().to_string()).collect();
-    lines.push(Line::Info(format!("media: UDP {ports}, {} workers; clients are told {}", workers.len(), told.join(", "))));
+    lines.push(Line::Info(format!(
+        "media: UDP {ports}, {} workers; clients are told {}",
+        workers.len(),
+        told.join(", ")
+    )));
     if let Some(worker) = workers.first() {
         lines.push(link_line(config.media.link, &worker.link));
     }
@@ -63,7 +67,9 @@ fn hints(config: &Config, candidates: &[Vec<SocketAddr>]) -> Vec<Line> {
     if told().next().is_none() {
         lines.push(Line::Warn("this host has no address that clients could be told: set announce".into()));
     } else if told().all(|address| address.is_loopback()) {
-        lines.push(Line::Warn("only this host can connect: all media addresses are loopback; see bind and announce".into()));
+        lines.push(Line::Warn(
+            "only this host can connect: all media addresses are loopback; see bind and announce".into(),
+        ));
     }
     if config.tls.mode() == TlsMode::Off {
         let hint = "from another device: browsers give camera and microphone to HTTPS pages only; \
@@ -105,7 +111,10 @@ fn reachable(endpoint: SocketAddr, host: &[IpAddr]) -> String {
         return endpoint.to_string();
     }
     let outer = host.iter().find(|address| !address.is_loopback());
-    outer.map_or_else(|| format!("localhost:{}", endpoint.port()), |&ip| SocketAddr::new(ip, endpoint.port()).to_string())
+    outer.map_or_else(
+        || format!("localhost:{}", endpoint.port()),
+        |&ip| SocketAddr::new(ip, endpoint.port()).to_string(),
+    )
 }
 
 /// RFC 1918, RFC 4193, loopback and IPv4 link-local: of no use beyond the local network.

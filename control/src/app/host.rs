@@ -45,7 +45,9 @@ mod tests {
 
     #[test]
     fn link_local_and_senseless_addresses_are_left_out() {
-        for (text, usable) in [("fe80::1", false), ("0.0.0.0", false), ("ff02::1", false), ("10.0.0.1", true), ("::1", true)] {
+        for (text, usable) in
+            [("fe80::1", false), ("0.0.0.0", false), ("ff02::1", false), ("10.0.0.1", true), ("::1", true)]
+        {
             assert_eq!(is_usable(text.parse().expect("an address")), usable, "{text}");
         }
     }

@@ -18,11 +18,11 @@ use super::greeting::{self, Line};
 use super::host;
 use super::parts::{DataPlane, Rooms};
 use crate::config::{Config, TlsMode};
+use crate::http::Routes;
 use crate::http::gate::Gate;
 use crate::http::listen::{HANDSHAKES_MAX, Listener, bind};
 use crate::http::socket::Liveness;
 use crate::http::tls::{self, Identity};
-use crate::http::Routes;
 
 /// How the two halves are made; the halves themselves need not know of each other's start.
 pub trait Start {
@@ -84,10 +84,7 @@ fn serve(
     let routes = Routes {
         door,
         allow_origin: config.allow_origin.clone().into(),
-        liveness: Liveness {
-            ping_interval: config.websocket.ping_interval,
-            dead_after: config.websocket.dead_after,
-        },
+        liveness: Liveness { ping_interval: config.websocket.ping_interval, dead_after: config.websocket.dead_after },
         metrics: config.metrics_on_listen,
     };
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
@@ -184,7 +181,10 @@ fn stop_on_signal() -> anyhow::Result<watch::Receiver<bool>> {
 /// A worker has a socket for each address, and an SDP a candidate: a host with hundreds of addresses must choose.
 fn bounded(mut addresses: Vec<IpAddr>) -> Vec<IpAddr> {
     if addresses.len() > ADDRESSES_MAX {
-        tracing::warn!("this host has {} addresses, media uses the first {ADDRESSES_MAX}; choose with bind", addresses.len());
+        tracing::warn!(
+            "this host has {} addresses, media uses the first {ADDRESSES_MAX}; choose with bind",
+            addresses.len()
+        );
         addresses.truncate(ADDRESSES_MAX);
     }
     addresses

@@ -50,12 +50,9 @@ pub fn read(
 
 /// The command line as `clap` knows it.
 pub fn command() -> Command {
-    let config = Arg::new("config")
-        .long("config")
-        .short('c')
-        .value_name("FILE")
-        .global(true)
-        .help(format!("Read settings from a TOML file; ion-sfu's config.toml is understood too [env: {CONFIG_VARIABLE}]"));
+    let config = Arg::new("config").long("config").short('c').value_name("FILE").global(true).help(format!(
+        "Read settings from a TOML file; ion-sfu's config.toml is understood too [env: {CONFIG_VARIABLE}]"
+    ));
     let settings = KEYS.iter().map(|key| {
         let heading = match key.section() {
             "" => "Network",

@@ -63,7 +63,9 @@ pub(super) fn verdict(path: &str, value: &Value) -> Option<Verdict> {
             }
             other => Refused(format!("{other}: only \"unified-plan\" is spoken; remove the key")),
         },
-        "webrtc.mdns" => NoEffect("a server has no address to hide, and checks from clients need no name to be resolved"),
+        "webrtc.mdns" => {
+            NoEffect("a server has no address to hide, and checks from clients need no name to be resolved")
+        }
         "webrtc.iceserver.urls" => Refused(
             "the server asks no STUN or TURN server for its own address; set `announce` to the public one".into(),
         ),
@@ -72,7 +74,9 @@ pub(super) fn verdict(path: &str, value: &Value) -> Option<Verdict> {
         }
         "webrtc.candidates.nat1to1" => match value {
             Value::List(items) if items.iter().any(|item| matches!(item, Value::Text(text) if text.contains('/'))) => {
-                Refused("pairs of external/local address are not told apart; set `announce` to the external ones".into())
+                Refused(
+                    "pairs of external/local address are not told apart; set `announce` to the external ones".into(),
+                )
             }
             _ => Means(vec![("announce", value.clone())]),
         },
@@ -84,12 +88,17 @@ pub(super) fn verdict(path: &str, value: &Value) -> Option<Verdict> {
         }
         "turn.enabled" => match value {
             Value::Boolean(false) => Always,
-            Value::Boolean(true) => {
-                Refused("there is no TURN server in this version; run one beside it and set turn.enabled = false".into())
-            }
+            Value::Boolean(true) => Refused(
+                "there is no TURN server in this version; run one beside it and set turn.enabled = false".into(),
+            ),
             other => Refused(format!("{other} is neither true nor false")),
         },
-        "turn.realm" | "turn.address" | "turn.cert" | "turn.key" | "turn.portrange" | "turn.auth.credentials"
+        "turn.realm"
+        | "turn.address"
+        | "turn.cert"
+        | "turn.key"
+        | "turn.portrange"
+        | "turn.auth.credentials"
         | "turn.auth.secret" => NoEffect("there is no TURN server in this version"),
         "log.v" => match value {
             Value::Integer(0) => Means(vec![("log.filter", Value::Text("info".into()))]),

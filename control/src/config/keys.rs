@@ -268,6 +268,14 @@ pub(super) static KEYS: std::sync::LazyLock<Vec<Key>> = std::sync::LazyLock::new
             |config| config.limits.tracks_per_peer.to_string(),
         ),
         key!(
+            "limits.subscriptions_per_peer",
+            "subscriptions-per-peer",
+            "COUNT",
+            "Tracks that one peer gets at a time; further ones wait until one of these ends.",
+            |config, value| value.number(1, 1024).map(|count| config.limits.subscriptions_per_peer = count),
+            |config| config.limits.subscriptions_per_peer.to_string(),
+        ),
+        key!(
             "limits.spread_after",
             "spread-after",
             "COUNT",
@@ -328,7 +336,8 @@ fn path(value: &Value) -> Result<Option<std::path::PathBuf>, String> {
 /// A web origin as browsers send it (RFC 6454 §6.2): scheme, host, and the port unless it is the scheme's own.
 fn origin(value: &Value) -> Result<String, String> {
     let text = value.text()?;
-    let wrong = || format!("{value} is not an origin; write it as \"https://example.org\" or \"http://localhost:8080\"");
+    let wrong =
+        || format!("{value} is not an origin; write it as \"https://example.org\" or \"http://localhost:8080\"");
     let authority = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")).ok_or_else(wrong)?;
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-:[]_".contains(&byte);
     if authority.is_empty() || !authority.bytes().all(plain) {

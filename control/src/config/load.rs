@@ -229,7 +229,8 @@ impl Loader {
         let workers = if config.media.workers == 0 { cpu_count } else { config.media.workers };
         if u32::from(config.media.base_port) + u32::from(workers) - 1 > 65_535 {
             let base = config.media.base_port;
-            let message = format!("{workers} workers need as many ports, and {base} leaves {}", 65_536 - u32::from(base));
+            let message =
+                format!("{workers} workers need as many ports, and {base} leaves {}", 65_536 - u32::from(base));
             self.problem_at("media.base_port", message);
         }
         if config.tls.cert.is_some() != config.tls.key.is_some() {
@@ -251,13 +252,17 @@ impl Loader {
         }
         self.check_addresses("bind", &config.bind, |address| match address {
             address if address.is_multicast() => Some("is a multicast address"),
-            address if is_link_local_v6(address) => Some("is an IPv6 link-local address, which has no meaning off its link"),
+            address if is_link_local_v6(address) => {
+                Some("is an IPv6 link-local address, which has no meaning off its link")
+            }
             _ => None,
         });
         self.check_addresses("announce", &config.announce, |address| match address {
             address if address.is_unspecified() => Some("is no address that a client could send to"),
             address if address.is_multicast() => Some("is a multicast address"),
-            address if is_link_local_v6(address) => Some("is an IPv6 link-local address, which has no meaning off its link"),
+            address if is_link_local_v6(address) => {
+                Some("is an IPv6 link-local address, which has no meaning off its link")
+            }
             IpAddr::V4(address) if address.is_broadcast() => Some("is the broadcast address"),
             _ => None,
         });

@@ -153,6 +153,8 @@ pub struct Limits {
     pub peers_per_room: usize,
     /// Published tracks of a peer.
     pub tracks_per_peer: usize,
+    /// Tracks that a peer gets at a time.
+    pub subscriptions_per_peer: usize,
     /// Transports of a room on its first worker before further ones go to the next worker.
     pub spread_after: usize,
 }
@@ -207,10 +209,11 @@ impl Default for Config {
             limits: Limits {
                 connections: 16_384,
                 connections_per_ip: 1024,
-                rooms: 16_384,
-                peers_per_room: 4096,
-                tracks_per_peer: 16,
-                spread_after: 1024,
+                rooms: 10_000,
+                peers_per_room: 1000,
+                tracks_per_peer: 32,
+                subscriptions_per_peer: 64,
+                spread_after: 500,
             },
             websocket: WebSocket { ping_interval: Duration::from_secs(15), dead_after: Duration::from_secs(40) },
             log: Log { filter: "info".into(), format: LogFormat::Text },

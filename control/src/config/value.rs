@@ -97,7 +97,8 @@ impl Value {
 
     /// `:7000`, `7000`, `192.0.2.1:7000` or `[2001:db8::1]:7000`.
     pub(super) fn listen(&self) -> Result<Listen, String> {
-        let wrong = || format!("{self} is not an endpoint; write it as \":7000\", \"192.0.2.1:7000\" or \"[::1]:7000\"");
+        let wrong =
+            || format!("{self} is not an endpoint; write it as \":7000\", \"192.0.2.1:7000\" or \"[::1]:7000\"");
         let (Value::Raw(text) | Value::Text(text)) = self else { return Err(wrong()) };
         if let Ok(address) = SocketAddr::from_str(text) {
             if address.port() == 0 {

@@ -34,7 +34,12 @@ pub fn render(report: &Report) -> String {
     page.one("rtp_expected_minus_received", "gauge", "Media packets from publishers that are missing.", missing);
     page.one("rtp_lost_rate", "gauge", "Missing media packets by expected ones, since the start.", lost_rate);
     let jitter_ms = mean(|stats| i64::try_from(stats.jitter_us).unwrap_or(i64::MAX)) as f64 / 1000.0;
-    page.one("rtp_jitter", "gauge", "Interarrival jitter (RFC 3550 6.4.1), mean of live streams, milliseconds.", jitter_ms);
+    page.one(
+        "rtp_jitter",
+        "gauge",
+        "Interarrival jitter (RFC 3550 6.4.1), mean of live streams, milliseconds.",
+        jitter_ms,
+    );
     let drift = mean(|stats| stats.drift_ms);
     page.one("rtp_drift_millis", "gauge", "Wall clock against media clock, mean of live streams, milliseconds.", drift);
 
@@ -47,7 +52,12 @@ pub fn render(report: &Report) -> String {
     let help = "Signalling connections that were cut because they did not read.";
     page.one("ringmain_connections_overflown_total", "counter", help, report.overflows);
     page.one("ringmain_commands_waiting", "gauge", "Commands that wait for a full ring.", report.backlog);
-    page.one("ringmain_commands_lost_total", "counter", "Commands that the data plane never took.", report.commands_lost);
+    page.one(
+        "ringmain_commands_lost_total",
+        "counter",
+        "Commands that the data plane never took.",
+        report.commands_lost,
+    );
 
     for (name, kind, help, field) in PER_WORKER {
         page.head(name, kind, help);

@@ -18,11 +18,8 @@ pub struct File {
 }
 
 /// Every file of `control/page/` that is served.
-pub const FILES: &[File] = &[File {
-    path: "/",
-    content_type: "text/html; charset=utf-8",
-    bytes: include_bytes!("../../page/index.html"),
-}];
+pub const FILES: &[File] =
+    &[File { path: "/", content_type: "text/html; charset=utf-8", bytes: include_bytes!("../../page/index.html") }];
 
 /// `file` as a response. The policy lets the page run its own scripts and reach its own server, and nothing else.
 pub fn respond(file: &'static File) -> Response {
