@@ -145,10 +145,16 @@ impl Sctp {
                 Event::Connected => {
                     self.established = true;
                     out.push(Heard::Up);
+                    for id in association.stream_ids() {
+                        read(association, id, out);
+                    }
                 }
                 Event::Stream(StreamEvent::Opened { id } | StreamEvent::Readable { id }) => {
                     while association.accept_stream().is_some() {}
-                    read(association, id, out);
+                    // Data may overtake the COOKIE ACK; nothing can be answered before that, so it waits.
+                    if self.established {
+                        read(association, id, out);
+                    }
                 }
                 Event::Stream(StreamEvent::Finished { id }) => {
                     self.closing.retain(|&stream| stream != id);
@@ -226,6 +232,16 @@ impl Sctp {
             .chain(self.closing.iter().copied())
             .filter_map(|stream| association.stream(stream).ok()?.buffered_amount().ok())
             .sum()
+    }
+}
+
+#[cfg(test)]
+impl Sctp {
+    /// Bytes queued on every stream there is.
+    pub(super) fn buffered_in_all(&mut self) -> usize {
+        let Some((_, association)) = &mut self.association else { return 0 };
+        let streams = association.stream_ids();
+        streams.into_iter().filter_map(|stream| association.stream(stream).ok()?.buffered_amount().ok()).sum()
     }
 }
 

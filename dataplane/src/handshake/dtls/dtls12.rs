@@ -28,13 +28,17 @@ pub(in crate::handshake) struct Setup {
 
 impl Setup {
     pub(super) fn new(identity: &Identity) -> Result<Self, SetupError> {
+        Self::with_profiles(identity, SRTP_PROFILES)
+    }
+
+    pub(super) fn with_profiles(identity: &Identity, profiles: &str) -> Result<Self, SetupError> {
         let build = || -> Result<SslContext, openssl::error::ErrorStack> {
             let mut context = SslContextBuilder::new(SslMethod::dtls())?;
             context.set_min_proto_version(Some(SslVersion::DTLS1_2))?;
             context.set_cipher_list(SUITES)?;
             context.set_sigalgs_list(SIGNATURES)?;
             context.set_groups_list("X25519:P-256:P-384")?;
-            context.set_tlsext_use_srtp(SRTP_PROFILES)?;
+            context.set_tlsext_use_srtp(profiles)?;
             context.set_certificate(&*X509::from_der(identity.certificate())?)?;
             context.set_private_key(&*PKey::private_key_from_der(identity.private_key())?)?;
             context.set_session_cache_mode(SslSessionCacheMode::OFF);
@@ -63,8 +67,7 @@ impl Setup {
             DtlsRole::Client => ssl.set_connect_state(),
             DtlsRole::Server => ssl.set_accept_state(),
         }
-        let stream = SslStream::new(ssl, Pipe::default()).ok()?;
-        Some(Dtls12 { stream, role, connected: false, flight: Vec::new(), interval: RETRANSMIT_FIRST, deadline: None })
+        Dtls12::over(ssl, role)
     }
 }
 
@@ -90,6 +93,11 @@ pub(in crate::handshake) struct Dtls12 {
 }
 
 impl Dtls12 {
+    pub(super) fn over(ssl: Ssl, role: DtlsRole) -> Option<Self> {
+        let stream = SslStream::new(ssl, Pipe::default()).ok()?;
+        Some(Self { stream, role, connected: false, flight: Vec::new(), interval: RETRANSMIT_FIRST, deadline: None })
+    }
+
     pub(super) fn handle_datagram(&mut self, bytes: &[u8], now: Instant, out: &mut Vec<Produced>) -> Result<(), Fatal> {
         let Ok(datagram) = Datagram::try_from(bytes) else { return Ok(()) };
         self.stream.get_mut().incoming = Some(datagram);
