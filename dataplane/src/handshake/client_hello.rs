@@ -58,7 +58,7 @@ impl Assembler {
                     Early::Part => verdict = Early::Part,
                     decided => return decided,
                 },
-                (HANDSHAKE, _) => verdict = Early::Other { plain: true },
+                (HANDSHAKE, [_, ..]) => verdict = Early::Other { plain: true },
                 (CHANGE_CIPHER_SPEC, _) => {}
                 _ => return Early::Junk,
             }

@@ -90,16 +90,29 @@ pub(in crate::handshake) struct Dtls12 {
     flight: Vec<Datagram>,
     interval: Duration,
     deadline: Option<Instant>,
+    /// Records of epoch 0 that came in.
+    plain_records: u64,
 }
 
 impl Dtls12 {
     pub(super) fn over(ssl: Ssl, role: DtlsRole) -> Option<Self> {
         let stream = SslStream::new(ssl, Pipe::default()).ok()?;
-        Some(Self { stream, role, connected: false, flight: Vec::new(), interval: RETRANSMIT_FIRST, deadline: None })
+        Some(Self {
+            stream,
+            role,
+            connected: false,
+            flight: Vec::new(),
+            interval: RETRANSMIT_FIRST,
+            deadline: None,
+            plain_records: 0,
+        })
     }
 
     pub(super) fn handle_datagram(&mut self, bytes: &[u8], now: Instant, out: &mut Vec<Produced>) -> Result<(), Fatal> {
-        let Ok(datagram) = Datagram::try_from(bytes) else { return Ok(()) };
+        let Ok(mut datagram) = Datagram::try_from(bytes) else { return Ok(()) };
+        if !self.connected {
+            self.renumber(&mut datagram);
+        }
         self.stream.get_mut().incoming = Some(datagram);
         self.advance(now, out)
     }
@@ -171,6 +184,20 @@ impl Dtls12 {
         let read = self.read(out);
         self.flush(out);
         read
+    }
+
+    /// Gives records of epoch 0 numbers of our own. Nothing authenticates those they came with, and one forged high number
+    /// would move the replay window (RFC 6347 §4.1.2.6) past everything that the true peer has yet to send.
+    fn renumber(&mut self, datagram: &mut [u8]) {
+        let mut rest = datagram;
+        while let Some((header, body)) = rest.split_first_chunk_mut::<RECORD_HEADER_SIZE>() {
+            if header[3..5] == [0, 0] {
+                header[5..11].copy_from_slice(&self.plain_records.to_be_bytes()[2..]);
+                self.plain_records += 1;
+            }
+            let size = usize::from(u16::from_be_bytes([header[11], header[12]]));
+            rest = body.get_mut(size..).unwrap_or_default();
+        }
     }
 
     fn read(&mut self, out: &mut Vec<Produced>) -> Result<(), Fatal> {
@@ -275,5 +302,7 @@ const RETRANSMIT_FIRST: Duration = Duration::from_millis(200);
 const RETRANSMIT_LAST: Duration = Duration::from_secs(2);
 /// Datagrams of one flight: ours are one or two.
 const FLIGHT_DATAGRAMS_MAX: usize = 16;
+/// Content type, version, epoch, sequence number, length (RFC 6347 §4.1).
+const RECORD_HEADER_SIZE: usize = 13;
 /// Records of one datagram that carry data.
 const RECORDS_MAX: usize = 128;

@@ -54,6 +54,7 @@ fn the_api_channel_opens_by_itself_and_carries_text_both_ways() {
 #[test]
 fn a_publisher_channel_under_the_api_label_is_accepted_and_ignored() {
     let mut world = room(1, 0, 1..=2);
+    world.run(2_000, |_| false);
     world.events.clear();
     world.open(10, 0, "ion-sfu", Reliability::FULL);
     world.say(10, "ion-sfu", Ppid::String, b"anybody?");
