@@ -152,6 +152,7 @@ pub(super) enum Engine {
 
 /// What an engine has to say.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "datagrams are the common case, and lie in place instead of on the heap")]
 pub(super) enum Produced {
     /// Send this.
     Datagram(Datagram),

@@ -19,8 +19,8 @@ fn room(seed: u64, loss: u64, peers: std::ops::RangeInclusive<u64>) -> World {
 }
 
 fn enter(world: &mut World, peer: u64) {
-    let dialect = if peer % 2 == 0 { Dialect::Openssl } else { Dialect::DimplAuto };
-    let role = if peer % 3 == 0 { DtlsRole::Client } else { DtlsRole::Server };
+    let dialect = if peer.is_multiple_of(2) { Dialect::Openssl } else { Dialect::DimplAuto };
+    let role = if peer.is_multiple_of(3) { DtlsRole::Client } else { DtlsRole::Server };
     world.join_plainly(spec(10 * peer, peer, Side::Publisher, true), dialect, role);
     world.join_plainly(spec(10 * peer + 1, peer, Side::Subscriber, true), dialect, role);
     let (publisher, subscriber) = (10 * peer, 10 * peer + 1);

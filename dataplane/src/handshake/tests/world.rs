@@ -24,6 +24,9 @@ use crate::handshake::{
     dcep_open, dcep_parse,
 };
 
+/// When it arrives, a number that breaks ties, whether it is for us, whose it is, and the datagram.
+type Carried = (Now, u64, bool, TransportId, Vec<u8>);
+
 /// How a simulated peer speaks DTLS.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Dialect {
@@ -75,7 +78,7 @@ pub(super) struct World {
     pub(super) real_time: bool,
     /// Plaintext alerts that we sent.
     pub(super) alerts: usize,
-    wire: BinaryHeap<Reverse<(Now, u64, bool, TransportId, Vec<u8>)>>,
+    wire: BinaryHeap<Reverse<Carried>>,
     base: Instant,
     sent: u64,
     random: u64,
@@ -139,7 +142,7 @@ impl World {
         z ^ (z >> 31)
     }
 
-    fn instant(&self) -> Instant {
+    pub(super) fn instant(&self) -> Instant {
         self.base + Duration::from_nanos(self.now.0)
     }
 
