@@ -2,7 +2,8 @@
 //!
 //! OpenSSL keeps a clock of its own for retransmission. So that time comes in from outside here as everywhere, the last flight
 //! is kept and sent again, byte for byte, when our timer says so: a peer that has the records already drops them as replays,
-//! one that lost them takes them.
+//! one that lost them takes them. What this cannot do is ask a server again for its lost last flight, which takes records with
+//! new numbers: where we are the client, that waits for OpenSSL's own timer, a second.
 
 use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};
