@@ -29,7 +29,7 @@ fn enter(world: &mut World, peer: u64) {
     world.join_plainly(spec(10 * peer, peer, Side::Publisher, true), dialect, role);
     world.join_plainly(spec(10 * peer + 1, peer, Side::Subscriber, true), dialect, role);
     let (publisher, subscriber) = (10 * peer, 10 * peer + 1);
-    let ready = world.run(14_000, |world| world.peer(publisher).up && world.peer(subscriber).has("ion-sfu"));
+    let ready = world.run(60_000, |world| world.peer(publisher).up && world.peer(subscriber).has("ion-sfu"));
     assert!(ready, "peer {peer}: {:?}", world.closed);
 }
 
@@ -44,7 +44,7 @@ fn the_api_channel_opens_by_itself_and_carries_text_both_ways() {
     world.join_plainly(spec(11, 1, Side::Subscriber, true), Dialect::DimplAuto, DtlsRole::Server);
     let early = "sent before the channel was open".to_owned();
     world.input(ToHandshake::SendApi { transport: TransportId(11), text: early.clone() });
-    assert!(world.run(14_000, |world| !world.peer(11).inbox.is_empty()));
+    assert!(world.run(60_000, |world| !world.peer(11).inbox.is_empty()));
     assert_eq!(heard(&world, 11, "ion-sfu", Ppid::String, early.as_bytes()), 1);
     assert_eq!(world.events, [Event::ApiOpen { transport: TransportId(11) }]);
     world.say(11, "ion-sfu", Ppid::String, b"{\"streamId\":\"x\"}");
@@ -74,7 +74,7 @@ fn messages_reach_every_other_peer_as_they_were_sent() {
     for (seed, loss) in [(1, 0), (2, 15)] {
         let mut world = room(seed, loss, 1..=3);
         world.open(10, 2, "chat", Reliability::FULL);
-        assert!(world.run(10_000, |world| world.peer(21).has("chat") && world.peer(31).has("chat")));
+        assert!(world.run(60_000, |world| world.peer(21).has("chat") && world.peer(31).has("chat")));
         assert!(!world.peer(11).has("chat"), "the creator has its own");
         let long = vec![b'x'; 50_000];
         let messages: [(Ppid, &[u8]); 4] = [
@@ -86,14 +86,14 @@ fn messages_reach_every_other_peer_as_they_were_sent() {
         for (ppid, message) in messages {
             world.say(10, "chat", ppid, message);
         }
-        assert!(world.run(30_000, |world| [21, 31].iter().all(|&id| world.peer(id).inbox.len() == 4)), "seed {seed}");
+        assert!(world.run(60_000, |world| [21, 31].iter().all(|&id| world.peer(id).inbox.len() == 4)), "seed {seed}");
         for id in [21, 31] {
             let inbox: Vec<_> = world.peer(id).inbox.iter().map(|(_, ppid, bytes)| (*ppid, bytes.as_slice())).collect();
             assert_eq!(inbox, messages, "seed {seed}");
         }
         // An answer from a subscriber's side reaches the creator on the channel that it created, and the third peer.
         world.say(21, "chat", Ppid::String, b"answer");
-        world.run(10_000, |world| {
+        world.run(60_000, |world| {
             heard(world, 10, "chat", Ppid::String, b"answer") + heard(world, 31, "chat", Ppid::String, b"answer") == 2
         });
         assert_eq!(heard(&world, 10, "chat", Ppid::String, b"answer"), 1);
