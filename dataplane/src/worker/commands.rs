@@ -290,7 +290,8 @@ impl Worker {
             track.mirrors.push(to);
         }
         let (alive, offset) = (track.alive, track.offset);
-        let clocks: Vec<_> = (0..).zip(&track.layers).filter_map(|(n, layer)| Some((n, layer.as_ref()?.clock?))).collect();
+        let clocks: Vec<_> =
+            (0..).zip(&track.layers).filter_map(|(n, layer)| Some((n, layer.as_ref()?.clock?))).collect();
         for (spatial, clock) in clocks {
             self.relay_to(to, RelayItem::Clock { track: id, spatial, clock, offset });
         }
@@ -335,14 +336,7 @@ impl Worker {
         self.choose_layer(key, now);
     }
 
-    fn adjust(
-        &mut self,
-        key: SubscriptionKey,
-        muted: bool,
-        spatial_max: SpatialLayer,
-        temporal_max: u8,
-        now: Now,
-    ) {
+    fn adjust(&mut self, key: SubscriptionKey, muted: bool, spatial_max: SpatialLayer, temporal_max: u8, now: Now) {
         if let Some(subscription) = self.subscriptions.get_mut(key) {
             subscription.adjust(muted, spatial_max, temporal_max);
             self.choose_layer(key, now);
