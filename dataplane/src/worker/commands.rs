@@ -357,6 +357,10 @@ impl Worker {
         }
         if let Some(transport) = self.transports.get_mut(subscription.transport) {
             transport.subscriber.streams.retain(|stream| stream.subscription != key);
+            // RFC 3550 §6.6: the subscriber hears of the end with the next report, which is due at once.
+            transport.subscriber.ended.push(subscription.spec.ssrc);
+            transport.subscriber.report_at = Some(Now(0));
+            self.schedule(subscription.transport);
         }
     }
 

@@ -338,6 +338,7 @@ impl Worker {
         if transport.subscriber.report_at.is_none_or(|at| at > now) {
             return;
         }
+        say_goodbye(transport, out);
         let ntp = self.clock.at(now).0;
         let mut active = false;
         let streams: ArrayVec<SubscriptionKey, STREAMS_MAX> =
@@ -391,6 +392,20 @@ impl Publisher {
         let lost = blocks.iter().map(|block| u64::from(block.fraction_lost)).sum();
         self.remb.update(received, 256 * blocks.len() as u64, lost, now);
         self.remb.poll(now)
+    }
+}
+
+/// Tells the peer which of our streams have ended (RFC 3550 §6.6): a report without blocks, then BYE.
+fn say_goodbye(transport: &mut Transport, out: &mut dyn Transmit) {
+    let ended = std::mem::take(&mut transport.subscriber.ended);
+    for group in ended.chunks(RTCP_BLOCKS_MAX) {
+        let mut buffer = [0; RTCP_SIZE_MAX];
+        let mut writer = CompoundWriter::new(&mut buffer);
+        let Some(&first) = group.first() else { continue };
+        let _ = writer.receiver_report(first, &[]);
+        let _ = writer.bye(group);
+        let len = writer.len();
+        send_rtcp(transport, buffer.get(..len).unwrap_or_default(), out);
     }
 }
 

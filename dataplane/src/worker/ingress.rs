@@ -263,7 +263,8 @@ impl Publisher {
         if let (Some(audio), Some(level)) = (&mut track.audio, packet.audio_level) {
             audio.handle(level & 0x7f);
         }
-        let alive = if is_repair { None } else { track.activity.handle_packet(spatial, now) };
+        let is_fresh_media = !is_repair && kind != PendingKind::Padding;
+        let alive = if is_fresh_media { track.activity.handle_packet(spatial, now) } else { None };
         Ok(Received { track: track.key, spatial, packet, descriptor, payload, kind, alive, is_repair })
     }
 }
