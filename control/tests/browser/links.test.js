@@ -21,7 +21,7 @@ test('where io_uring is forbidden the log says which link is used instead, and w
 });
 
 test('where io_uring is demanded and forbidden the server does not start, and says why', () => {
-  const [command, ...args] = [...FORBIDDEN, process.env.RINGMAIN_BIN, '--link', 'io_uring', '--listen', '127.0.0.1:0'];
+  const [command, ...args] = [...FORBIDDEN, process.env.TEST_SERVER, '--link', 'io_uring', '--listen', '127.0.0.1:0'];
   const { status, stderr, stdout } = spawnSync(command, args, { encoding: 'utf8', timeout: 10_000 });
   assert.notEqual(status, 0);
   assert.match(stderr + stdout, /io_uring/);

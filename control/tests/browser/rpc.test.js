@@ -7,6 +7,7 @@ import { Rpc } from './lib/rpc.js';
 import { sleep, until } from './lib/until.js';
 
 const RECEIVE = { config: { NoPublish: true } };
+const BARE_OFFER = 'v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\n';
 let rooms = 0;
 
 /** A test of a fresh signalling connection. */
@@ -71,7 +72,7 @@ rpcTest('a second join is refused, and the first one stays', async (rpc) => {
 
 rpcTest('what does not fit the state is refused by name', async (rpc) => {
   await rpc.call('join', { sid: room(), uid: 'me', ...RECEIVE });
-  assert.equal((await rpc.call('offer', { desc: { type: 'offer', sdp: 'v=0' } })).error.code, -32004);
+  assert.equal((await rpc.call('offer', { desc: { type: 'offer', sdp: BARE_OFFER } })).error.code, -32004);
   assert.equal((await rpc.call('subscribe', { tracks: [{ streamId: 'nowhere' }] })).error.code, -32005);
 });
 

@@ -41,7 +41,7 @@ function browser() {
     });
     await new Promise((resolve) => site.listen(0, '127.0.0.1', resolve));
     const instance = await chromium.launch({
-      executablePath: process.env.RINGMAIN_CHROMIUM ?? '/usr/bin/chromium',
+      executablePath: process.env.TEST_CHROMIUM ?? '/usr/bin/chromium',
       args: FLAGS,
     });
     return { instance, site, url: `http://localhost:${site.address().port}/` };

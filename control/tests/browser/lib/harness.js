@@ -66,7 +66,7 @@ export function roomTest(name, body, { serverOf = sharedServer, timeout = 90_000
         (metrics) => Object.entries(metrics).filter(([name, value]) => value && /dropped_total\{|transports\{/.test(name)),
         (error) => error.message,
       );
-      t.diagnostic(`seed ${seed} (RINGMAIN_SEED repeats it)`);
+      t.diagnostic(`seed ${seed} (TEST_SEED repeats it)`);
       t.diagnostic(`peers: ${JSON.stringify(peers)}`);
       t.diagnostic(`server: ${JSON.stringify(dropped)}\n${server.log(30)}`);
       throw error;

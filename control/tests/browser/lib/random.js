@@ -1,7 +1,7 @@
 // A small seeded generator, so that a run with random loss can be repeated: the seed is part of each failure message.
 
-/** The seed of this run: RINGMAIN_SEED, or a new one. */
-export const seed = Number(process.env.RINGMAIN_SEED ?? Math.floor(Math.random() * 2 ** 31));
+/** The seed of this run: TEST_SEED, or a new one. */
+export const seed = Number(process.env.TEST_SEED ?? Math.floor(Math.random() * 2 ** 31));
 
 /** mulberry32: numbers in [0, 1). */
 export function generator(start) {

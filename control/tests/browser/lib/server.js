@@ -91,9 +91,9 @@ export class Server {
 }
 
 function binary() {
-  if (process.env.RINGMAIN_BIN) return process.env.RINGMAIN_BIN;
+  if (process.env.TEST_SERVER) return process.env.TEST_SERVER;
   const target = process.env.CARGO_TARGET_DIR ?? fileURLToPath(new URL('../../../../target', import.meta.url));
   const found = ['release', 'debug'].map((profile) => `${target}/${profile}/ringmain`).find(existsSync);
-  assert.ok(found, 'there is no ringmain binary: build it, or set RINGMAIN_BIN');
+  assert.ok(found, 'there is no ringmain binary: build it, or set TEST_SERVER');
   return found;
 }
