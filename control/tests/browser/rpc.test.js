@@ -7,7 +7,12 @@ import { Rpc } from './lib/rpc.js';
 import { sleep, until } from './lib/until.js';
 
 const RECEIVE = { config: { NoPublish: true } };
-const BARE_OFFER = 'v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\n';
+const OFFER = [
+  ...['v=0', 'o=- 1 1 IN IP4 0.0.0.0', 's=-', 't=0 0', 'a=group:BUNDLE 0'],
+  ...['m=application 9 UDP/DTLS/SCTP webrtc-datachannel', 'c=IN IP4 0.0.0.0', 'a=mid:0', 'a=sctp-port:5000'],
+  ...['a=ice-ufrag:abcd', 'a=ice-pwd:abcdefghijklmnopqrstuv', 'a=setup:actpass'],
+  `a=fingerprint:sha-256 ${Array(32).fill('AB').join(':')}`,
+].map((line) => `${line}\r\n`).join('');
 let rooms = 0;
 
 /** A test of a fresh signalling connection. */
@@ -72,7 +77,7 @@ rpcTest('a second join is refused, and the first one stays', async (rpc) => {
 
 rpcTest('what does not fit the state is refused by name', async (rpc) => {
   await rpc.call('join', { sid: room(), uid: 'me', ...RECEIVE });
-  assert.equal((await rpc.call('offer', { desc: { type: 'offer', sdp: BARE_OFFER } })).error.code, -32004);
+  assert.equal((await rpc.call('offer', { desc: { type: 'offer', sdp: OFFER } })).error.code, -32004);
   assert.equal((await rpc.call('subscribe', { tracks: [{ streamId: 'nowhere' }] })).error.code, -32005);
 });
 
