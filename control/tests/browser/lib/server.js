@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { existsSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { freePorts, freeTcpPort } from './ports.js';
 import { until } from './until.js';
@@ -31,7 +31,10 @@ export class Server {
     server.#process = spawn(command[0], command.slice(1).map(String), {
       env: { ...process.env, RINGMAIN_LOG: 'info', NO_COLOR: '1', ...env },
       stdio: ['ignore', 'pipe', 'pipe'],
+      // A process group of its own, so that nothing survives: not the server when its wrapper is killed.
+      detached: true,
     });
+    running.add(server);
     server.#process.on('error', (error) => (server.#log += `${error}\n`));
     for (const stream of [server.#process.stdout, server.#process.stderr]) {
       stream.setEncoding('utf8').on('data', (text) => (server.#log += text));
@@ -81,16 +84,38 @@ export class Server {
   /** Ends it as an operator does, and fails unless it ends in order and in time. */
   async stop() {
     if (this.#process.exitCode !== null) return;
-    this.#process.kill('SIGTERM');
-    const late = setTimeout(() => this.#process.kill('SIGKILL'), 10_000);
+    process.kill(this.#pid(), 'SIGTERM');
+    const late = setTimeout(() => this.kill(), 10_000);
     const { code, signal } = await this.#ended;
     clearTimeout(late);
+    running.delete(this);
     assert.doesNotMatch(this.log(), /panicked at/, 'the server panicked');
     assert.equal(signal ?? code, 0, `the server did not end in order on SIGTERM:\n${this.log(40)}`);
   }
+
+  /** Ends it and its wrapper at once. */
+  kill() {
+    try {
+      process.kill(-this.#process.pid, 'SIGKILL');
+    } catch {
+      // It has ended already.
+    }
+  }
+
+  /** The process of the server itself, below its wrapper. */
+  #pid() {
+    const { pid, spawnfile } = this.#process;
+    if (spawnfile === binary()) return pid;
+    return Number(readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim().split(' ')[0]);
+  }
 }
 
-function binary() {
+const running = new Set();
+process.on('exit', () => running.forEach((server) => server.kill()));
+for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => process.exit(1));
+
+/** The path of the server. */
+export function binary() {
   if (process.env.TEST_SERVER) return process.env.TEST_SERVER;
   const target = process.env.CARGO_TARGET_DIR ?? fileURLToPath(new URL('../../../../target', import.meta.url));
   const found = ['release', 'debug'].map((profile) => `${target}/${profile}/ringmain`).find(existsSync);
