@@ -44,7 +44,8 @@ roomTest('a publisher announces its layers, and receivers are told', async (room
   await bob.decodes(stream);
   await bob.remote(stream, 'preferLayer', 'high');
 
-  await alice.page.evaluate(() => window.peer.locals.get('camera').enableLayers(['low']));
+  // The SDK changes its three encodings at once, which Chromium may refuse; what it tells the server comes before that.
+  await alice.page.evaluate(() => window.peer.locals.get('camera').enableLayers(['low']).catch(() => {}));
   const told = await until('bob to be told', async () => (await bob.read('activeLayers')).at(-1), {
     show: () => bob.describe(),
   });

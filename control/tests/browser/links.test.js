@@ -1,4 +1,5 @@
-// The core cases where packets move without io_uring: because it was chosen, and because the kernel forbids it.
+// The core cases on every way that packets can go: between workers, and without io_uring because another link was chosen or
+// because the kernel forbids it.
 
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
@@ -10,6 +11,9 @@ import { binary } from './lib/server.js';
 
 let chosen;
 coreTests(' on the mmsg link', () => (chosen ??= start({ args: ['--link', 'mmsg'] })));
+
+let spread;
+coreTests(' when their room spreads over two workers', () => (spread ??= start({ args: ['--spread-after', '1'] })));
 
 // strace answers io_uring_setup with EPERM, as a container's seccomp profile does.
 const FORBIDDEN = ['strace', '-f', '-qq', '--seccomp-bpf', '-o', '/dev/null', '-e', 'trace=io_uring_setup', '-e', 'inject=io_uring_setup:error=EPERM'];

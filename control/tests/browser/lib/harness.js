@@ -9,9 +9,9 @@ let shared;
 const open = new Set();
 let rooms = 0;
 
-/** The server that tests share; started at the first call. */
+/** The server that tests share; started at the first call. TEST_SERVER_ARGS tries the tests with other settings. */
 export function sharedServer() {
-  shared ??= start();
+  shared ??= start({ args: (process.env.TEST_SERVER_ARGS ?? '').split(' ').filter(Boolean) });
   return shared;
 }
 
