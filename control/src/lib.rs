@@ -1,7 +1,8 @@
 //! Ringmain's control plane: it decides who hears and sees whom, and never touches a media byte.
 //!
-//! The path of a request, room by room: [`http`] → [`rpc`] → [`session`] → [`sdp`] → commands to the data plane, and back.
+//! The path of a request, room by room: [`http`] → [`app`] → [`rpc`] → [`session`] → [`sdp`] → commands to the data plane, and back.
 
+pub mod app;
 pub mod config;
 pub mod http;
 pub mod rpc;

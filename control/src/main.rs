@@ -1,2 +1,71 @@
-//! The `ringmain` binary.
-fn main() {}
+//! The `ringmain` binary: reads the configuration, sets up logs and allocator, and hands over to the library.
+
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+
+use ringmain_control::app::planes::Embedded;
+use ringmain_control::app::run;
+use ringmain_control::config::{self, Invocation, Loaded, LogFormat, Sources};
+
+// Steadier memory than the system's allocator under many joins. The packet path allocates nothing either way.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    match begin() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => match error.downcast::<clap::Error>() {
+            // `--help` and `--version` are errors to clap, and success to everyone else.
+            Ok(error) => {
+                let _ = error.print();
+                ExitCode::from(error.exit_code().clamp(0, 255) as u8)
+            }
+            Err(error) => {
+                let _ = writeln!(std::io::stderr(), "ringmain: {error:#}");
+                ExitCode::FAILURE
+            }
+        },
+    }
+}
+
+fn begin() -> anyhow::Result<()> {
+    let environment =
+        std::env::vars_os().filter_map(|(name, text)| Some((name.into_string().ok()?, text.into_string().ok()?)));
+    match config::read(std::env::args_os(), environment)? {
+        Invocation::ShowConfig(sources) => {
+            let loaded = config::load(&sources)?;
+            loaded.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+            // A closed pipe (`ringmain config | head`) is no failure.
+            let _ = std::io::stdout().write_all(loaded.to_toml().as_bytes());
+            Ok(())
+        }
+        Invocation::Run(sources) => run(&sources),
+    }
+}
+
+fn run(sources: &Sources) -> anyhow::Result<()> {
+    let Loaded { config, warnings, .. } = config::load(sources)?;
+    start_logs(&config.log)?;
+    tracing::info!("Ringmain {}", env!("CARGO_PKG_VERSION"));
+    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    // Signalling needs little, and the cores belong to the workers.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(CONTROL_THREADS)
+        .thread_name("ringmain-control")
+        .enable_all()
+        .build()?;
+    runtime.block_on(run::run(config, Embedded))
+}
+
+fn start_logs(log: &config::Log) -> anyhow::Result<()> {
+    let filter = tracing_subscriber::EnvFilter::builder().parse(&log.filter)?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let result = match log.format {
+        LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).with_target(false).try_init(),
+        LogFormat::Json => builder.json().try_init(),
+    };
+    result.map_err(anyhow::Error::msg)
+}
+
+/// Threads of signalling: one for the rooms, one for sockets and TLS.
+const CONTROL_THREADS: usize = 2;

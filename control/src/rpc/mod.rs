@@ -33,10 +33,21 @@
 //! `streamId` and `trackId` are the ids that the subscriber's browser shows. They are the publisher's own unless another
 //! peer of the room already uses the same; then they get a suffix.
 //!
+//! # On the `ion-sfu` data channel of the subscriber connection
+//!
+//! | from | text | meaning |
+//! | --- | --- | --- |
+//! | subscriber | `{streamId, video, audio, framerate}` | what of a stream is wanted: `video` high, medium, low or none; `audio` true or false; `framerate` high, medium, low. What is absent or unknown stays as it is; the latest wish holds |
+//! | publisher | `{streamId, layers}` | the simulcast layers that it sends from now on, such as `["high","low"]` |
+//! | either | `ping` | answered by `pong` |
+//! | server | `{"method":"activeLayer","params":{streamId, activeLayer, availableLayers}}` | the layer of a stream that arrives, when it changes and when the publisher has spoken |
+//! | server | `{"method":"audioLevels","params":[streamId,…]}` | who speaks, loudest first, when it changes |
+//!
 //! # Errors
 //!
 //! `{"id":…,"error":{"code":…,"message":…},"jsonrpc":"2.0"}`; the codes are those of [`ErrorCode`]. Messages say what to
-//! change.
+//! change. A WebSocket that the server closes says why: 4001, the same uid joined from elsewhere; 4002, every media
+//! connection of the peer has ended; 1008, far more requests than are served.
 
 mod error;
 mod fields;

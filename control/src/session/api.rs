@@ -1,12 +1,5 @@
 //! The `ion-sfu` data channel: wishes about layers from subscribers, layers that publishers enable, and what becomes of both.
-//!
-//! | from | text | meaning |
-//! | --- | --- | --- |
-//! | subscriber | `{streamId, video, audio, framerate}` | what of a stream is wanted: `video` high, medium, low or none; `audio` true or false; `framerate` high, medium, low. What is absent or unknown stays as it is; the latest wish holds |
-//! | publisher | `{streamId, layers}` | the simulcast layers that it sends from now on |
-//! | either | `ping` | answered by `pong` |
-//! | server | `{"method":"activeLayer","params":{streamId, activeLayer, availableLayers}}` | the layer of a stream that arrives, when it changes |
-//! | server | `{"method":"audioLevels","params":[streamId,…]}` | who speaks, loudest first, when it changes |
+//! The words are in the table of [`crate::rpc`].
 
 use ringmain_shared::id::{PeerId, SubscriptionId, TrackId, TransportId};
 use ringmain_shared::media::{Kind, SpatialLayer};

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use ringmain_shared::command::{ReceiveSpec, TrackSpec};
 use ringmain_shared::id::{PeerId, TrackId, TransportId, WorkerIndex};
+use ringmain_shared::media::Ssrc;
 use ringmain_shared::transport::Side;
 use ringmain_shared::{Command, Now};
 use serde_json::{Value, json};
@@ -157,8 +158,10 @@ impl Rooms {
             self.command(Command::Receive { transport, spec: receive });
         }
         for published in &answer.tracks {
-            if let Some(&id) = tracks.get(&published.mid).filter(|id| !self.tracks.contains_key(id)) {
-                self.begin_track(id, peer_id, published, now);
+            let Some(&id) = tracks.get(&published.mid) else { continue };
+            match self.tracks.get_mut(&id) {
+                Some(track) => track.layers.renegotiate(published),
+                None => self.begin_track(id, peer_id, published, now),
             }
         }
     }
@@ -181,10 +184,12 @@ impl Rooms {
         };
         let shown = MediaIds { stream, track: room.show_track(&own.track, id) };
         room.tracks.insert(id);
+        let ssrcs: Vec<Ssrc> =
+            published.ssrcs.iter().flat_map(|layer| [Some(layer.ssrc), layer.rtx]).flatten().collect();
+        room.ssrcs.extend(ssrcs.iter().map(|ssrc| (*ssrc, id)));
         room.news.added(id);
         let room_id = peer.room;
         let others: Vec<PeerId> = room.peers.iter().copied().filter(|other| *other != peer_id).collect();
-        let announced = published.ssrcs.iter().flat_map(|layer| [Some(layer.ssrc), layer.rtx]).flatten().collect();
         let track = Track {
             peer: peer_id,
             kind: published.kind,
@@ -192,7 +197,7 @@ impl Rooms {
             own,
             shown,
             formats: published.formats.clone(),
-            ssrcs: announced,
+            ssrcs,
             layers: Layers::negotiated(published),
             subscribers: Default::default(),
         };
@@ -216,6 +221,9 @@ impl Rooms {
         let Some(room) = self.rooms.get_mut(&peer.room) else { return };
         room.tracks.remove(&id);
         room.track_ids.remove(&track.shown.track);
+        for ssrc in &track.ssrcs {
+            room.ssrcs.remove(&(*ssrc, id));
+        }
         if let Some(stream) = peer.streams.get_mut(&track.own.stream) {
             stream.tracks -= 1;
             if stream.tracks == 0 {

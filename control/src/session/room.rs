@@ -21,6 +21,8 @@ pub(super) struct Room {
     /// Ids of streams and tracks as subscribers see them.
     pub(super) stream_ids: BTreeSet<String>,
     pub(super) track_ids: BTreeSet<String>,
+    /// SSRCs that publishers announced, each with its track.
+    pub(super) ssrcs: BTreeSet<(Ssrc, TrackId)>,
     /// What the peers have not been told yet.
     pub(super) news: News,
     /// The last report of each worker.
@@ -47,10 +49,16 @@ impl Room {
             tracks: BTreeSet::new(),
             stream_ids: BTreeSet::new(),
             track_ids: BTreeSet::new(),
+            ssrcs: BTreeSet::new(),
             news: News::default(),
             heard: BTreeMap::new(),
             speakers: Vec::new(),
         }
+    }
+
+    /// A publisher of this room announced the SSRC.
+    pub(super) fn publishes(&self, ssrc: Ssrc) -> bool {
+        self.ssrcs.range((ssrc, TrackId(0))..=(ssrc, TrackId(u64::MAX))).next().is_some()
     }
 }
 
@@ -100,10 +108,19 @@ pub(super) struct Layers {
 impl Layers {
     /// The layers of the publisher's SDP.
     pub(super) fn negotiated(published: &PublishedTrack) -> Self {
+        Self { negotiated: Self::bits(published), alive: None, announced: None }
+    }
+
+    /// The publisher's SDP says something else; what was seen and announced still holds.
+    pub(super) fn renegotiate(&mut self, published: &PublishedTrack) {
+        self.negotiated = Self::bits(published);
+    }
+
+    /// A track that names no layers has one.
+    fn bits(published: &PublishedTrack) -> u8 {
         let rids = published.rids.iter().map(|layer| layer.spatial);
         let ssrcs = published.ssrcs.iter().map(|layer| layer.spatial);
-        let negotiated = rids.chain(ssrcs).filter(|&layer| layer < 8).fold(0, |bits, layer| bits | 1 << layer);
-        Self { negotiated: negotiated.max(1), alive: None, announced: None }
+        rids.chain(ssrcs).filter(|&layer| layer < 8).fold(0, |bits, layer| bits | 1 << layer).max(1)
     }
 
     /// A worker saw which layers carry media.

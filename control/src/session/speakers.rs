@@ -25,12 +25,21 @@ impl Rooms {
                 by_room.entry(peer.room).or_default().push(level);
             }
         }
-        let fell_silent = |(id, room): (&RoomId, &Room)| room.heard.contains_key(&worker).then_some(*id);
-        let touched: BTreeSet<RoomId> =
-            self.rooms.iter().filter_map(fell_silent).chain(by_room.keys().copied()).collect();
         if !by_room.is_empty() {
             self.timers.set(Timer::Silence(worker), now + self.settings.audio_interval * SILENCE_INTERVALS);
         }
+        self.replace_report(worker, by_room);
+    }
+
+    /// A worker has reported nothing for a while.
+    pub(super) fn handle_silence(&mut self, worker: WorkerIndex) {
+        self.replace_report(worker, BTreeMap::new());
+    }
+
+    fn replace_report(&mut self, worker: WorkerIndex, mut by_room: BTreeMap<RoomId, Vec<AudioActivity>>) {
+        let fell_silent = |(id, room): (&RoomId, &Room)| room.heard.contains_key(&worker).then_some(*id);
+        let touched: BTreeSet<RoomId> =
+            self.rooms.iter().filter_map(fell_silent).chain(by_room.keys().copied()).collect();
         for room_id in touched {
             let Some(room) = self.rooms.get_mut(&room_id) else { continue };
             match by_room.remove(&room_id) {
@@ -39,11 +48,6 @@ impl Rooms {
             };
             self.tell_speakers(room_id);
         }
-    }
-
-    /// A worker has reported nothing for a while.
-    pub(super) fn handle_silence(&mut self, worker: WorkerIndex) {
-        self.handle_audio_activity(worker, Vec::new(), Now::default());
     }
 
     /// Works out who speaks, and tells the room when that has changed.

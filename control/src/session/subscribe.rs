@@ -84,16 +84,14 @@ impl Rooms {
             }
             wanted.extend(found);
         }
+        let count_max = self.settings.subscriptions_per_peer_max;
         let subscriber = self.subscriber_mut(peer_id)?;
         let total = subscriber.by_track.keys().filter(|track| !wanted.contains(track)).count() + wanted.len();
-        wanted.iter().for_each(|track| {
-            subscriber.unwanted.remove(track);
-        });
-        let count_max = self.settings.subscriptions_per_peer_max;
         if total > count_max {
             let message = format!("a peer is subscribed to at most {count_max} tracks; unsubscribe some first");
             return Err(RpcError::new(ErrorCode::TooManyTracks, message));
         }
+        subscriber.unwanted.retain(|track| !wanted.contains(track));
         for &track in &wanted {
             self.subscribe(peer_id, track, now);
         }
@@ -224,15 +222,9 @@ impl Rooms {
         loop {
             let ssrc = self.chance.ssrc();
             let subscriber = self.peers.get(&peer_id).and_then(|peer| peer.subscriber.as_ref());
-            let mut published = self
-                .rooms
-                .get(&room)
-                .into_iter()
-                .flat_map(|room| &room.tracks)
-                .filter_map(|track| self.tracks.get(track));
             let is_used = other == Some(ssrc)
                 || subscriber.is_some_and(|subscriber| subscriber.uses(ssrc))
-                || published.any(|track| track.ssrcs.contains(&ssrc));
+                || self.rooms.get(&room).is_some_and(|room| room.publishes(ssrc));
             if !is_used {
                 return ssrc;
             }

@@ -38,6 +38,8 @@ pub struct Settings {
     pub workers: u16,
     /// Each worker stays on a core of its own.
     pub pin: bool,
+    /// The cores to use, by number; empty is all that the process may use.
+    pub cpus: Vec<usize>,
     /// Local addresses; each worker has one socket on each.
     pub bind: Vec<IpAddr>,
     /// UDP port of the first worker; each further one has the next. 0 lets the system choose, for tests.
@@ -57,6 +59,7 @@ impl Default for Settings {
         Self {
             workers: 0,
             pin: true,
+            cpus: Vec::new(),
             bind: vec![IpAddr::from([127, 0, 0, 1])],
             base_port: 5000,
             link: LinkChoice::Auto,
@@ -119,7 +122,11 @@ impl std::error::Error for StartError {}
 impl Plane {
     /// Binds the sockets, then starts the threads.
     pub fn start(settings: Settings) -> Result<(Self, Hello), StartError> {
-        let cores = core_affinity::get_core_ids().unwrap_or_default();
+        let mut cores = core_affinity::get_core_ids().unwrap_or_default();
+        cores.retain(|core| settings.cpus.is_empty() || settings.cpus.contains(&core.id));
+        if cores.is_empty() && !settings.cpus.is_empty() {
+            return Err(StartError(format!("none of the cores {:?} may be used by this process", settings.cpus)));
+        }
         let worker_count = if settings.workers == 0 { cores.len().max(1) } else { usize::from(settings.workers) };
         let handshaker_count = usize::from(settings.handshake_threads.max(1));
         let identity = Identity::generate().map_err(|error| StartError(format!("no DTLS certificate: {error}")))?;

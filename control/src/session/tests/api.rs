@@ -248,3 +248,41 @@ fn a_flood_on_the_api_channel_is_held_to_the_rate() {
     }
     assert_eq!(world.api(BOB).len() - before, 100);
 }
+
+#[test]
+fn what_a_publisher_enables_counts_as_there_until_a_worker_knows_better() {
+    let mut world = World::simulcast();
+    let track = world.video_of(ALICE);
+    let available = |world: &World| world.api(BOB).last().map(|message| message["params"]["availableLayers"].clone());
+    world.event(Event::LayersActive { track, layers: 0b001 });
+    assert_eq!(available(&world), Some(json!(["low"])));
+    world.api_say(ALICE, r#"{"streamId":"s","layers":["medium","low"]}"#);
+    assert_eq!(available(&world), Some(json!(["medium", "low"])));
+    world.event(Event::LayersActive { track, layers: 0b010 });
+    assert_eq!(available(&world), Some(json!(["medium"])));
+    world.event(Event::LayersActive { track, layers: 0b100 });
+    assert_eq!(available(&world), Some(json!(["medium", "low"])), "none of those that were announced");
+}
+
+#[test]
+fn layers_that_a_later_offer_adds_are_told() {
+    let mut world = World::new(Settings::default());
+    let (stream, track) = ("s".to_owned(), "s-video".to_owned());
+    let mut media = vec![
+        Media::Channels,
+        Media::Audio("s".to_owned(), "a".to_owned()),
+        Media::Video(stream.clone(), track.clone()),
+    ];
+    world.join(ALICE, "room", "alice", &media);
+    world.join(BOB, "room", "bob", &[Media::Channels]);
+    world.settle();
+    world.api_open(BOB);
+    let before = world.video_of(ALICE);
+    media[2] = Media::Simulcast(stream, track);
+    let sdp = client::offer("abcd", &media, &[]);
+    world.request(ALICE, "offer", json!({"desc": {"type": "offer", "sdp": sdp}}));
+    assert!(world.video_of(ALICE) == before && world.api(BOB).is_empty());
+    world.event(Event::LayersActive { track: before, layers: 0b011 });
+    let expected = json!({"streamId": "s", "activeLayer": "medium", "availableLayers": ["medium", "low"]});
+    assert_eq!(world.api(BOB).last().map(|message| message["params"].clone()), Some(expected));
+}

@@ -293,3 +293,16 @@ fn the_same_seed_gives_the_same_commands() {
     assert_eq!(run(5), run(5));
     assert_ne!(run(5), run(6));
 }
+
+#[test]
+fn who_came_and_went_unannounced_is_not_mentioned() {
+    let mut world = World::new(Settings::default());
+    world.joined(ALICE, "alice");
+    let events = |world: &World| world.heard(ALICE, "peerevent").len() + world.heard(ALICE, "trackevent").len();
+    let before = events(&world);
+    world.join(BOB, "room", "bob", &camera("b"));
+    world.pass(Duration::from_millis(10));
+    world.leave(BOB);
+    world.settle();
+    assert_eq!(events(&world), before);
+}

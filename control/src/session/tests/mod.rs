@@ -17,7 +17,7 @@ use ringmain_shared::transport::{Fingerprint, FingerprintHash, Side};
 use ringmain_shared::{Command, Event, Now};
 use serde_json::{Value, json};
 
-use super::{ConnectionId, Output, Rooms, RoomsStats, Settings};
+use super::{ConnectionId, Output, RngSource, Rooms, RoomsStats, Settings};
 use client::Media;
 use plane::Plane;
 
@@ -50,6 +50,11 @@ impl World {
     }
 
     fn seeded(settings: Settings, seed: u64) -> Self {
+        let mut chance = Chance(seed);
+        Self::with_random(settings, Box::new(move |bytes| bytes.fill_with(|| chance.next() as u8)))
+    }
+
+    fn with_random(settings: Settings, random: RngSource) -> Self {
         let workers = 2;
         let info = WorkerInfo { addresses: Vec::new(), link: "memory".to_owned() };
         let hello = Hello {
@@ -57,8 +62,6 @@ impl World {
             workers: vec![info; workers],
         };
         let candidates = (0..workers).map(|index| vec![([192, 0, 2, 1], 5000 + index as u16).into()]).collect();
-        let mut chance = Chance(seed);
-        let random = Box::new(move |bytes: &mut [u8]| bytes.fill_with(|| chance.next() as u8));
         Self {
             rooms: Rooms::new(settings, hello, candidates, 1, random),
             plane: Plane::default(),

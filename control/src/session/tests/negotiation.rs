@@ -218,3 +218,38 @@ fn beyond_the_limit_tracks_wait_until_others_end() {
     world.settle();
     assert_eq!(world.gets(ALICE), ["carol-stream carol-stream-audio", "carol-stream carol-stream-video"]);
 }
+
+#[test]
+fn a_connection_that_comes_back_may_be_restarted_again_but_not_at_once() {
+    let mut world = World::new(Settings::default());
+    world.joined(ALICE, "alice");
+    let transport = world.transport(ALICE, Side::Subscriber);
+    for restarts in 1..=RESTARTS_MAX + 3 {
+        world.ice(transport, IceState::Connected);
+        world.ice(transport, IceState::Disconnected);
+        if restarts > 1 {
+            world.pass(RESTART_INTERVAL - Duration::from_millis(1));
+            assert_eq!(world.plane.transports[&transport].restarts, restarts - 1, "too soon");
+        }
+        world.pass(RESTART_DELAY);
+        assert_eq!(world.plane.transports[&transport].restarts, restarts);
+        // Back to the moment of the restart, so that the next round begins with it.
+        world.now = world.rooms.timers.next().map_or(world.now, |next| next - RESTART_INTERVAL);
+        world.answer_all();
+    }
+}
+
+#[test]
+fn ssrcs_are_neither_used_twice_nor_a_publishers() {
+    let mut chance = Chance(3);
+    let narrow = move |bytes: &mut [u8]| match bytes.len() {
+        4 => bytes.copy_from_slice(&(1_000_000 + chance.below(12) as u32).to_be_bytes()),
+        _ => bytes.fill_with(|| chance.next() as u8),
+    };
+    let mut world = World::with_random(Settings::default(), Box::new(narrow));
+    for (connection, uid) in [(ALICE, "alice"), (BOB, "bob"), (CAROL, "carol")] {
+        world.joined(connection, uid);
+    }
+    // The data plane has compared each with those of the publishers and of its connection.
+    assert_eq!(world.gets(ALICE).len(), 4);
+}

@@ -79,6 +79,7 @@ fn storm(seed: u64) {
         }
         world.drain();
         assert_eq!(world.rooms.stats().transports, world.plane.transports.len());
+        check_records(&world);
     }
     world.settle();
     check_complete(&world);
@@ -88,6 +89,22 @@ fn storm(seed: u64) {
     world.check_empty();
     world.pass(Duration::from_secs(100));
     assert_eq!(world.rooms.poll_timeout(), None);
+}
+
+/// What is written in two places says the same in both.
+fn check_records(world: &World) {
+    let mut pairs = 0;
+    for (peer_id, peer) in &world.rooms.peers {
+        let Some(subscriber) = &peer.subscriber else { continue };
+        pairs += subscriber.by_track.len();
+        for (track, subscription) in &subscriber.by_track {
+            assert_eq!(subscriber.subscriptions[subscription].track, *track);
+            assert!(world.rooms.tracks[track].subscribers.contains(peer_id));
+            assert_eq!(world.rooms.subscriptions[subscription], *peer_id);
+        }
+    }
+    assert_eq!(world.rooms.tracks.values().map(|track| track.subscribers.len()).sum::<usize>(), pairs);
+    assert_eq!(world.rooms.subscriptions.len(), pairs);
 }
 
 /// When all is quiet, whoever takes everything has as much as it may have of what it did not turn down or refuse.

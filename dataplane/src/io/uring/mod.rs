@@ -38,10 +38,13 @@ use enter::{Gate, REGISTER_RING_FDS, UNREGISTER_RING_FDS};
 use ledger::{Completion, Effect, Ledger};
 use token::Token;
 
-/// Receive buffers of one link: what the kernel may fill while a turn holds a full batch, rounded up as the kernel wants it.
-/// More than this waits in the sockets' own buffers.
-pub const RX_BUFFERS: usize = (RECEIVE_AHEAD + RX_BATCH_MAX).next_power_of_two();
-const RECEIVE_AHEAD: usize = 3 * 1024;
+/// Receive buffers of one link: what the kernel may fill ahead, and a batch that a turn holds. What finds none waits in its socket.
+///
+/// The kernel takes buffers in turn, so each receive touches the one not used for longest: the ring should stay in the core's cache.
+/// A thousand buffers receive 10 % faster than four thousand.
+pub const RX_BUFFERS: usize = RECEIVE_AHEAD + RX_BATCH_MAX;
+const RECEIVE_AHEAD: usize = 768;
+const _: () = assert!(RX_BUFFERS.is_power_of_two(), "the kernel masks indices");
 const _: () = assert!(RX_BUFFERS <= 1 << 15, "the kernel's bound for a ring of buffers");
 
 /// A link on io_uring.
@@ -260,7 +263,8 @@ impl Engine {
     /// Waits if there is no news, and takes in completions until there is a batch or no more.
     fn take_in(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         self.reap();
-        if self.backlog.is_empty() && !self.woken {
+        // A timer of no time at all would still be set and fire, which costs more than a send.
+        if self.backlog.is_empty() && !self.woken && timeout != Some(Duration::ZERO) {
             // Sends and calls are answered as they are submitted. Wait for one completion more than those.
             self.enter(1 + self.ledger.answers_due() as u32, timeout)?;
         } else {

@@ -1,0 +1,187 @@
+//! The line between a client's socket task and the actor: texts in with back-pressure, texts out with a bound in bytes.
+//!
+//! [`Door`] is what the HTTP side holds, [`Connection`] is one open line of it, [`Outbox`] is the actor's end of that line.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::actor::Report;
+use super::parts::ConnectionId;
+
+/// Opens connections to the actor.
+#[derive(Clone, Debug)]
+pub struct Door {
+    texts: mpsc::Sender<(ConnectionId, String)>,
+    comings: mpsc::UnboundedSender<Coming>,
+    questions: mpsc::Sender<oneshot::Sender<Report>>,
+    next: Arc<AtomicU64>,
+}
+
+/// The actor's side of the door.
+#[derive(Debug)]
+pub struct Inbox {
+    pub(super) texts: mpsc::Receiver<(ConnectionId, String)>,
+    /// Unbounded, and yet bounded: two from each connection, of which there is a limit.
+    pub(super) comings: mpsc::UnboundedReceiver<Coming>,
+    pub(super) questions: mpsc::Receiver<oneshot::Sender<Report>>,
+}
+
+/// A connection comes or goes.
+#[derive(Debug)]
+pub(super) enum Coming {
+    Opened(ConnectionId, Outbox),
+    Closed(ConnectionId),
+}
+
+/// A client's line to the actor. Dropping it makes its peer leave.
+#[derive(Debug)]
+pub struct Connection {
+    id: ConnectionId,
+    texts: mpsc::Sender<(ConnectionId, String)>,
+    comings: mpsc::UnboundedSender<Coming>,
+    outgoing: mpsc::UnboundedReceiver<Outgoing>,
+    waiting: Arc<AtomicUsize>,
+    /// `None` once the actor has let go without an overflow.
+    overflow: Option<oneshot::Receiver<()>>,
+}
+
+/// The actor's end of a connection.
+#[derive(Debug)]
+pub(super) struct Outbox {
+    outgoing: mpsc::UnboundedSender<Outgoing>,
+    waiting: Arc<AtomicUsize>,
+    overflow: Option<oneshot::Sender<()>>,
+}
+
+/// What the actor has for a client.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Outgoing {
+    /// A message; once it is written, give the receipt to [`Connection::written`].
+    Text(String),
+    /// The end.
+    Close {
+        /// RFC 6455 §7.4.
+        code: u16,
+        /// For whoever debugs the client.
+        reason: String,
+    },
+    /// The client has let too much pile up; nothing more comes.
+    Overflown,
+}
+
+/// A door and the inbox behind it.
+pub fn door() -> (Door, Inbox) {
+    let (texts, texts_in) = mpsc::channel(TEXTS_WAITING_MAX);
+    let (comings, comings_in) = mpsc::unbounded_channel();
+    let (questions, questions_in) = mpsc::channel(QUESTIONS_WAITING_MAX);
+    let door = Door { texts, comings, questions, next: Arc::new(AtomicU64::new(1)) };
+    (door, Inbox { texts: texts_in, comings: comings_in, questions: questions_in })
+}
+
+impl Door {
+    /// A new connection; `None` once the actor has ended.
+    pub fn open(&self) -> Option<Connection> {
+        let id = ConnectionId(self.next.fetch_add(1, Ordering::Relaxed));
+        let (sender, outgoing) = mpsc::unbounded_channel();
+        let (overflow_sender, overflow) = oneshot::channel();
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let outbox = Outbox { outgoing: sender, waiting: waiting.clone(), overflow: Some(overflow_sender) };
+        self.comings.send(Coming::Opened(id, outbox)).ok()?;
+        let (texts, comings) = (self.texts.clone(), self.comings.clone());
+        Some(Connection { id, texts, comings, outgoing, waiting, overflow: Some(overflow) })
+    }
+
+    /// How things stand; `None` once the actor has ended.
+    pub async fn report(&self) -> Option<Report> {
+        let (answer, report) = oneshot::channel();
+        self.questions.send(answer).await.ok()?;
+        report.await.ok()
+    }
+}
+
+impl Connection {
+    /// Its name.
+    pub fn id(&self) -> ConnectionId {
+        self.id
+    }
+
+    /// Passes a client's text on; waits while the actor is behind. `false` once it has ended.
+    pub async fn pass(&self, text: String) -> bool {
+        self.texts.send((self.id, text)).await.is_ok()
+    }
+
+    /// The next thing for the client.
+    pub async fn outgoing(&mut self) -> Outgoing {
+        tokio::select! {
+            biased;
+            () = overflown(&mut self.overflow) => Outgoing::Overflown,
+            outgoing = self.outgoing.recv() => outgoing.unwrap_or(Outgoing::Overflown),
+        }
+    }
+
+    /// Resolves when the client has let too much pile up.
+    pub async fn overflown(&mut self) {
+        overflown(&mut self.overflow).await;
+    }
+
+    /// A text of `size` bytes is with the kernel now.
+    pub fn written(&self, size: usize) {
+        self.waiting.fetch_sub(size + TEXT_OVERHEAD, Ordering::Relaxed);
+    }
+}
+
+async fn overflown(overflow: &mut Option<oneshot::Receiver<()>>) {
+    if let Some(receiver) = overflow {
+        if receiver.await.is_ok() {
+            return;
+        }
+        // The outbox is gone in peace: what it queued last is still to come.
+        *overflow = None;
+    }
+    std::future::pending::<()>().await;
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        // Fails only when the actor is gone, and all peers with it.
+        let _ = self.comings.send(Coming::Closed(self.id));
+    }
+}
+
+impl Outbox {
+    /// Queues a text. When the client has not read what is there, the line is cut instead.
+    pub(super) fn send(&mut self, text: String) -> Result<(), Overflow> {
+        let size = text.len() + TEXT_OVERHEAD;
+        let before = self.waiting.fetch_add(size, Ordering::Relaxed);
+        // A single message may be longer than the bound: an offer in a very large room.
+        if before > 0 && before + size > OUTGOING_SIZE_MAX {
+            if let Some(overflow) = self.overflow.take() {
+                let _ = overflow.send(());
+            }
+            return Err(Overflow);
+        }
+        // A closed receiver is a connection whose `Closed` is on its way.
+        let _ = self.outgoing.send(Outgoing::Text(text));
+        Ok(())
+    }
+
+    /// Queues the end.
+    pub(super) fn close(&mut self, code: u16, reason: String) {
+        let _ = self.outgoing.send(Outgoing::Close { code, reason });
+    }
+}
+
+/// A client does not read what it is sent.
+#[derive(Debug)]
+pub(super) struct Overflow;
+
+/// Bytes that wait for one client; then it is closed.
+pub const OUTGOING_SIZE_MAX: usize = 256 * 1024;
+/// What a queued text weighs beside its own bytes, so that empty ones are not free.
+const TEXT_OVERHEAD: usize = 64;
+/// Texts from all clients that wait for the actor; then their sockets are not read.
+const TEXTS_WAITING_MAX: usize = 256;
+/// Scrapes that wait for the actor.
+const QUESTIONS_WAITING_MAX: usize = 64;

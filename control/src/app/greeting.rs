@@ -1,0 +1,129 @@
+//! What the log says at start, for someone who runs this for the first time: where the page is, where media flows,
+//! what moves it, and how to get there from another device.
+
+use std::net::{IpAddr, SocketAddr};
+
+use ringmain_shared::event::WorkerInfo;
+
+use crate::config::{Config, Link, TlsMode};
+
+/// One line of the log.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Line {
+    /// Good to know.
+    Info(String),
+    /// Probably not as wanted.
+    Warn(String),
+}
+
+/// The lines, in order. `fingerprint` is that of the TLS certificate.
+pub fn lines(
+    config: &Config,
+    workers: &[WorkerInfo],
+    candidates: &[Vec<SocketAddr>],
+    host: &[IpAddr],
+    fingerprint: Option<&str>,
+) -> Vec<Line> {
+    let mut lines = Vec::new();
+    let urls = urls(config, host);
+    lines.push(Line::Info(format!("page: {}", urls.join("  "))));
+    lines.push(Line::Info(format!("signalling for clients of ion-sfu: {}", websocket_url(&urls))));
+    if let Some(fingerprint) = fingerprint {
+        lines.push(Line::Info(format!("TLS certificate, SHA-256: {fingerprint}")));
+    }
+    let first = config.media.base_port;
+    let last = first.saturating_add((workers.len() as u16).saturating_sub(1));
+    let ports = if first == last { first.to_string() } else { format!("{first} to {last}") };
+    let told: Vec<String> = candidates.first().into_iter().flatten().map(|socket| socket.ip().to_string()).collect();
+    lines.push(Line::Info(format!(
+        "media: UDP {ports}, {} workers; clients are told {}",
+        workers.len(),
+        told.join(", ")
+    )));
+    if let Some(worker) = workers.first() {
+        lines.push(link_line(config.media.link, &worker.link));
+    }
+    if let Some(metrics) = config.metrics {
+        let at = config.endpoints(metrics).first().map_or_else(String::new, |at| reachable(*at, host));
+        lines.push(Line::Info(format!("metrics: http://{at}/metrics")));
+    }
+    lines.extend(hints(config, candidates));
+    lines
+}
+
+fn link_line(asked: Link, got: &str) -> Line {
+    match (asked, got) {
+        (Link::Auto, "mmsg") => Line::Warn(
+            "link: mmsg, because this kernel or container does not allow io_uring; more CPU per packet".into(),
+        ),
+        (Link::Auto, got) => Line::Info(format!("link: {got}, the best that this kernel allows")),
+        (_, got) => Line::Info(format!("link: {got}, as configured")),
+    }
+}
+
+fn hints(config: &Config, candidates: &[Vec<SocketAddr>]) -> Vec<Line> {
+    let mut lines = Vec::new();
+    let told = || candidates.iter().flatten().map(|socket| socket.ip());
+    if told().next().is_none() {
+        lines.push(Line::Warn("this host has no address that clients could be told: set announce".into()));
+    } else if told().all(|address| address.is_loopback()) {
+        lines.push(Line::Warn(
+            "only this host can connect: all media addresses are loopback; see bind and announce".into(),
+        ));
+    }
+    if config.tls.mode() == TlsMode::Off {
+        let hint = "from another device: browsers give camera and microphone to HTTPS pages only; \
+            start with --tls-self-signed to try, or with --tls-cert and --tls-key";
+        lines.push(Line::Info(hint.into()));
+    }
+    if config.announce.is_empty() && told().all(is_private) {
+        let hint = "from the internet: forward the TCP and UDP ports above to this host and start with --announce <public address>";
+        lines.push(Line::Info(hint.into()));
+    }
+    lines
+}
+
+/// Where a browser finds the page: on this host first, then from others.
+fn urls(config: &Config, host: &[IpAddr]) -> Vec<String> {
+    let scheme = if config.tls.mode() == TlsMode::Off { "http" } else { "https" };
+    let port = config.listen.port;
+    let mut urls = Vec::new();
+    for endpoint in config.endpoints(config.listen) {
+        if endpoint.ip().is_unspecified() {
+            urls.push(format!("{scheme}://localhost:{port}/"));
+            let others = host.iter().filter(|address| !address.is_loopback());
+            urls.extend(others.map(|&address| format!("{scheme}://{}/", SocketAddr::new(address, port))));
+        } else {
+            urls.push(format!("{scheme}://{endpoint}/"));
+        }
+    }
+    urls.dedup();
+    urls.truncate(URLS_MAX);
+    urls
+}
+
+fn websocket_url(urls: &[String]) -> String {
+    urls.first().map_or_else(String::new, |url| format!("{}ws", url.replacen("http", "ws", 1)))
+}
+
+fn reachable(endpoint: SocketAddr, host: &[IpAddr]) -> String {
+    if !endpoint.ip().is_unspecified() {
+        return endpoint.to_string();
+    }
+    let outer = host.iter().find(|address| !address.is_loopback());
+    outer.map_or_else(
+        || format!("localhost:{}", endpoint.port()),
+        |&ip| SocketAddr::new(ip, endpoint.port()).to_string(),
+    )
+}
+
+/// RFC 1918, RFC 4193, loopback and IPv4 link-local: of no use beyond the local network.
+fn is_private(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_private() || address.is_loopback() || address.is_link_local(),
+        IpAddr::V6(address) => address.is_unique_local() || address.is_loopback(),
+    }
+}
+
+/// A host with many addresses need not fill the screen.
+const URLS_MAX: usize = 8;

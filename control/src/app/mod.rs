@@ -1,0 +1,17 @@
+//! Where everything is joined: sockets, clock and signals above; the sans-IO core of rooms and the data plane below.
+//!
+//! [`run`] starts both planes and ends them. [`actor`] is the one task that owns the rooms; [`parts`] says what it expects
+//! of rooms and data plane; [`greeting`] tells the operator where to look; [`host`] knows this host's addresses.
+
+pub mod actor;
+pub mod connection;
+pub mod greeting;
+pub mod host;
+pub mod parts;
+pub mod planes;
+pub mod run;
+
+#[cfg(test)]
+pub(crate) mod fakes;
+#[cfg(test)]
+mod tests;

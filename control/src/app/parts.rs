@@ -1,0 +1,49 @@
+//! What the actor expects of the two things it joins. Both are values in, values out: they read no clock and own no socket
+//! that the actor would have to know of.
+
+use std::os::fd::BorrowedFd;
+
+use ringmain_shared::command::Command;
+use ringmain_shared::event::Event;
+use ringmain_shared::now::Now;
+
+pub use crate::session::{ConnectionId, Output};
+
+/// The rooms and what is said to them.
+pub trait Rooms: Send + 'static {
+    /// A text from a client.
+    fn handle_message(&mut self, connection: ConnectionId, text: &str, now: Now);
+    /// The client is gone.
+    fn handle_closed(&mut self, connection: ConnectionId, now: Now);
+    /// A fact from the data plane.
+    fn handle_event(&mut self, event: Event, now: Now);
+    /// The time of [`Rooms::poll_timeout`] has come.
+    fn handle_timeout(&mut self, now: Now);
+    /// When to call [`Rooms::handle_timeout`] next.
+    fn poll_timeout(&self) -> Option<Now>;
+    /// The next thing to do, in order.
+    fn poll_output(&mut self) -> Option<Output>;
+    /// For the metrics.
+    fn counts(&self) -> Counts;
+}
+
+/// What there is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Counts {
+    /// Rooms.
+    pub rooms: usize,
+    /// Peers in them.
+    pub peers: usize,
+}
+
+/// The data plane, as control sees it.
+pub trait DataPlane: Send + 'static {
+    /// Gives a command to its worker; a full ring hands it back.
+    fn send(&mut self, command: Command) -> Result<(), Command>;
+    /// The next event, if one waits.
+    fn try_recv(&mut self) -> Option<Event>;
+    /// An eventfd that is written to whenever events come to wait.
+    fn event_fd(&self) -> BorrowedFd<'_>;
+    /// Ends the workers and waits for them.
+    fn shutdown(self);
+}

@@ -1,0 +1,203 @@
+//! Start and end of the process: sockets are bound and certificates read before the data plane starts, so that what is
+//! wrong is said at once; SIGTERM and SIGINT end it in order, SIGHUP reads the certificate again.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::Context;
+use ringmain_shared::event::Hello;
+use rustls::ServerConfig;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Semaphore, watch};
+
+use super::actor::Actor;
+use super::connection::{Door, door};
+use super::greeting::{self, Line};
+use super::host;
+use super::parts::{DataPlane, Rooms};
+use crate::config::{Config, TlsMode};
+use crate::http::Routes;
+use crate::http::gate::Gate;
+use crate::http::listen::{HANDSHAKES_MAX, Listener, bind};
+use crate::http::socket::Liveness;
+use crate::http::tls::{self, Identity};
+
+/// How the two halves are made; the halves themselves need not know of each other's start.
+pub trait Start {
+    /// The data plane.
+    type Plane: DataPlane;
+    /// The rooms.
+    type Rooms: Rooms;
+
+    /// Starts the workers on these local addresses.
+    fn plane(&self, config: &Config, bind: Vec<IpAddr>) -> anyhow::Result<(Self::Plane, Hello)>;
+
+    /// Makes the rooms: `candidates` are what the SDP announces, by worker; `epoch` differs from start to start.
+    fn rooms(&self, config: &Config, hello: Hello, candidates: Vec<Vec<SocketAddr>>, epoch: u32) -> Self::Rooms;
+}
+
+/// Runs until a signal ends it.
+pub async fn run(config: Config, start: impl Start) -> anyhow::Result<()> {
+    let stop = stop_on_signal()?;
+    let host = host::addresses().context("cannot list the addresses of this host")?;
+    let host: Vec<IpAddr> = bounded(host);
+    let identity = identity(&config, &host)?;
+    let page = bind_all(&config, "listen", &config.endpoints(config.listen))?;
+    let metrics = match config.metrics {
+        Some(metrics) => bind_all(&config, "metrics", &config.endpoints(metrics))?,
+        None => Vec::new(),
+    };
+
+    let began = Instant::now();
+    let (plane, hello) = start.plane(&config, config.media_binds(&host))?;
+    let candidates: Vec<Vec<SocketAddr>> =
+        hello.workers.iter().map(|worker| config.candidates(&worker.addresses, &host)).collect();
+    let fingerprint = identity.as_ref().map(|identity| identity.fingerprint.as_str());
+    for line in greeting::lines(&config, &hello.workers, &candidates, &host, fingerprint) {
+        match line {
+            Line::Info(text) => tracing::info!("{text}"),
+            Line::Warn(text) => tracing::warn!("{text}"),
+        }
+    }
+    let worker_count = hello.workers.len();
+    let rooms = start.rooms(&config, hello, candidates, epoch());
+
+    let (door, inbox) = door();
+    let certificate = identity.map(|identity| reload_on_hangup(&config, identity.config)).transpose()?;
+    serve(&config, door, page, metrics, certificate, &stop);
+    let actor = Actor::new(rooms, plane, worker_count, began).run(inbox, stop);
+    tokio::spawn(actor).await?.context("the control plane's event loop")?;
+    tracing::info!("ended");
+    Ok(())
+}
+
+/// Starts the listeners; they end with `stop`.
+fn serve(
+    config: &Config,
+    door: Door,
+    page: Vec<TcpListener>,
+    metrics: Vec<TcpListener>,
+    certificate: Option<watch::Receiver<Arc<ServerConfig>>>,
+    stop: &watch::Receiver<bool>,
+) {
+    let routes = Routes {
+        door,
+        allow_origin: config.allow_origin.clone().into(),
+        liveness: Liveness { ping_interval: config.websocket.ping_interval, dead_after: config.websocket.dead_after },
+        metrics: config.metrics_on_listen,
+    };
+    let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+    let on_metrics = Listener {
+        router: routes.clone().metrics_router(),
+        tls: None,
+        // Places of its own: a crowd on the page must not blind the monitoring.
+        gate: Gate::new(METRICS_CONNECTIONS_MAX, METRICS_CONNECTIONS_MAX),
+        handshakes: handshakes.clone(),
+    };
+    let on_page = Listener {
+        router: routes.router(),
+        tls: certificate,
+        gate: Gate::new(config.limits.connections, config.limits.connections_per_ip),
+        handshakes,
+    };
+    for socket in page {
+        tokio::spawn(on_page.clone().serve(socket, stop.clone()));
+    }
+    for socket in metrics {
+        tokio::spawn(on_metrics.clone().serve(socket, stop.clone()));
+    }
+}
+
+fn bind_all(config: &Config, key: &str, endpoints: &[SocketAddr]) -> anyhow::Result<Vec<TcpListener>> {
+    let bind_one = |endpoint: &SocketAddr| match bind(*endpoint) {
+        // A host without IPv6 has no [::]; there, every address is every IPv4 address.
+        Err(_) if endpoint.ip().is_unspecified() && endpoint.is_ipv6() && config.bind.is_empty() => {
+            bind(SocketAddr::new(std::net::Ipv4Addr::UNSPECIFIED.into(), endpoint.port()))
+        }
+        other => other,
+    };
+    endpoints
+        .iter()
+        .map(|endpoint| bind_one(endpoint).with_context(|| format!("{key}: cannot listen on TCP {endpoint}")))
+        .collect()
+}
+
+fn identity(config: &Config, host: &[IpAddr]) -> anyhow::Result<Option<Identity>> {
+    match config.tls.mode() {
+        TlsMode::Off => Ok(None),
+        TlsMode::Files { cert, key } => tls::from_files(cert, key).map(Some),
+        TlsMode::SelfSigned => {
+            let addresses: Vec<IpAddr> = host.iter().chain(&config.announce).chain(&config.bind).copied().collect();
+            tls::self_signed(&addresses).map(Some)
+        }
+    }
+}
+
+/// The present certificate; on SIGHUP read again, and kept as it is when that fails.
+fn reload_on_hangup(config: &Config, first: Arc<ServerConfig>) -> anyhow::Result<watch::Receiver<Arc<ServerConfig>>> {
+    let (sender, receiver) = watch::channel(first);
+    let files = match config.tls.mode() {
+        TlsMode::Files { cert, key } => Some((cert.clone(), key.clone())),
+        TlsMode::Off | TlsMode::SelfSigned => None,
+    };
+    let mut hangups = signal(SignalKind::hangup())?;
+    tokio::spawn(async move {
+        while hangups.recv().await.is_some() {
+            let Some((cert, key)) = &files else { continue };
+            match tls::from_files(cert, key) {
+                Ok(identity) => {
+                    tracing::info!(fingerprint = identity.fingerprint, "TLS certificate read again");
+                    if sender.send(identity.config).is_err() {
+                        return;
+                    }
+                }
+                Err(error) => tracing::error!("the old TLS certificate stays: {error:#}"),
+            }
+        }
+    });
+    Ok(receiver)
+}
+
+/// Turns true at the first SIGTERM or SIGINT; a second one ends the process there and then.
+fn stop_on_signal() -> anyhow::Result<watch::Receiver<bool>> {
+    let (sender, receiver) = watch::channel(false);
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if sender.send_replace(true) {
+                std::process::exit(130);
+            }
+            tracing::info!("ending: clients are told; signal again to end at once");
+        }
+    });
+    Ok(receiver)
+}
+
+/// A worker has a socket for each address, and an SDP a candidate: a host with hundreds of addresses must choose.
+fn bounded(mut addresses: Vec<IpAddr>) -> Vec<IpAddr> {
+    if addresses.len() > ADDRESSES_MAX {
+        tracing::warn!(
+            "this host has {} addresses, media uses the first {ADDRESSES_MAX}; choose with bind",
+            addresses.len()
+        );
+        addresses.truncate(ADDRESSES_MAX);
+    }
+    addresses
+}
+
+/// Seconds of the wall clock: the ids of this start differ from those of the last (see `ringmain_shared::id::IdSource`).
+fn epoch() -> u32 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs() as u32)
+}
+
+/// Addresses of this host that media uses without being told which.
+const ADDRESSES_MAX: usize = 16;
+/// Connections to the metrics listener.
+const METRICS_CONNECTIONS_MAX: usize = 64;

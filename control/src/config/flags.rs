@@ -1,0 +1,132 @@
+//! The command line: `clap` built from the table of settings, so that help, flags and environment cannot drift apart.
+
+use std::ffi::OsString;
+
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
+use super::keys::{KEYS, PREFIX};
+use super::load::Sources;
+
+/// What the command line asks for.
+#[derive(Clone, Debug)]
+pub enum Invocation {
+    /// Run both planes.
+    Run(Sources),
+    /// Print the effective configuration.
+    ShowConfig(Sources),
+}
+
+/// Reads command line, environment and the file they name.
+///
+/// Fails with clap's error (which for `--help` and `--version` is their text) or with the file's.
+pub fn read(
+    arguments: impl IntoIterator<Item = OsString>,
+    environment: impl IntoIterator<Item = (String, String)>,
+) -> anyhow::Result<Invocation> {
+    let matches = command().try_get_matches_from(arguments.into_iter().map(ion_flag))?;
+    let environment: Vec<(String, String)> =
+        environment.into_iter().filter(|(variable, _)| variable.starts_with(PREFIX)).collect();
+    let variable = environment.iter().find(|(variable, text)| variable == CONFIG_VARIABLE && !text.is_empty());
+    let name = chosen::<String>(&matches, "config").cloned().or_else(|| variable.map(|(_, text)| text.clone()));
+    let file = match name {
+        Some(name) => match std::fs::read_to_string(&name) {
+            Ok(text) => Some((name, text)),
+            Err(error) => anyhow::bail!("cannot read the configuration file {name}: {error}"),
+        },
+        None => None,
+    };
+    let given = |flag: &str| {
+        let values: Vec<String> = all(&matches, flag);
+        (!values.is_empty()).then(|| (flag.to_string(), values.join(",")))
+    };
+    let flags = KEYS.iter().filter_map(|key| given(key.flag)).collect();
+    let cpu_count = std::thread::available_parallelism().map_or(1, |count| count.get().min(1024) as u16);
+    let sources = Sources { file, environment, flags, cpu_count };
+    Ok(match matches.subcommand_name() {
+        Some("config") => Invocation::ShowConfig(sources),
+        _ => Invocation::Run(sources),
+    })
+}
+
+/// The command line as `clap` knows it.
+pub fn command() -> Command {
+    let config = Arg::new("config").long("config").short('c').value_name("FILE").global(true).help(format!(
+        "Read settings from a TOML file; ion-sfu's config.toml is understood too [env: {CONFIG_VARIABLE}]"
+    ));
+    let settings = KEYS.iter().map(|key| {
+        let heading = match key.section() {
+            "" => "Network",
+            "tls" => "HTTPS",
+            "media" => "Media",
+            "audio" => "Who is speaking",
+            "limits" => "Limits",
+            "websocket" => "Signalling connections",
+            _ => "Logs",
+        };
+        let default = (key.show)(&super::Config::default());
+        let arg = Arg::new(key.flag)
+            .long(key.flag)
+            .value_name(key.placeholder)
+            .global(true)
+            .help_heading(heading)
+            .help(format!("{} [default: {}] [env: {}]", key.doc, default.trim_matches('"'), key.variable()));
+        let arg = match key.short {
+            Some(short) => arg.short(short),
+            None => arg,
+        };
+        match key.placeholder {
+            "BOOL" => arg.num_args(0..=1).require_equals(true).default_missing_value("true"),
+            list if list.ends_with('…') => arg.action(ArgAction::Append),
+            _ => arg,
+        }
+    });
+    Command::new("ringmain")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Ringmain: a WebRTC media server. Clients of ion-sfu (JSON-RPC on /ws) work with it unchanged.")
+        .after_help(EXAMPLES)
+        .arg(config)
+        .args(settings)
+        .subcommand(
+            Command::new("config")
+                .about("Print the effective configuration as TOML, each value with where it came from, and end"),
+        )
+}
+
+/// ion-sfu was started with Go's single-dash long flags.
+fn ion_flag(argument: OsString) -> OsString {
+    match argument.to_str() {
+        Some("-cert") => "--tls-cert".into(),
+        Some("-key") => "--tls-key".into(),
+        Some(text) => match text.split_once('=') {
+            Some(("-cert", value)) => format!("--tls-cert={value}").into(),
+            Some(("-key", value)) => format!("--tls-key={value}").into(),
+            _ => argument,
+        },
+        None => argument,
+    }
+}
+
+/// A global flag's value, given before or after the subcommand.
+fn chosen<'a, T: Clone + Send + Sync + 'static>(matches: &'a ArgMatches, flag: &str) -> Option<&'a T> {
+    matches.get_one(flag).or_else(|| matches.subcommand().and_then(|(_, inner)| inner.get_one(flag)))
+}
+
+fn all(matches: &ArgMatches, flag: &str) -> Vec<String> {
+    let inner = matches.subcommand().and_then(|(_, inner)| inner.get_many::<String>(flag));
+    inner.or_else(|| matches.get_many::<String>(flag)).into_iter().flatten().cloned().collect()
+}
+
+const CONFIG_VARIABLE: &str = "RINGMAIN_CONFIG";
+
+const EXAMPLES: &str = "\
+Examples:
+  ringmain                                  Serve the page on http://localhost:7000, media from UDP port 5000
+  ringmain --tls-self-signed                The same over HTTPS, to try it from another device of the network
+  ringmain --announce 203.0.113.7           On a host behind NAT: tell clients the public address
+  ringmain --bind 192.0.2.1 --workers 2     Listen on one address only, with two workers (UDP 5000 and 5001)
+  ringmain --config ringmain.toml           Settings from a file; flags and RINGMAIN_… variables come first
+  ringmain config > ringmain.toml           Write a file with every setting and what it is for
+  ringmain -c config.toml -a :7000          As ion-sfu was started
+
+Precedence: flag, then environment, then file, then default.
+Open in the firewall: TCP 7000 (page and signalling), UDP 5000 and one more for each further worker (media).";

@@ -1,0 +1,129 @@
+//! `/metrics` in the Prometheus text format: ion-sfu's names with ion-sfu's meanings, then Ringmain's own per worker.
+
+use std::fmt::Write;
+
+use ringmain_shared::drop_reason::DropReason;
+use ringmain_shared::event::WorkerStats;
+
+use crate::app::actor::Report;
+
+/// The whole page.
+pub fn render(report: &Report) -> String {
+    let mut page = Page(String::with_capacity(16 * 1024));
+    let stats = || report.workers.iter().map(|(stats, _)| stats);
+    let sum = |field: fn(&WorkerStats) -> u64| stats().map(field).fold(0, u64::saturating_add);
+
+    let expected = sum(|stats| stats.rtp_expected);
+    let received = sum(|stats| stats.rtp_received);
+    let missing = i128::from(expected) - i128::from(received);
+    let lost_rate = if expected == 0 { 0.0 } else { (missing.max(0) as f64) / (expected as f64) };
+    // Mean over the workers that carry streams.
+    let mean = |field: fn(&WorkerStats) -> i64| {
+        let busy = stats().filter(|stats| stats.audio_tracks + stats.video_tracks > 0);
+        let (total, count) = busy.fold((0_i64, 0_i64), |(total, count), stats| (total + field(stats), count + 1));
+        if count == 0 { 0 } else { total / count }
+    };
+    page.one("sfu_sessions", "gauge", "Rooms.", report.counts.rooms);
+    page.one("sfu_peers", "gauge", "Peers in rooms.", report.counts.peers);
+    page.one("sfu_audio_tracks", "gauge", "Published audio tracks.", sum(|stats| stats.audio_tracks));
+    page.one("sfu_video_tracks", "gauge", "Published video tracks.", sum(|stats| stats.video_tracks));
+    page.one("rtp_expected", "counter", "Media packets expected from publishers (RFC 3550 A.3).", expected);
+    page.one("rtp_received", "counter", "Media packets received from publishers.", received);
+    page.one("rtp_packets", "counter", "Media packets forwarded to subscribers.", sum(|stats| stats.rtp_forwarded));
+    page.one("rtp_bytes", "counter", "Bytes received on media ports.", sum(|stats| stats.received_bytes));
+    page.one("rtp_expected_minus_received", "gauge", "Media packets from publishers that are missing.", missing);
+    page.one("rtp_lost_rate", "gauge", "Missing media packets by expected ones, since the start.", lost_rate);
+    let jitter_ms = mean(|stats| i64::try_from(stats.jitter_us).unwrap_or(i64::MAX)) as f64 / 1000.0;
+    page.one(
+        "rtp_jitter",
+        "gauge",
+        "Interarrival jitter (RFC 3550 6.4.1), mean of live streams, milliseconds.",
+        jitter_ms,
+    );
+    let drift = mean(|stats| stats.drift_ms);
+    page.one("rtp_drift_millis", "gauge", "Wall clock against media clock, mean of live streams, milliseconds.", drift);
+
+    let labels = format!("{{version=\"{}\"}}", env!("CARGO_PKG_VERSION"));
+    page.head("ringmain_build_info", "gauge", "The version that runs.");
+    page.line("ringmain_build_info", &labels, 1);
+    page.one("ringmain_uptime_seconds", "gauge", "Time since the start.", report.uptime.as_secs());
+    page.one("ringmain_workers", "gauge", "Workers of the data plane.", report.worker_count);
+    page.one("ringmain_connections", "gauge", "Open signalling connections.", report.connections);
+    let help = "Signalling connections that were cut because they did not read.";
+    page.one("ringmain_connections_overflown_total", "counter", help, report.overflows);
+    page.one("ringmain_commands_waiting", "gauge", "Commands that wait for a full ring.", report.backlog);
+    page.one(
+        "ringmain_commands_lost_total",
+        "counter",
+        "Commands that the data plane never took.",
+        report.commands_lost,
+    );
+
+    for (name, kind, help, field) in PER_WORKER {
+        page.head(name, kind, help);
+        for stats in stats() {
+            page.line(name, &format!("{{worker=\"{}\"}}", stats.worker), field(stats));
+        }
+    }
+    page.head("ringmain_worker_report_age_seconds", "gauge", "Time since a worker last told its counters.");
+    for (stats, age) in &report.workers {
+        page.line("ringmain_worker_report_age_seconds", &format!("{{worker=\"{}\"}}", stats.worker), age.as_secs_f64());
+    }
+
+    let reasons: Vec<String> =
+        DropReason::ALL.iter().map(|reason| format!("{}:{}", reason.metric(), reason.describe())).collect();
+    let help = format!("Packets that were not used, by reason. {}", reasons.join(" "));
+    page.head("ringmain_dropped_total", "counter", &help);
+    for stats in stats() {
+        for reason in DropReason::ALL {
+            let labels = format!("{{worker=\"{}\",reason=\"{}\"}}", stats.worker, reason.metric());
+            page.line("ringmain_dropped_total", &labels, stats.dropped(*reason));
+        }
+    }
+    page.0
+}
+
+type PerWorker = (&'static str, &'static str, &'static str, fn(&WorkerStats) -> u64);
+
+const PER_WORKER: [PerWorker; 15] = [
+    ("ringmain_received_total", "counter", "Datagrams received.", |stats| stats.received),
+    ("ringmain_received_bytes_total", "counter", "Bytes of UDP payload received.", |stats| stats.received_bytes),
+    ("ringmain_sent_total", "counter", "Datagrams sent.", |stats| stats.sent),
+    ("ringmain_sent_bytes_total", "counter", "Bytes of UDP payload sent.", |stats| stats.sent_bytes),
+    ("ringmain_trains_total", "counter", "Sends; datagrams by sends is what segmentation offload saves.", |stats| {
+        stats.trains
+    }),
+    ("ringmain_rtp_received_total", "counter", "Media packets from publishers.", |stats| stats.rtp_received),
+    ("ringmain_rtp_forwarded_total", "counter", "Media packets forwarded, one for each subscriber.", |stats| {
+        stats.rtp_forwarded
+    }),
+    ("ringmain_rtx_sent_total", "counter", "Packets resent to subscribers.", |stats| stats.rtx_sent),
+    ("ringmain_nacks_sent_total", "counter", "Packets that publishers were asked to resend.", |stats| stats.nacks_sent),
+    ("ringmain_keyframe_requests_total", "counter", "Keyframes that publishers were asked for.", |stats| {
+        stats.keyframe_requests
+    }),
+    ("ringmain_transports", "gauge", "Live peer connections.", |stats| stats.transports),
+    ("ringmain_audio_tracks", "gauge", "Live published audio tracks.", |stats| stats.audio_tracks),
+    ("ringmain_video_tracks", "gauge", "Live published video tracks.", |stats| stats.video_tracks),
+    ("ringmain_subscriptions", "gauge", "Tracks on their way to a subscriber.", |stats| stats.subscriptions),
+    ("ringmain_turns_total", "counter", "Turns of the run loop.", |stats| stats.turns),
+];
+
+struct Page(String);
+
+impl Page {
+    fn one(&mut self, name: &str, kind: &str, help: &str, value: impl std::fmt::Display) {
+        self.head(name, kind, help);
+        self.line(name, "", value);
+    }
+
+    fn head(&mut self, name: &str, kind: &str, help: &str) {
+        // The format escapes backslash and line feed in a help text.
+        let help = help.replace('\\', "\\\\").replace('\n', "\\n");
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+
+    fn line(&mut self, name: &str, labels: &str, value: impl std::fmt::Display) {
+        let _ = writeln!(self.0, "{name}{labels} {value}");
+    }
+}
