@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use arrayvec::ArrayVec;
 use ringmain_dataplane::packet::rtcp::{Compound, CompoundWriter, FeedbackFields, Packet};
-use ringmain_dataplane::receive::transport_cc::{FEEDBACK_SIZE_MAX, STATUSES_MAX};
+use ringmain_dataplane::receive::transport_cc::FEEDBACK_SIZE_MAX;
 use ringmain_dataplane::receive::{
     ArrivalKind, InboundStream, KeyframeArbiter, LayerActivity, NackGenerator, Policer, ReceiveRate, RembEstimator,
     TransportCcRecorder,
@@ -18,6 +18,8 @@ use crate::input::Input;
 
 /// Steps of one input.
 const STEPS_MAX: usize = 4096;
+/// Arrivals that a worker tells in one feedback.
+const ARRIVALS_MAX: usize = 1024;
 
 /// Each step is a packet, a repaired packet, time, or a report.
 pub fn receive(data: &[u8]) {
@@ -172,7 +174,7 @@ impl Receiver {
 
     /// Every feedback that is due, until there is none; each as it would go on the wire.
     fn tell_arrivals(&mut self) {
-        let mut told: ArrayVec<(u16, Option<Now>), STATUSES_MAX> = ArrayVec::new();
+        let mut told: ArrayVec<(u16, Option<Now>), ARRIVALS_MAX> = ArrayVec::new();
         for _ in 0..64 {
             if !self.transport_cc.due(self.now) {
                 return;
@@ -193,8 +195,7 @@ impl Receiver {
             let mut out = [0; FEEDBACK_SIZE_MAX];
             let mut writer = CompoundWriter::new(&mut out);
             let written = writer.transport_feedback(&fields, &arrivals).expect("something came");
-            // The writer tells no more than 2048 at once; what the recorder gives beyond would be lost.
-            assert_eq!(written, arrivals.len().min(2048), "{} arrivals", arrivals.len());
+            assert_eq!(written, arrivals.len(), "what the recorder gives out at once is told at once");
             let len = writer.len();
             let read = Compound::parse(&out[..len]).expect("what we write can be read").next();
             assert!(matches!(read, Some(Ok(Packet::TransportFeedback(_)))));
@@ -218,9 +219,9 @@ impl Receiver {
         if self.policer.admit(size, self.now).is_ok() {
             self.admitted += size as u64;
         }
-        let burst = (self.rate_max / 8).max(1500);
-        let allowed = burst + self.now.since(self.began).as_nanos() as u64 / 1_000_000 * (self.rate_max / 8) / 1000;
-        assert!(self.admitted <= allowed + self.rate_max / 8_000 + 1, "{} of {allowed} bytes", self.admitted);
+        let rate = u128::from(self.rate_max / 8);
+        let allowed = rate.max(1500) + self.now.since(self.began).as_nanos() * rate / 1_000_000_000;
+        assert!(u128::from(self.admitted) <= allowed, "{} of {allowed} bytes", self.admitted);
     }
 
     fn finish(&mut self) {
