@@ -74,7 +74,7 @@ impl Ports {
         }
         for ring in &mut self.from_handshake {
             for item in std::iter::from_fn(|| ring.pop().ok()).take(ITEMS_PER_TURN) {
-                worker.handle_handshake(item, tx);
+                worker.handle_handshake(item, moment, tx);
             }
         }
         for ring in &mut self.from_peers {
@@ -90,7 +90,9 @@ impl Ports {
         let count = self.to_handshake.len();
         for (room, item) in outbox.handshakes.drain(..) {
             let index = super::router::handshaker_of(room, count);
-            let (Some(ring), Some(waker)) = (self.to_handshake.get_mut(index), self.handshakers.get(index)) else { continue };
+            let (Some(ring), Some(waker)) = (self.to_handshake.get_mut(index), self.handshakers.get(index)) else {
+                continue;
+            };
             handshakes_lost += u64::from(ring.push(item).is_err());
             waker.wake();
         }

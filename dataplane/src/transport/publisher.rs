@@ -40,6 +40,8 @@ pub struct Publisher {
     pub round_trip: Duration,
     /// When the next receiver report is due; none while nothing came since the last.
     pub report_at: Option<Now>,
+    /// Packets expected on streams that are gone.
+    expected_before: u64,
     /// SSRC that we report from.
     pub own_ssrc: Ssrc,
     /// Extensions by their negotiated id, to be looked up per packet.
@@ -129,6 +131,7 @@ impl Publisher {
             clock: ClockOffset::default(),
             round_trip: Duration::from_millis(50),
             report_at: None,
+            expected_before: 0,
             own_ssrc,
             extensions: [None; 16],
         }
@@ -139,6 +142,7 @@ impl Publisher {
         let mut former = std::mem::take(&mut self.tracks);
         let moved: Vec<Option<usize>> =
             former.iter().map(|track| keys.iter().position(|&key| key == track.key)).collect();
+        let before = self.expected();
         self.streams.retain_mut(|stream| match moved.get(stream.track).copied().flatten() {
             Some(index) => {
                 stream.track = index;
@@ -146,6 +150,7 @@ impl Publisher {
             }
             None => false,
         });
+        self.expected_before += before - self.expected();
         self.tracks = std::iter::zip(keys, &spec.tracks)
             .map(|(&key, track)| match former.iter().position(|old| old.key == key) {
                 Some(index) => former.swap_remove(index),
@@ -177,6 +182,15 @@ impl Publisher {
         streams.chain(transport_cc).chain(self.report_at).chain(activity).min()
     }
 
+    /// Packets that should have come so far, on all of its streams.
+    pub fn expected(&self) -> u64 {
+        let expected = |stream: &Stream| match &stream.role {
+            StreamRole::Media(media) => media.inbound.counters().expected,
+            StreamRole::Repair => 0,
+        };
+        self.expected_before + self.streams.iter().map(expected).sum::<u64>()
+    }
+
     /// The stream of an authenticated packet; a new SSRC is bound to its place if it has one.
     pub fn stream_of(&mut self, header: &RtpHeader, packet: &[u8], now: Now) -> Result<usize, DropReason> {
         if let Some(index) = self.streams.iter().position(|stream| stream.ssrc == header.ssrc) {
@@ -189,7 +203,9 @@ impl Publisher {
     /// The media stream of a layer.
     pub fn media_mut(&mut self, track: usize, spatial: SpatialLayer) -> Option<(Ssrc, &mut MediaStream)> {
         self.streams.iter_mut().find_map(|stream| match &mut stream.role {
-            StreamRole::Media(media) if stream.track == track && stream.spatial == spatial => Some((stream.ssrc, &mut **media)),
+            StreamRole::Media(media) if stream.track == track && stream.spatial == spatial => {
+                Some((stream.ssrc, &mut **media))
+            }
             _ => None,
         })
     }
@@ -264,7 +280,8 @@ impl Publisher {
             return Err(DropReason::TooManySsrcs);
         }
         let track = self.spec.tracks.get(place.track).ok_or(DropReason::UnknownStream)?;
-        let role = if place.repair { StreamRole::Repair } else { StreamRole::Media(Box::new(MediaStream::new(ssrc, track))) };
+        let role =
+            if place.repair { StreamRole::Repair } else { StreamRole::Media(Box::new(MediaStream::new(ssrc, track))) };
         self.streams.push(Stream { ssrc, track: place.track, spatial: place.spatial, heard: now, role });
         Ok(self.streams.len() - 1)
     }

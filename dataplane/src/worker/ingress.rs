@@ -33,6 +33,8 @@ struct Received {
     kind: PendingKind,
     /// The set of live layers changed to this.
     alive: Option<u8>,
+    /// It came on the retransmission stream.
+    is_repair: bool,
 }
 
 impl Worker {
@@ -122,8 +124,8 @@ impl Worker {
 
     /// Keeps a packet and puts it on the list of what is to be forwarded.
     fn take(&mut self, received: Received, clear: &RtpClear<'_>, now: Now) -> Result<(), DropReason> {
-        let Received { track: key, spatial, mut packet, descriptor, payload, kind, alive } = received;
-        self.stats.rtp_received += 1;
+        let Received { track: key, spatial, mut packet, descriptor, payload, kind, alive, is_repair } = received;
+        self.stats.rtp_received += u64::from(!is_repair);
         if let Some(layers) = alive {
             self.layers_changed(key, layers, now);
         }
@@ -219,16 +221,16 @@ impl Publisher {
         let index = self.stream_of(&header, bytes, now)?;
         let stream = self.streams.get_mut(index).ok_or(DropReason::UnknownStream)?;
         stream.heard = now;
-        let (track_index, spatial, is_repair) = (stream.track, stream.spatial, matches!(stream.role, StreamRole::Repair));
+        let (track_index, spatial, is_repair) =
+            (stream.track, stream.spatial, matches!(stream.role, StreamRole::Repair));
         let mut sequence = header.sequence;
         if is_repair {
             // RFC 4588 §4: the first two bytes are the original sequence number.
             let original = bytes.get(payload.clone()).and_then(|bytes| bytes.first_chunk::<2>());
             sequence = u16::from_be_bytes(*original.ok_or(DropReason::PaddingOnly)?);
             payload.start += 2;
-            packet.payload_type = self
-                .repaired_payload_type(track_index, header.payload_type)
-                .ok_or(DropReason::UnknownPayloadType)?;
+            packet.payload_type =
+                self.repaired_payload_type(track_index, header.payload_type).ok_or(DropReason::UnknownPayloadType)?;
         }
         let spec = self.spec.tracks.get(track_index).ok_or(DropReason::UnknownStream)?;
         let codec = spec.codecs.iter().find(|codec| codec.payload_type == packet.payload_type);
@@ -262,7 +264,7 @@ impl Publisher {
             audio.handle(level & 0x7f);
         }
         let alive = if is_repair { None } else { track.activity.handle_packet(spatial, now) };
-        Ok(Received { track: track.key, spatial, packet, descriptor, payload, kind, alive })
+        Ok(Received { track: track.key, spatial, packet, descriptor, payload, kind, alive, is_repair })
     }
 }
 

@@ -14,6 +14,7 @@ use crate::io::Transmit;
 
 /// What one worker tells another about a track.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "it lies in a ring, in place: a box would be an allocation per packet")]
 pub enum RelayItem {
     /// A packet of the track.
     Media(RelayedPacket),
@@ -138,7 +139,8 @@ impl Worker {
     }
 
     fn tracks_are_full(&self) -> bool {
-        let full = |key| self.tracks.get(key).is_some_and(|track| track.pending.len() >= crate::forward::track::BATCH_MAX);
+        let full =
+            |key| self.tracks.get(key).is_some_and(|track| track.pending.len() >= crate::forward::track::BATCH_MAX);
         self.touched.iter().copied().any(full)
     }
 
