@@ -379,7 +379,7 @@ impl Scene {
 
     fn handle_handshake(&mut self, item: FromHandshake) {
         let (_, out) = self.link.parts();
-        self.worker.handle_handshake(item, out);
+        self.worker.handle_handshake(item, self.now, out);
     }
 
     fn mirror(&mut self, which: u8) {
