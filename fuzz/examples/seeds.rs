@@ -10,8 +10,8 @@ use ringmain_dataplane::handshake::{Limit, Reliability, dcep_ack, dcep_open};
 use ringmain_dataplane::packet::rtcp::{CompoundWriter, FeedbackFields, FirEntry, ReportBlock, SenderInfo};
 use ringmain_dataplane::packet::rtp::{HeaderFields, pad};
 use ringmain_dataplane::packet::stun::{
-    BindingRequest, Class, IntegrityKey, MessageWriter, Role, TransactionId, attribute, error, method, write_binding_error,
-    write_binding_request, write_binding_success,
+    BindingRequest, Class, IntegrityKey, MessageWriter, Role, TransactionId, attribute, error, method,
+    write_binding_error, write_binding_request, write_binding_success,
 };
 use ringmain_fuzz::Output;
 use ringmain_shared::Now;
@@ -60,8 +60,13 @@ fn message(write: impl FnOnce(&mut [u8]) -> Option<usize>) -> Vec<u8> {
 fn stun() -> Vec<Vec<u8>> {
     let id = TransactionId(*b"abcdefghijkl");
     let request = |role| {
-        let request =
-            BindingRequest { transaction_id: id, remote_ufrag: "evtj", local_ufrag: "h6vY", priority: 0x6e00_01ff, role };
+        let request = BindingRequest {
+            transaction_id: id,
+            remote_ufrag: "evtj",
+            local_ufrag: "h6vY",
+            priority: 0x6e00_01ff,
+            role,
+        };
         message(|out| write_binding_request(out, &request, &key()))
     };
     let with = |class, write: &dyn Fn(&mut MessageWriter<'_>)| {
@@ -150,7 +155,8 @@ fn rtp_rewrite() -> Vec<Vec<u8>> {
     let extensions: &[(u8, &[u8])] = &[(6, &[0x85]), (7, &[3]), (8, &[0, 1, 2])];
     let packet = rtp_packet(extensions, &vp8);
     let steps: Vec<u8> = (0..400u32).map(|n| (n * 37 % 251) as u8).collect();
-    let calm: Vec<u8> = [0x10, 0x10, 0x80, 0x10, 0xb1, 0xb2, 0x70, 0x90, 0, 0, 0, 1, 0, 0, 0, 2, 0x10, 0xa0, 0x10].repeat(9);
+    let calm: Vec<u8> =
+        [0x10, 0x10, 0x80, 0x10, 0xb1, 0xb2, 0x70, 0x90, 0, 0, 0, 1, 0, 0, 0, 2, 0x10, 0xa0, 0x10].repeat(9);
     vec![
         one(0x1ff, 1500, &packet),
         one(0x1ff | 20 << 9, 60, &packet),
@@ -173,7 +179,8 @@ fn srtp() -> Vec<Vec<u8>> {
 }
 
 fn rtcp() -> Vec<Vec<u8>> {
-    let info = SenderInfo { ssrc: Ssrc(2000), ntp: 0x1122_3344_5566_7788, rtp_timestamp: 9, packet_count: 7, octet_count: 8 };
+    let info =
+        SenderInfo { ssrc: Ssrc(2000), ntp: 0x1122_3344_5566_7788, rtp_timestamp: 9, packet_count: 7, octet_count: 8 };
     let block = ReportBlock {
         ssrc: Ssrc(9),
         fraction_lost: 255,
@@ -223,9 +230,8 @@ fn rtcp() -> Vec<Vec<u8>> {
 }
 
 fn codec() -> Vec<Vec<u8>> {
-    let keyframe_structure = [
-        0xc0, 0x00, 0x01, 0x80, 0x02, 0x14, 0xea, 0xa8, 0x60, 0x41, 0x4d, 0x14, 0x10, 0x20, 0x84, 0x26, 0x80,
-    ];
+    let keyframe_structure =
+        [0xc0, 0x00, 0x01, 0x80, 0x02, 0x14, 0xea, 0xa8, 0x60, 0x41, 0x4d, 0x14, 0x10, 0x20, 0x84, 0x26, 0x80];
     let descriptor = Output::default().bytes(&[5]).chunk(&keyframe_structure).bytes(&[0xc1, 0x00, 0x02, 0x40, 0xff]).0;
     [
         &[0, 0x90, 0xf0, 0x81, 0x23, 0x45, 0x67, 0x00, 0x00, 0x00, 0x9d, 0x01, 0x2a, 0x80, 0x02, 0xe0, 0x01][..],
@@ -275,9 +281,15 @@ fn sdp() -> Vec<Vec<u8>> {
     let fingerprint = format!("a=fingerprint:sha-256 {}\r\n", ["AB"; 32].join(":"));
     let rtp = "UDP/TLS/RTP/SAVPF";
     for media in [
-        format!("m=audio 9 {rtp} 111\r\nc=IN IP4 0.0.0.0\r\n{identity}{fingerprint}a=sendrecv\r\na=rtcp-mux\r\na=rtpmap:111 opus/48000/2\r\na=ssrc:5 cname:c\r\n"),
-        format!("m=video 9 {rtp} 96 97\r\nc=IN IP4 0.0.0.0\r\n{identity}{fingerprint}a=sendonly\r\na=msid:s t\r\na=rtcp-mux\r\na=extmap:4 urn:ietf:params:rtp-hdrext:sdes:mid\r\na=rtpmap:96 VP8/90000\r\na=rtcp-fb:96 nack pli\r\na=rtpmap:97 rtx/90000\r\na=fmtp:97 apt=96\r\na=rid:q send\r\na=rid:f send max-width=9\r\na=simulcast:send q;~f\r\n"),
-        format!("m=video 9 {rtp} 102\r\n{identity}{fingerprint}a=recvonly\r\na=rtcp-mux\r\na=rtpmap:102 H264/90000\r\na=fmtp:102 profile-level-id=42e01f;packetization-mode=1\r\na=rtcp-fb:* transport-cc\r\n"),
+        format!(
+            "m=audio 9 {rtp} 111\r\nc=IN IP4 0.0.0.0\r\n{identity}{fingerprint}a=sendrecv\r\na=rtcp-mux\r\na=rtpmap:111 opus/48000/2\r\na=ssrc:5 cname:c\r\n"
+        ),
+        format!(
+            "m=video 9 {rtp} 96 97\r\nc=IN IP4 0.0.0.0\r\n{identity}{fingerprint}a=sendonly\r\na=msid:s t\r\na=rtcp-mux\r\na=extmap:4 urn:ietf:params:rtp-hdrext:sdes:mid\r\na=rtpmap:96 VP8/90000\r\na=rtcp-fb:96 nack pli\r\na=rtpmap:97 rtx/90000\r\na=fmtp:97 apt=96\r\na=rid:q send\r\na=rid:f send max-width=9\r\na=simulcast:send q;~f\r\n"
+        ),
+        format!(
+            "m=video 9 {rtp} 102\r\n{identity}{fingerprint}a=recvonly\r\na=rtcp-mux\r\na=rtpmap:102 H264/90000\r\na=fmtp:102 profile-level-id=42e01f;packetization-mode=1\r\na=rtcp-fb:* transport-cc\r\n"
+        ),
         format!("m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\n{identity}{fingerprint}a=sctp-port:5000\r\n"),
     ] {
         seeds.push(format!("{head}{media}"));
@@ -378,16 +390,17 @@ fn dtls_client_hello() -> Vec<Vec<u8>> {
 fn dtls_flight() -> Vec<Vec<u8>> {
     let hello = client_hello(false).swap_remove(0);
     // An SCTP INIT: ports, no tag, checksum to be put right, then the chunk.
-    let init = [
-        0x13, 0x88, 0x13, 0x88, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 20, 1, 2, 3, 4, 0, 1, 0, 0, 0, 16, 0, 16, 0, 0, 0, 1,
-    ];
+    let init =
+        [0x13, 0x88, 0x13, 0x88, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 20, 1, 2, 3, 4, 0, 1, 0, 0, 0, 16, 0, 16, 0, 0, 0, 1];
     let late = [0x0c, 0x03, 0xe8];
     vec![
         Output::default().bytes(&[0x00, 0x01, 0x00, 0x02, 0x03]).chunk(&hello).bytes(&late).0,
         Output::default().bytes(&[0x0f, 0x0a]).chunk(&init).bytes(&late).0,
         Output::default().bytes(&[0x8f, 0x0a]).chunk(&init).bytes(&[0x1f, 0x1d]).chunk(b"text").bytes(&late).0,
         // Step by step, with something bent on the way, and again.
-        vec![0x00, 0x01, 0x00, 0x02, 0x04, 0x00, 0x08, 0, 30, 0x40, 0x09, 0x0c, 0x03, 0xe8, 0x05, 0x05, 0x05, 0x05, 0x05],
+        vec![
+            0x00, 0x01, 0x00, 0x02, 0x04, 0x00, 0x08, 0, 30, 0x40, 0x09, 0x0c, 0x03, 0xe8, 0x05, 0x05, 0x05, 0x05, 0x05,
+        ],
         // We are the client.
         vec![0x10, 0x11, 0x04, 0x12, 0x14, 0x04, 0x15, 0x15, 0x15, 0x15, 0x15, 0x1e],
         // Somebody else's certificate.
@@ -407,7 +420,9 @@ fn receive() -> Vec<Vec<u8>> {
         head(65_500, 90_000).bytes(&calm).0,
         head(3, 48_000).bytes(&wild).0,
         head(0x7fff, 0).bytes(&restart).0,
-        head(9, 90_000).bytes(&[0x00, 0xc0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 0xa0, 0, 0x80, 0x10, 0, 0x95, 0xb0]).0,
+        head(9, 90_000)
+            .bytes(&[0x00, 0xc0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 0xa0, 0, 0x80, 0x10, 0, 0x95, 0xb0])
+            .0,
     ]
 }
 
@@ -440,14 +455,20 @@ fn worker() -> Vec<Vec<u8>> {
     let video = |shape| [sends(shape, 1, &vp8_key), sends(shape, 1, &vp8_delta), sends(shape, 2, &vp8_delta)].concat();
     let flow = |begin: u8, shapes: &[u8]| {
         let packets: Vec<u8> = shapes.iter().flat_map(|&shape| video(shape)).collect();
-        Output::default().bytes(&[begin]).bytes(&packets).bytes(&[0x17, 0, 250]).bytes(&packets).bytes(&[0x1a, 0, 8, 0]).0
+        Output::default()
+            .bytes(&[begin])
+            .bytes(&packets)
+            .bytes(&[0x17, 0, 250])
+            .bytes(&packets)
+            .bytes(&[0x1a, 0, 8, 0])
+            .0
     };
     let report = |bytes: &[u8], number: u8| Output::default().bytes(&[number << 5 | 0x0d, number]).chunk(bytes).0;
     let feedback: Vec<u8> = rtcp().iter().flat_map(|bytes| [report(bytes, 0), report(bytes, 1)].concat()).collect();
     let with_feedback = |begin: u8| Output(flow(begin, &[1, 3])).bytes(&feedback).bytes(&video(1)).0;
     let orders = [
-        0x11, 0, 0x31, 0x02, 0x21, 0x12, 3, 0x31, 3, 0x12, 0, 1, 0x80, 0x12, 0, 1, 0x00, 0x13, 0, 2, 0x10, 0, 0x47, 0x14, 0,
-        1, 0x15, 0, 0x16, 0, 0x2f, 1, 0x0e, 1, 0x1e, 0, 0x10, 0x1c, 0, 3, 0, 4, 1, 2, 3, 4, 0x1e, 0, 2,
+        0x11, 0, 0x31, 0x02, 0x21, 0x12, 3, 0x31, 3, 0x12, 0, 1, 0x80, 0x12, 0, 1, 0x00, 0x13, 0, 2, 0x10, 0, 0x47,
+        0x14, 0, 1, 0x15, 0, 0x16, 0, 0x2f, 1, 0x0e, 1, 0x1e, 0, 0x10, 0x1c, 0, 3, 0, 4, 1, 2, 3, 4, 0x1e, 0, 2,
     ];
     vec![
         flow(0x00, &[0]),

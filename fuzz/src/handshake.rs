@@ -12,7 +12,9 @@ use ringmain_dataplane::handshake::{
 use ringmain_shared::Now;
 use ringmain_shared::event::Event;
 use ringmain_shared::id::{PeerId, RoomId, TransportId, WorkerIndex};
-use ringmain_shared::limits::{CHANNEL_LABEL_SIZE_MAX, CHANNEL_MESSAGE_SIZE_MAX, CLIENT_HELLO_SIZE_MAX, DATAGRAM_SIZE_MAX};
+use ringmain_shared::limits::{
+    CHANNEL_LABEL_SIZE_MAX, CHANNEL_MESSAGE_SIZE_MAX, CLIENT_HELLO_SIZE_MAX, DATAGRAM_SIZE_MAX,
+};
 use ringmain_shared::transport::{
     ChannelSpec, DtlsRole, Fingerprint, FingerprintHash, RemotePeer, Side, TransportSpec,
 };
@@ -161,7 +163,7 @@ impl Scene {
     }
 
     fn open(&mut self, id: u64) {
-        let side = if id % 2 == 0 { Side::Publisher } else { Side::Subscriber };
+        let side = if id.is_multiple_of(2) { Side::Publisher } else { Side::Subscriber };
         let fan_out = side == Side::Subscriber;
         let spec = TransportSpec {
             id: TransportId(id),
@@ -222,7 +224,7 @@ impl Scene {
                 datagram.truncate(at);
             }
         }
-        if by % 3 == 0 {
+        if by.is_multiple_of(3) {
             client.to_us.reverse();
         }
         self.exchange(id);

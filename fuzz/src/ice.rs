@@ -49,7 +49,7 @@ impl Scene {
     fn new(input: &mut Input<'_>) -> Self {
         let mut random = Random::from_seed([9; 32]);
         let ours = credentials("ours", 0);
-        let theirs = (input.u8() % 4 != 0).then(|| credentials("peer", 0));
+        let theirs = (!input.u8().is_multiple_of(4)).then(|| credentials("peer", 0));
         let now = Now::from_millis(1_000);
         let agent = IceAgent::new(&ours, theirs.as_ref(), 5, &mut random, now);
         Self {
@@ -162,7 +162,7 @@ impl Scene {
     fn restart(&mut self, which: u8) {
         self.generation = self.generation.wrapping_add(1) % 90;
         self.ours = credentials("ours", self.generation);
-        self.theirs = (which % 2 == 0).then(|| credentials("peer", self.generation));
+        self.theirs = which.is_multiple_of(2).then(|| credentials("peer", self.generation));
         self.agent.restart(&self.ours, self.theirs.as_ref(), self.now);
     }
 

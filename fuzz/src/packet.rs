@@ -8,8 +8,8 @@ use ringmain_dataplane::packet::ext::{self, AudioLevel, PlayoutDelay, VideoOrien
 use ringmain_dataplane::packet::rtcp::{Compound, CompoundWriter, FeedbackFields, FirEntry, Packet};
 use ringmain_dataplane::packet::rtp::{FIXED_LEN, HeaderFields, RtpHeader, pad};
 use ringmain_dataplane::packet::stun::{
-    BindingRequest, Class, HEADER_LEN, IntegrityKey, Message, MessageWriter, Role, attribute, error, write_binding_error,
-    write_binding_request, write_binding_success,
+    BindingRequest, Class, HEADER_LEN, IntegrityKey, Message, MessageWriter, Role, attribute, error,
+    write_binding_error, write_binding_request, write_binding_success,
 };
 use ringmain_shared::Now;
 use ringmain_shared::limits::{
@@ -160,7 +160,10 @@ fn write_rtp(header: &RtpHeader, extensions: &[(u8, &[u8])]) {
     out.truncate(len + 40);
     pad(&mut out, 7).expect("there are forty bytes behind the header");
     let again = RtpHeader::parse(&out).expect("what we write can be read");
-    assert_eq!((again.marker, again.payload_type, again.sequence), (fields.marker, fields.payload_type, fields.sequence));
+    assert_eq!(
+        (again.marker, again.payload_type, again.sequence),
+        (fields.marker, fields.payload_type, fields.sequence)
+    );
     assert_eq!((again.timestamp, again.ssrc, again.header_len), (fields.timestamp, fields.ssrc, len));
     assert_eq!(again.payload(&out), Ok(len..len + 33));
     assert!(again.extensions(&out).eq(extensions.iter().copied()), "{extensions:?}");
@@ -284,7 +287,7 @@ fn write_feedback(data: &[u8]) {
             2 => at = Now(at.0.saturating_sub(900_000 * u64::from(step))),
             _ => at = Now(at.0 + 40_000_000 * u64::from(step)),
         }
-        arrivals.push((step % 5 != 0).then_some(at));
+        arrivals.push((!step.is_multiple_of(5)).then_some(at));
     }
     // The numbers ascend, and no more than half of all of them are asked for.
     sequences.retain(|sequence| sequence.wrapping_sub(base) < 0x8000);
@@ -313,7 +316,9 @@ fn write_feedback(data: &[u8]) {
                 let read: Vec<_> = feedback.statuses().map(|status| status.arrival_us).collect();
                 assert_eq!(read.len(), told);
                 assert!(read.iter().zip(&arrivals).all(|(read, wrote)| read.is_some() == wrote.is_some()));
-                let times = |all: &mut dyn Iterator<Item = i64>| all.collect::<Vec<i64>>().windows(2).map(|w| w[1] - w[0]).collect::<Vec<_>>();
+                let times = |all: &mut dyn Iterator<Item = i64>| {
+                    all.collect::<Vec<i64>>().windows(2).map(|w| w[1] - w[0]).collect::<Vec<_>>()
+                };
                 let wrote = times(&mut arrivals[..told].iter().flatten().map(|at| (at.0 / 250_000 * 250) as i64));
                 assert_eq!(times(&mut read.iter().flatten().copied()), wrote);
             }
@@ -344,7 +349,9 @@ pub fn codec(data: &[u8]) {
             if let Some(vp9) = Vp9::parse(payload) {
                 assert!(vp9.header_len < payload.len());
                 let mut copy = payload.to_vec();
-                vp9.picture_id.map(|id| id.rewrite(&mut copy, id.value).expect("it was read there"));
+                if let Some(id) = vp9.picture_id {
+                    id.rewrite(&mut copy, id.value).expect("it was read there");
+                }
                 assert_eq!(copy, payload);
             }
         }

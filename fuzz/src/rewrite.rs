@@ -90,7 +90,7 @@ fn one_packet(input: &mut Input<'_>) {
 }
 
 /// VP8's numbers are changed in place, and nothing else is.
-fn rewrite_payload(payload: &mut Vec<u8>, packet: &MediaPacket) {
+fn rewrite_payload(payload: &mut [u8], packet: &MediaPacket) {
     let Some(numbers) = packet.vp8 else { return };
     let before = Vp8::parse(payload).expect("it was read before");
     let mut pictures = PictureNumbers::new(0x1234_5678);
@@ -98,7 +98,10 @@ fn rewrite_payload(payload: &mut Vec<u8>, packet: &MediaPacket) {
     write_numbers(payload, packet, outbound);
     let after = Vp8::parse(payload).expect("only numbers changed");
     assert_eq!(after.header_len, before.header_len);
-    assert_eq!((after.keyframe, after.temporal, after.layer_sync), (before.keyframe, before.temporal, before.layer_sync));
+    assert_eq!(
+        (after.keyframe, after.temporal, after.layer_sync),
+        (before.keyframe, before.temporal, before.layer_sync)
+    );
     let id = after.picture_id.expect("it is still there");
     let mask = if id.wide { 0x7fff } else { 0x7f };
     assert_eq!(id.value, outbound.picture_id & mask);

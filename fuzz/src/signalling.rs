@@ -7,7 +7,6 @@ use ringmain_shared::limits::SIGNAL_MESSAGE_SIZE_MAX;
 use ringmain_shared::media::{Kind, PayloadType, Ssrc};
 use ringmain_shared::transport::{Fingerprint, FingerprintHash, IceCredentials};
 
-
 /// Session descriptions, divided by `\n%\n`: the first is an offer to us, the next one of the same peer; the last is also
 /// taken for an answer to what we offer on the strength of the first.
 pub fn sdp(data: &[u8]) {
@@ -59,7 +58,7 @@ fn reread(sdp: &str, setup: &str) {
 }
 
 fn offer_on(tracks: &[PublishedTrack], answer: &str) {
-    let mut offerer = Offerer::new(2, tracks.len() % 2 == 0);
+    let mut offerer = Offerer::new(2, tracks.len().is_multiple_of(2));
     for (index, track) in tracks.iter().enumerate().take(8) {
         offerer.add(offered(index as u64 + 1, track));
     }

@@ -266,7 +266,7 @@ impl Scene {
             id: peer.id,
             peer: PeerId(u64::from(number)),
             room: RoomId(1),
-            side: if number % 2 == 0 { Side::Publisher } else { Side::Subscriber },
+            side: if number.is_multiple_of(2) { Side::Publisher } else { Side::Subscriber },
             local: peer.ours.clone(),
             remote: Some(peer.remote()),
             channels: None,
@@ -287,7 +287,7 @@ impl Scene {
         let name = |side: &str| credentials(&format!("{side}{number}r{which}g{}x", peer.generation), 0);
         (peer.ours, peer.theirs) = (name("ours"), name("peer"));
         let (transport, local, remote) = (peer.id, peer.ours.clone(), peer.remote());
-        self.control(Command::RestartIce { transport, local, remote: (which % 4 != 0).then_some(remote) });
+        self.control(Command::RestartIce { transport, local, remote: (!which.is_multiple_of(4)).then_some(remote) });
         if which % 8 == 4 {
             self.set_remote(number);
         }
@@ -357,7 +357,8 @@ impl Scene {
         let mut material = material(self.profile);
         material.iter_mut().for_each(|byte| *byte ^= (peer.id.0 as u8) << 4 ^ peer.generation);
         let transport = peer.id;
-        let (inbound, outbound) = split_keying_material(self.profile, &material, DtlsRole::Client).expect("right length");
+        let (inbound, outbound) =
+            split_keying_material(self.profile, &material, DtlsRole::Client).expect("right length");
         peer.keys = Some((Outbound::new(outbound), Inbound::new(inbound)));
         let profile = SrtpProfile::from_id(self.profile.id()).expect("the two lists are one");
         let keys = SrtpKeys { profile, material: Zeroizing::new(material), role: DtlsRole::Server };
@@ -513,7 +514,7 @@ impl Scene {
                 match inbound.unprotect_rtcp(&mut copy) {
                     Ok(clear) => {
                         let packets = Compound::parse(clear.bytes()).expect("what we send can be read");
-                        return packets.for_each(|packet| drop(packet.expect("what we send can be read")));
+                        return assert!(packets.into_iter().all(|packet| packet.is_ok()), "what we send can be read");
                     }
                     Err(reason) => refusals.push(reason),
                 }
