@@ -288,7 +288,7 @@ impl Scene {
                 }
                 FromHandshake::Keys { transport, keys, .. } => {
                     assert_eq!(self.promised.get(&transport.0), Some(&true), "keys with a peer nobody vouched for");
-                    assert_eq!(keys.material.len(), keys.profile.material_size());
+                    assert_eq!(keys.material.len(), keys.profile.keying_material_len());
                     assert!(self.keys.insert(transport.0), "keys twice");
                 }
                 FromHandshake::Closed { transport, .. } => self.forget(transport.0),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ringmain_dataplane::forward::clock::{ClockOffset, SenderClock};
 use ringmain_dataplane::forward::packet::{InboundSeq, MediaPacket};
-use ringmain_dataplane::handshake::{Datagram, FromHandshake, SrtpKeys, SrtpProfile};
+use ringmain_dataplane::handshake::{Datagram, FromHandshake, SrtpKeys};
 use ringmain_dataplane::io::memory::MemoryLink;
 use ringmain_dataplane::io::{Link, Path};
 use ringmain_dataplane::packet::demux::{Protocol, classify};
@@ -360,7 +360,7 @@ impl Scene {
         let (inbound, outbound) =
             split_keying_material(self.profile, &material, DtlsRole::Client).expect("right length");
         peer.keys = Some((Outbound::new(outbound), Inbound::new(inbound)));
-        let profile = SrtpProfile::from_id(self.profile.id()).expect("the two lists are one");
+        let profile = self.profile;
         let keys = SrtpKeys { profile, material: Zeroizing::new(material), role: DtlsRole::Server };
         self.handle_handshake(FromHandshake::Keys { worker: WorkerIndex(0), transport, keys });
     }
