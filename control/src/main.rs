@@ -3,6 +3,8 @@
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
+use ringmain_control::app::planes::Embedded;
+use ringmain_control::app::run;
 use ringmain_control::config::{self, Invocation, Loaded, LogFormat, Sources};
 
 // Steadier memory than the system's allocator under many joins. The packet path allocates nothing either way.
@@ -52,7 +54,7 @@ fn run(sources: &Sources) -> anyhow::Result<()> {
         .thread_name("ringmain-control")
         .enable_all()
         .build()?;
-    runtime.block_on(start(config))
+    runtime.block_on(run::run(config, Embedded))
 }
 
 fn start_logs(log: &config::Log) -> anyhow::Result<()> {
@@ -67,8 +69,3 @@ fn start_logs(log: &config::Log) -> anyhow::Result<()> {
 
 /// Threads of signalling: one for the rooms, one for sockets and TLS.
 const CONTROL_THREADS: usize = 2;
-
-/// The planes are joined here.
-async fn start(config: config::Config) -> anyhow::Result<()> {
-    anyhow::bail!("this build has no data plane to serve {} with", config.listen)
-}

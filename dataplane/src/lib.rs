@@ -8,6 +8,8 @@ pub mod forward;
 pub mod handshake;
 pub mod io;
 pub mod packet;
+pub mod plane;
+pub mod random;
 pub mod receive;
 pub mod srtp;
 pub mod transport;

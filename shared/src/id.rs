@@ -58,6 +58,7 @@ impl IdSource {
     }
 
     /// The next unused number; wrap it in the id type it is for.
+    #[expect(clippy::should_implement_trait, reason = "it never ends and is never iterated over")]
     pub fn next(&mut self) -> u64 {
         let id = self.next;
         self.next += 1;

@@ -29,6 +29,12 @@ pub const ICE_CONSENT_INTERVAL: Duration = Duration::from_secs(5);
 pub const TRANSPORT_ABANDONED: Duration = Duration::from_secs(60);
 /// Time for a DTLS handshake.
 pub const HANDSHAKE: Duration = Duration::from_secs(15);
+/// DTLS handshakes under way at a time. About 100 KiB each; beyond, a new ClientHello is dropped and its client tries again.
+pub const HANDSHAKES_MAX: usize = 1024;
+/// Bytes of a ClientHello, in as many fragments as it takes; post-quantum key shares make them 2 KiB.
+pub const CLIENT_HELLO_SIZE_MAX: usize = 4 * 1024;
+/// Bytes of a peer's DTLS certificate in DER.
+pub const CERTIFICATE_SIZE_MAX: usize = 16 * 1024;
 
 /// Bytes in one data channel message, either way.
 pub const CHANNEL_MESSAGE_SIZE_MAX: usize = 64 * 1024;
@@ -36,6 +42,8 @@ pub const CHANNEL_MESSAGE_SIZE_MAX: usize = 64 * 1024;
 pub const CHANNEL_BUFFER_SIZE_MAX: usize = 1024 * 1024;
 /// Data channels of one transport.
 pub const CHANNELS_PER_TRANSPORT_MAX: usize = 64;
+/// Messages that wait for a transport's API channel to open.
+pub const CHANNEL_API_WAITING_MAX: usize = 64;
 /// Bytes of a data channel's label.
 pub const CHANNEL_LABEL_SIZE_MAX: usize = 256;
 
@@ -66,5 +74,5 @@ pub const RELAY_RING: usize = 1024;
 /// Transports of one worker.
 pub const TRANSPORTS_PER_WORKER_MAX: usize = 16 * 1024;
 
-/// Bytes of one signalling message.
-pub const SIGNAL_MESSAGE_SIZE_MAX: usize = 64 * 1024;
+/// Bytes of one signalling message. Offers are held to 64 KiB by their parser; an answer to fifty tracks takes 50–170 KiB.
+pub const SIGNAL_MESSAGE_SIZE_MAX: usize = 256 * 1024;

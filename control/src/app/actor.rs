@@ -97,7 +97,7 @@ impl<R: Rooms, P: DataPlane> Actor<R, P> {
                 // The eventfd is watched by edges: each write to it is one, read or not.
                 ready = event_fd.readable() => ready?.clear_ready(),
                 () = tokio::time::sleep_until(deadline) => {}
-                () = std::future::ready(()), if more_events => tokio::task::yield_now().await,
+                () = tokio::task::yield_now(), if more_events => {}
                 Some((id, text)) = inbox.texts.recv(), if self.backlog.len() < BACKLOG_PAUSE => {
                     // Its `Opened` was sent before it.
                     while let Ok(coming) = inbox.comings.try_recv() {

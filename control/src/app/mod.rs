@@ -8,6 +8,7 @@ pub mod connection;
 pub mod greeting;
 pub mod host;
 pub mod parts;
+pub mod planes;
 pub mod run;
 
 #[cfg(test)]

@@ -7,9 +7,7 @@ use ringmain_shared::command::Command;
 use ringmain_shared::event::Event;
 use ringmain_shared::now::Now;
 
-/// A signalling connection. None is ever used twice.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct ConnectionId(pub u64);
+pub use crate::session::{ConnectionId, Output};
 
 /// The rooms and what is said to them.
 pub trait Rooms: Send + 'static {
@@ -27,29 +25,6 @@ pub trait Rooms: Send + 'static {
     fn poll_output(&mut self) -> Option<Output>;
     /// For the metrics.
     fn counts(&self) -> Counts;
-}
-
-/// What the rooms want done.
-#[derive(Clone, PartialEq, Debug)]
-pub enum Output {
-    /// Send a text to a client.
-    Send {
-        /// Which.
-        connection: ConnectionId,
-        /// JSON.
-        text: String,
-    },
-    /// End a connection, after what was sent before.
-    Close {
-        /// Which.
-        connection: ConnectionId,
-        /// WebSocket close code (RFC 6455 §7.4).
-        code: u16,
-        /// For whoever debugs the client.
-        reason: String,
-    },
-    /// Tell the data plane.
-    Command(Command),
 }
 
 /// What there is.

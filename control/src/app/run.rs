@@ -67,7 +67,8 @@ pub async fn run(config: Config, start: impl Start) -> anyhow::Result<()> {
     let (door, inbox) = door();
     let certificate = identity.map(|identity| reload_on_hangup(&config, identity.config)).transpose()?;
     serve(&config, door, page, metrics, certificate, &stop);
-    Actor::new(rooms, plane, worker_count, began).run(inbox, stop).await.context("the control plane's event loop")?;
+    let actor = Actor::new(rooms, plane, worker_count, began).run(inbox, stop);
+    tokio::spawn(actor).await?.context("the control plane's event loop")?;
     tracing::info!("ended");
     Ok(())
 }

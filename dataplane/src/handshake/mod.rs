@@ -1,1 +1,111 @@
-//! To be told.
+//! DTLS and SCTP: everything of a transport that is too slow for a worker's turn, on a thread beside the workers.
+//!
+//! A worker passes DTLS datagrams of proved addresses in; [`Handshaker`] answers with datagrams to send and, when the handshake
+//! is done and the certificate is the one that the SDP promised, with the SRTP keys. Afterwards the same DTLS association
+//! carries SCTP with the data channels of the room.
+//!
+//! * [`identity`]: our certificate; whether a peer's matches its fingerprint.
+//! * [`client_hello`]: the first look at a peer's DTLS, before any engine exists.
+//! * [`dtls`]: the two engines, behind one door.
+//! * [`handshaker`]: every transport's way from first datagram to last, and its deadlines.
+//! * [`sctp`], [`dcep`]: one association's streams; how channels are opened on them.
+//! * [`channels`]: which message goes to whom.
+//!
+//! Bytes, commands and time come in, values go out; no clock and no socket is touched. Rooms live in one `Handshaker`: where
+//! there are several, all transports of a room go to the same one.
+
+mod channels;
+mod client_hello;
+mod dcep;
+mod dtls;
+mod handshaker;
+mod identity;
+mod sctp;
+#[cfg(test)]
+mod tests;
+
+use ringmain_shared::event::{CloseReason, Event};
+use ringmain_shared::id::{TransportId, WorkerIndex};
+use ringmain_shared::transport::{RemotePeer, TransportSpec};
+
+pub use dcep::{Limit, Message, Open, Reliability, ack as dcep_ack, open as dcep_open, parse as dcep_parse};
+pub use dtls::{Datagram, SrtpKeys, SrtpProfile};
+pub use handshaker::{HandshakeConfig, HandshakeStats, Handshaker};
+pub use identity::{Identity, SetupError};
+
+/// What comes to the handshake thread. About an unknown transport it does nothing.
+#[derive(Debug)]
+pub enum ToHandshake {
+    /// A new transport.
+    Open {
+        /// Which worker sends and receives for it.
+        worker: WorkerIndex,
+        /// The transport.
+        spec: Box<TransportSpec>,
+    },
+    /// The peer has answered: its fingerprints are known. Has no effect on a handshake that is done.
+    SetRemote {
+        /// Which transport.
+        transport: TransportId,
+        /// What the peer's SDP said.
+        remote: RemotePeer,
+    },
+    /// End it: close_notify goes to the peer, nothing comes back.
+    Close {
+        /// Which transport.
+        transport: TransportId,
+    },
+    /// A DTLS datagram from a proved address.
+    Datagram {
+        /// Which transport.
+        transport: TransportId,
+        /// As received.
+        bytes: Datagram,
+    },
+    /// ICE has proved a path to the peer: where we are the DTLS client, we may begin.
+    Validated {
+        /// Which transport.
+        transport: TransportId,
+    },
+    /// Send text on the API channel, when it is open.
+    SendApi {
+        /// A subscriber's transport.
+        transport: TransportId,
+        /// One message.
+        text: String,
+    },
+}
+
+/// What comes from the handshake thread.
+#[derive(Debug)]
+pub enum FromHandshake {
+    /// Send this to the transport's selected address.
+    Datagram {
+        /// Whose transport it is.
+        worker: WorkerIndex,
+        /// Which transport.
+        transport: TransportId,
+        /// One datagram.
+        bytes: Datagram,
+    },
+    /// The handshake is done and the certificate is the promised one.
+    Keys {
+        /// Whose transport it is.
+        worker: WorkerIndex,
+        /// Which transport.
+        transport: TransportId,
+        /// For SRTP, both directions.
+        keys: SrtpKeys,
+    },
+    /// The transport is over, and forgotten here.
+    Closed {
+        /// Whose transport it is.
+        worker: WorkerIndex,
+        /// Which transport.
+        transport: TransportId,
+        /// Why.
+        reason: CloseReason,
+    },
+    /// For control: `ApiOpen` and `ApiMessage`.
+    Event(Event),
+}

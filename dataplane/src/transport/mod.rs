@@ -1,1 +1,66 @@
-//! To be told.
+//! One peer connection on a worker: its ICE agent ([`ice`]), its SRTP keys, and its two halves.
+//!
+//! The [`publisher`] half knows the streams that come in; the subscriber half what goes out. Both may exist on one transport,
+//! though the ion dialect uses one connection for each. Never sees a socket: the worker owns those.
+
+pub mod ice;
+pub mod publisher;
+pub mod subscriber;
+
+use ringmain_shared::Now;
+use ringmain_shared::event::IceState;
+use ringmain_shared::id::{PeerId, RoomId, TransportId};
+use ringmain_shared::transport::Side;
+
+pub use ice::{Claim, IceAgent, Reaction};
+pub use publisher::{Publisher, PublisherSettings};
+pub use subscriber::Subscriber;
+
+use crate::srtp::{Inbound, Outbound};
+
+slotmap::new_key_type! {
+    /// A transport of this worker, with its generation.
+    pub struct TransportKey;
+}
+
+/// One peer connection.
+#[derive(Debug)]
+pub struct Transport {
+    /// Control's name for it.
+    pub id: TransportId,
+    /// Whose it is.
+    pub peer: PeerId,
+    /// Where it belongs.
+    pub room: RoomId,
+    /// Which way its media flows.
+    pub side: Side,
+    /// Who it talks to, and where.
+    pub ice: IceAgent,
+    /// ICE's state as control was last told.
+    pub ice_told: IceState,
+    /// The number in its STUN transaction ids.
+    pub number: u32,
+    /// Control ended it; only DTLS may still say so to the peer.
+    pub closing: bool,
+    /// SRTP keys, once the handshake is done.
+    pub keys: Option<Keys>,
+    /// The handshake threads know that an address is proved.
+    pub validated: bool,
+    /// What it sends us.
+    pub publisher: Option<Box<Publisher>>,
+    /// What we send it.
+    pub subscriber: Subscriber,
+    /// The earliest timer that is set for it.
+    pub timer: Option<Now>,
+    /// When it has been without a connection for too long.
+    pub abandoned_at: Option<Now>,
+}
+
+/// Both directions of SRTP.
+#[derive(Debug)]
+pub struct Keys {
+    /// Theirs.
+    pub inbound: Inbound,
+    /// Ours.
+    pub outbound: Outbound,
+}

@@ -1,1 +1,164 @@
-//! To be told.
+//! One worker: everything that happens on one core, between the clock being read and the ring being entered again.
+//!
+//! A turn, in order: what other threads sent ([`commands`], [`relay`]), what came from the network ([`ingress`]), what goes to
+//! subscribers ([`forwarding`]), what publishers and subscribers are owed ([`feedback`]), deadlines ([`timers`]), counters
+//! ([`stats`]). Bytes, values and `now` come in; bytes go out through [`Transmit`], everything else through the [`Outbox`].
+//! Nothing here waits, locks, logs or reads a clock. Threads and rings are in [`crate::plane`].
+
+mod commands;
+mod feedback;
+mod forwarding;
+mod ingress;
+pub mod names;
+pub mod outbox;
+pub mod relay;
+mod stats;
+#[cfg(test)]
+mod tests;
+mod timers;
+
+use std::time::Duration;
+
+use arrayvec::ArrayVec;
+use ringmain_shared::event::WorkerStats;
+use ringmain_shared::id::WorkerIndex;
+use ringmain_shared::{DropReason, Now};
+use slotmap::SlotMap;
+
+use crate::buf::RxBatch;
+use crate::forward::subscription::{Subscription, SubscriptionKey};
+use crate::forward::track::{BATCH_MAX, Track, TrackKey};
+use crate::io::{LinkCounters, Transmit};
+use crate::random::Random;
+use crate::receive::NtpClock;
+use crate::transport::{PublisherSettings, Transport, TransportKey};
+
+pub use commands::WorkerCommand;
+use names::Names;
+pub use outbox::Outbox;
+use timers::Timers;
+
+/// Arrivals in one feedback packet.
+const ARRIVALS_MAX: usize = 1024;
+
+/// What a worker is told once.
+#[derive(Clone, Debug)]
+pub struct WorkerSettings {
+    /// Which one it is.
+    pub index: WorkerIndex,
+    /// Where its chance begins; from the operating system, or fixed in a test.
+    pub seed: [u8; 32],
+    /// Nanoseconds since 1970 at `Now(0)`.
+    pub unix_nanos_at_start: u64,
+    /// The same for every publisher.
+    pub publishers: PublisherSettings,
+    /// How often audio activity is told.
+    pub audio_interval: Duration,
+}
+
+/// The core of a worker.
+#[derive(Debug)]
+pub struct Worker {
+    settings: WorkerSettings,
+    transports: SlotMap<TransportKey, Transport>,
+    tracks: SlotMap<TrackKey, Track>,
+    subscriptions: SlotMap<SubscriptionKey, Subscription>,
+    names: Names,
+    /// Tracks with packets that wait to be forwarded.
+    touched: Vec<TrackKey>,
+    /// Publishers that something came from in this turn.
+    fed: Vec<TransportKey>,
+    /// Subscriptions that need another look at their layer.
+    unsettled: Vec<SubscriptionKey>,
+    /// Transports that need another look at their timer.
+    unscheduled: Vec<TransportKey>,
+    timers: Timers,
+    random: Random,
+    clock: NtpClock,
+    stats: WorkerStats,
+    drops: [u64; DropReason::COUNT],
+    stats_at: Now,
+    audio_at: Now,
+    /// The last audio interval had somebody in it.
+    was_loud: bool,
+    /// Arrivals on their way into a feedback packet; too large for the stack.
+    arrivals: Box<ArrayVec<(u16, Option<Now>), ARRIVALS_MAX>>,
+    times: Box<ArrayVec<Option<Now>, ARRIVALS_MAX>>,
+    outbox: Outbox,
+}
+
+impl Worker {
+    /// A worker without transports.
+    pub fn new(settings: WorkerSettings) -> Self {
+        Self {
+            transports: SlotMap::with_key(),
+            tracks: SlotMap::with_key(),
+            subscriptions: SlotMap::with_key(),
+            names: Names::default(),
+            touched: Vec::with_capacity(BATCH_MAX),
+            fed: Vec::with_capacity(BATCH_MAX),
+            unsettled: Vec::new(),
+            unscheduled: Vec::new(),
+            timers: Timers::default(),
+            random: Random::from_seed(settings.seed),
+            clock: NtpClock::new(settings.unix_nanos_at_start),
+            stats: WorkerStats { worker: settings.index.0, ..WorkerStats::default() },
+            drops: [0; DropReason::COUNT],
+            stats_at: Now(0),
+            audio_at: Now(0),
+            was_loud: false,
+            arrivals: Box::default(),
+            times: Box::default(),
+            outbox: Outbox::default(),
+            settings,
+        }
+    }
+
+    /// One turn: takes in the batch, forwards, answers, does what is due. What is for other threads is in the outbox afterwards.
+    pub fn turn(&mut self, now: Now, rx: &mut RxBatch, out: &mut dyn Transmit) {
+        self.stats.turns += 1;
+        let mut at = 0;
+        while at < rx.len() {
+            let end = rx.len().min(at + BATCH_MAX);
+            for index in at..end {
+                let path = rx.path(index);
+                if let Err(reason) = self.journey(path, rx.bytes_mut(index), now, out) {
+                    self.count(reason);
+                }
+            }
+            self.forward_pending(now, out);
+            at = end;
+        }
+        self.answer_publishers(now, out);
+        self.run_timers(now, out);
+    }
+
+    /// When the next turn is due even if nothing comes.
+    pub fn next_deadline(&self) -> Now {
+        self.timers.next().map_or(self.stats_at, |timer| timer.min(self.stats_at))
+    }
+
+    /// What this turn has for other threads.
+    pub fn outbox(&mut self) -> &mut Outbox {
+        &mut self.outbox
+    }
+
+    /// Counts a packet that was not used.
+    pub fn count(&mut self, reason: DropReason) {
+        if let Some(counter) = self.drops.get_mut(reason as usize) {
+            *counter += 1;
+        }
+    }
+
+    /// Counts several.
+    pub fn count_many(&mut self, reason: DropReason, packets: u64) {
+        if let Some(counter) = self.drops.get_mut(reason as usize) {
+            *counter += packets;
+        }
+    }
+
+    /// The counters, with those of the link.
+    pub fn stats(&self, link: &LinkCounters) -> WorkerStats {
+        self.gather(link)
+    }
+}

@@ -1,0 +1,174 @@
+//! The datagrams that a turn sends, gathered into trains: runs to one destination in segments of one size, the last of which may be
+//! shorter. A train is one send for the kernel (`UDP_SEGMENT`). Its segments lie one behind the other in the arena.
+//!
+//! Reserve, write in place, commit. A slot that is dropped instead leaves nothing behind.
+
+use crate::buf::Slab;
+use crate::io::Path;
+
+/// Bytes of datagrams in one batch: what stays in a core's second-level cache beside its tables.
+pub const TX_ARENA_SIZE: usize = 512 * 1024;
+/// Trains of one batch. Audio goes one datagram per train, about a hundred bytes each.
+pub const TRAINS_PER_BATCH_MAX: usize = 512;
+/// Segments of one train: `UDP_MAX_SEGMENTS` of the kernels that have `UDP_SEGMENT`.
+pub const TRAIN_SEGMENTS_MAX: usize = 64;
+/// Bytes of one train: the most that one UDP datagram over IPv4 could carry, which the kernel asks of a train as a whole.
+pub const TRAIN_SIZE_MAX: usize = 65_507;
+
+/// Datagrams on their way out.
+#[derive(Debug)]
+pub struct TxBatch {
+    arena: Slab,
+    used: usize,
+    trains: Vec<Train>,
+    trains_max: usize,
+    /// Another segment may join the last train.
+    open: bool,
+    /// The kernel still reads the arena: nothing may be reserved.
+    lent: bool,
+}
+
+/// Datagrams for one send.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Train {
+    /// From which socket, and to whom.
+    pub path: Path,
+    /// Where its bytes begin in the arena.
+    pub offset: usize,
+    /// Bytes of all segments.
+    pub size: usize,
+    /// Bytes of each segment but perhaps the last.
+    pub segment_size: usize,
+    /// How many there are.
+    pub segments: usize,
+}
+
+/// Room for one datagram in a [`TxBatch`]. Write to it, then [`commit`](Self::commit); dropped, it leaves nothing behind.
+#[derive(Debug)]
+pub struct TxSlot<'a> {
+    batch: &'a mut TxBatch,
+    path: Path,
+    size_max: usize,
+}
+
+impl TxBatch {
+    /// Room for a datagram of up to `size_max` bytes. `None` when the batch is full: flush and reserve again.
+    #[inline]
+    pub fn reserve(&mut self, path: Path, size_max: usize) -> Option<TxSlot<'_>> {
+        if !self.has_room(size_max) {
+            return None;
+        }
+        Some(TxSlot { batch: self, path, size_max })
+    }
+
+    /// Whether `reserve` of this size would give a slot.
+    #[inline]
+    pub fn has_room(&self, size_max: usize) -> bool {
+        size_max <= TRAIN_SIZE_MAX
+            && size_max <= self.arena.size() - self.used
+            && self.trains.len() < self.trains_max
+            && !self.lent
+    }
+
+    /// The next datagram starts a train of its own, even to the same destination.
+    pub fn end_train(&mut self) {
+        self.open = false;
+    }
+
+    /// Whether nothing has been committed since the last flush.
+    pub fn is_empty(&self) -> bool {
+        self.trains.is_empty()
+    }
+
+    /// What has been committed, in order.
+    pub fn trains(&self) -> &[Train] {
+        &self.trains
+    }
+
+    /// Datagrams committed since the last flush.
+    pub fn datagrams(&self) -> usize {
+        self.trains.iter().map(|train| train.segments).sum()
+    }
+
+    /// The bytes of a train, segment behind segment.
+    pub fn bytes(&self, train: &Train) -> &[u8] {
+        // SAFETY: the arena is written to only through `&mut self`; the kernel only reads it.
+        unsafe { self.arena.slice(train.offset, train.size) }
+    }
+
+    /// A batch over `arena_size` bytes and at most `trains_max` trains.
+    pub(crate) fn new(arena_size: usize, trains_max: usize) -> Self {
+        Self {
+            arena: Slab::new(arena_size),
+            used: 0,
+            trains: Vec::with_capacity(trains_max),
+            trains_max,
+            open: false,
+            lent: false,
+        }
+    }
+
+    /// Forgets everything, once the kernel is done with it.
+    pub(crate) fn clear(&mut self) {
+        self.trains.clear();
+        self.used = 0;
+        self.open = false;
+        self.lent = false;
+    }
+
+    /// Marks the arena as being read by the kernel until `clear`.
+    pub(crate) fn lend(&mut self) {
+        self.lent = true;
+    }
+
+    #[inline]
+    fn commit(&mut self, path: Path, size: usize) {
+        let offset = self.used;
+        self.used += size;
+        if let Some(train) = self.trains.last_mut()
+            && self.open
+            && train.path == path
+            && size <= train.segment_size
+            && train.size + size <= TRAIN_SIZE_MAX
+        {
+            train.size += size;
+            train.segments += 1;
+            self.open = size == train.segment_size && train.segments < TRAIN_SEGMENTS_MAX;
+            return;
+        }
+        self.trains.push(Train { path, offset, size, segment_size: size, segments: 1 });
+        self.open = true;
+    }
+}
+
+impl Train {
+    /// Its segments as ranges of its bytes.
+    pub fn segment_ranges(&self) -> impl Iterator<Item = std::ops::Range<usize>> + use<> {
+        let Self { size, segment_size, .. } = *self;
+        (0..self.segments).map(move |index| index * segment_size..((index + 1) * segment_size).min(size))
+    }
+}
+
+impl TxSlot<'_> {
+    /// The room, `size_max` bytes of it. What it holds is left over from earlier datagrams.
+    #[inline]
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: past `used`, so no train covers it; the kernel reads only trains, and none at all of an arena not lent.
+        unsafe { self.batch.arena.slice_mut(self.batch.used, self.size_max) }
+    }
+
+    /// Where the datagram goes.
+    pub fn path(&self) -> Path {
+        self.path
+    }
+
+    /// Sends the first `size` bytes of the room, at least one.
+    ///
+    /// # Panics
+    /// When `size` is zero or more than was reserved.
+    #[inline]
+    pub fn commit(self, size: usize) {
+        assert!(size > 0 && size <= self.size_max, "a datagram fits the room reserved for it");
+        self.batch.commit(self.path, size);
+    }
+}

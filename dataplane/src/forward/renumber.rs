@@ -1,0 +1,168 @@
+//! Gapless renumbering of a counter of which some values are left out: sequence numbers, picture ids.
+//! Values that were merely lost keep their place, so that they can still come; values left out on purpose do not.
+
+/// Maps a publisher's numbers to a subscriber's.
+#[derive(Clone, Debug)]
+pub struct Renumber {
+    segments: [Segment; SEGMENTS],
+    /// Segments in use; the newest is `segments[(count - 1) % SEGMENTS]`.
+    count: usize,
+    highest_in: u64,
+    next_out: u64,
+}
+
+/// From this number in, `out = in + shift` (wrapping).
+#[derive(Clone, Copy, Debug, Default)]
+struct Segment {
+    from: u64,
+    shift: u64,
+}
+
+/// How many changes back a late number still finds its place.
+const SEGMENTS: usize = 16;
+
+impl Renumber {
+    /// The first number that goes out will be `first_out`.
+    pub fn new(first_out: u64) -> Self {
+        Self { segments: [Segment::default(); SEGMENTS], count: 0, highest_in: 0, next_out: first_out }
+    }
+
+    /// From here on numbers come from another source, or after a pause: `from` follows the last one that went out,
+    /// and nothing before it is mapped any more.
+    pub fn restart(&mut self, from: u64) {
+        self.count = 0;
+        self.push(Segment { from, shift: self.next_out.wrapping_sub(from) });
+        self.highest_in = from.wrapping_sub(1);
+    }
+
+    /// The number that goes out for `number`; `None` before the restart or too many changes ago.
+    pub fn map(&mut self, number: u64) -> Option<u64> {
+        let newest = self.newest()?;
+        if number >= newest.from {
+            let out = number.wrapping_add(newest.shift);
+            if self.is_ahead(number) {
+                self.highest_in = number;
+                self.next_out = out + 1;
+            }
+            return Some(out);
+        }
+        let used = self.count.min(SEGMENTS);
+        (2..=used)
+            .map(|back| self.segments[(self.count - back) % SEGMENTS])
+            .find(|segment| number >= segment.from)
+            .map(|segment| number.wrapping_add(segment.shift))
+    }
+
+    /// `number` is left out on purpose. One that comes late has its gap already, and keeps it.
+    pub fn skip(&mut self, number: u64) {
+        let Some(newest) = self.newest() else { return };
+        if !self.is_ahead(number) {
+            return;
+        }
+        // Numbers missing before this one keep their places, so whatever is next goes out one earlier than it came.
+        let shift = newest.shift.wrapping_sub(1);
+        self.highest_in = number;
+        self.next_out = (number + 1).wrapping_add(shift);
+        self.push(Segment { from: number + 1, shift });
+    }
+
+    /// What the next number ahead of all others would become.
+    pub fn next_out(&self) -> u64 {
+        self.next_out
+    }
+
+    fn is_ahead(&self, number: u64) -> bool {
+        number.wrapping_sub(self.highest_in).wrapping_sub(1) < u64::MAX / 2
+    }
+
+    fn newest(&self) -> Option<Segment> {
+        self.count.checked_sub(1).map(|last| self.segments[last % SEGMENTS])
+    }
+
+    fn push(&mut self, segment: Segment) {
+        // A run of skips only moves the newest segment on: nothing was mapped through it.
+        if let Some(newest) = self.newest()
+            && newest.from == segment.from.wrapping_sub(1)
+            && newest.from == self.highest_in
+        {
+            self.segments[(self.count - 1) % SEGMENTS] = segment;
+            return;
+        }
+        self.segments[self.count % SEGMENTS] = segment;
+        self.count += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_left_out_leave_no_gap_and_lost_ones_keep_theirs() {
+        let mut numbers = Renumber::new(100);
+        numbers.restart(7);
+        assert_eq!(numbers.map(7), Some(100));
+        assert_eq!(numbers.map(8), Some(101));
+        numbers.skip(9);
+        assert_eq!(numbers.map(10), Some(102));
+        assert_eq!(numbers.map(13), Some(105), "11 and 12 were lost on the way and may still come");
+        assert_eq!(numbers.map(11), Some(103));
+        numbers.skip(15);
+        assert_eq!(numbers.map(16), Some(107));
+        assert_eq!(numbers.map(14), Some(106), "late, from before the one left out");
+        assert_eq!(numbers.map(6), None, "from before the start");
+    }
+
+    #[test]
+    fn a_restart_continues_where_the_former_source_ended() {
+        let mut numbers = Renumber::new(5);
+        numbers.restart(1_000);
+        assert_eq!(numbers.map(1_000), Some(5));
+        assert_eq!(numbers.map(1_002), Some(7));
+        numbers.restart(40);
+        assert_eq!(numbers.map(40), Some(8));
+        assert_eq!(numbers.map(39), None);
+    }
+
+    #[test]
+    fn a_run_of_skips_uses_one_segment() {
+        let mut numbers = Renumber::new(0);
+        numbers.restart(0);
+        assert_eq!(numbers.map(0), Some(0));
+        for number in 1..1000 {
+            numbers.skip(number);
+        }
+        assert_eq!(numbers.count, 2);
+        assert_eq!(numbers.map(1000), Some(1));
+    }
+
+    #[test]
+    fn no_number_goes_out_twice_whatever_is_skipped_lost_or_late() {
+        let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut next = move |below: u64| {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            random % below
+        };
+        for round in 0..200 {
+            let mut numbers = Renumber::new(next(1 << 15));
+            numbers.restart(1_000);
+            let mut seen = std::collections::HashSet::new();
+            let mut came = std::collections::HashSet::new();
+            let mut head = 1_000;
+            for _ in 0..2_000 {
+                head += next(3);
+                let number = head.saturating_sub(next(20) * next(2)).max(990);
+                if !came.insert(number) {
+                    continue;
+                }
+                if next(4) == 0 {
+                    numbers.skip(number);
+                } else if let Some(out) = numbers.map(number) {
+                    assert!(seen.insert(out), "round {round}: {number} became {out}, which was used");
+                }
+            }
+        }
+    }
+}

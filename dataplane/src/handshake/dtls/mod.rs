@@ -1,0 +1,205 @@
+//! Two DTLS engines behind one door. `dimpl` speaks DTLS 1.3; OpenSSL speaks DTLS 1.2, with RSA certificates too, which some
+//! peers (GStreamer's `webrtcbin`) bring and `dimpl` leaves out. What an engine proves, [`Proof`], is for its caller to believe:
+//! no engine knows a fingerprint.
+
+mod dtls12;
+mod dtls13;
+
+use std::fmt;
+use std::time::Instant;
+
+use arrayvec::ArrayVec;
+use bytes::Bytes;
+use ringmain_shared::limits::DATAGRAM_SIZE_MAX;
+use ringmain_shared::transport::DtlsRole;
+use zeroize::Zeroizing;
+
+use super::client_hello::ClientHello;
+use super::identity::{Identity, SetupError};
+
+/// One DTLS datagram, in or out.
+pub type Datagram = ArrayVec<u8, DATAGRAM_SIZE_MAX>;
+
+/// The SRTP protection profiles that we negotiate, most wanted first.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SrtpProfile {
+    /// RFC 7714; the cheapest on hardware with AES and carry-less multiply.
+    AeadAes128Gcm,
+    /// RFC 7714.
+    AeadAes256Gcm,
+    /// RFC 5764 §4.1.2.
+    Aes128CmSha1_80,
+}
+
+impl SrtpProfile {
+    /// Every profile, most wanted first.
+    pub const ALL: [Self; 3] = [Self::AeadAes128Gcm, Self::AeadAes256Gcm, Self::Aes128CmSha1_80];
+
+    /// Its number in `use_srtp` (RFC 5764 §4.1.2, RFC 7714 §14.2).
+    pub const fn id(self) -> u16 {
+        match self {
+            Self::AeadAes128Gcm => 7,
+            Self::AeadAes256Gcm => 8,
+            Self::Aes128CmSha1_80 => 1,
+        }
+    }
+
+    /// The profile with that number, if it is one of ours.
+    pub fn from_id(id: u16) -> Option<Self> {
+        Self::ALL.into_iter().find(|profile| profile.id() == id)
+    }
+
+    /// Bytes of a master key.
+    pub const fn key_size(self) -> usize {
+        match self {
+            Self::AeadAes128Gcm | Self::Aes128CmSha1_80 => 16,
+            Self::AeadAes256Gcm => 32,
+        }
+    }
+
+    /// Bytes of a master salt.
+    pub const fn salt_size(self) -> usize {
+        match self {
+            Self::AeadAes128Gcm | Self::AeadAes256Gcm => 12,
+            Self::Aes128CmSha1_80 => 14,
+        }
+    }
+
+    /// Bytes of keying material: client key, server key, client salt, server salt (RFC 5764 §4.2).
+    pub const fn material_size(self) -> usize {
+        2 * (self.key_size() + self.salt_size())
+    }
+}
+
+/// What a finished handshake gives SRTP. Wiped when dropped, never printed.
+#[derive(Clone)]
+pub struct SrtpKeys {
+    /// Which transform.
+    pub profile: SrtpProfile,
+    /// `profile.material_size()` bytes: client key, server key, client salt, server salt (RFC 5764 §4.2).
+    pub material: Zeroizing<Vec<u8>>,
+    /// Which half is ours.
+    pub role: DtlsRole,
+}
+
+impl fmt::Debug for SrtpKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SrtpKeys({:?}, {:?}, …)", self.profile, self.role)
+    }
+}
+
+/// What both engines are made with.
+pub(super) struct Engines {
+    dtls12: dtls12::Setup,
+    dtls13: dtls13::Setup,
+}
+
+impl Engines {
+    pub(super) fn new(identity: &Identity) -> Result<Self, SetupError> {
+        Ok(Self { dtls12: dtls12::Setup::new(identity)?, dtls13: dtls13::Setup::new(identity)? })
+    }
+
+    /// The engine that can answer `hello`, best one first; `None` when nothing that it offers is acceptable.
+    ///
+    /// DTLS 1.3 answers with the client's first SRTP profile, and some clients (libwebrtc) put AES-CM-SHA1 before AES-GCM, which
+    /// costs several times as much for each packet of media. Such a client gets DTLS 1.2, where the choice is ours.
+    pub(super) fn server(&self, hello: &ClientHello, now: Instant) -> Option<Engine> {
+        let mut profiles = hello.srtp_profiles.iter().filter_map(|&id| SrtpProfile::from_id(id));
+        let first = profiles.next()?;
+        let loses_gcm = first == SrtpProfile::Aes128CmSha1_80 && profiles.next().is_some();
+        if hello.dtls13 && !(hello.dtls12 && loses_gcm) {
+            Some(Engine::Dtls13(Box::new(self.dtls13.server(now))))
+        } else if hello.dtls12 {
+            self.dtls12.start(DtlsRole::Server).map(|engine| Engine::Dtls12(Box::new(engine)))
+        } else {
+            None
+        }
+    }
+
+    /// An engine that begins the handshake itself: DTLS 1.2, which every WebRTC peer speaks, whatever its certificate.
+    pub(super) fn client(&self) -> Option<Engine> {
+        self.dtls12.start(DtlsRole::Client).map(|engine| Engine::Dtls12(Box::new(engine)))
+    }
+}
+
+/// One DTLS association. After an `Err` it is of no more use.
+pub(super) enum Engine {
+    Dtls12(Box<dtls12::Dtls12>),
+    Dtls13(Box<dtls13::Dtls13>),
+}
+
+/// What an engine has to say.
+#[derive(Debug)]
+pub(super) enum Produced {
+    /// Send this.
+    Datagram(Datagram),
+    /// The handshake is done. Comes once, before any data.
+    Connected(Box<Proof>),
+    /// Application data of one record.
+    Data(Bytes),
+    /// The peer has said close_notify.
+    CloseNotify,
+}
+
+/// What the handshake proved: the peer holds the key of `certificate`.
+#[derive(Debug)]
+pub(super) struct Proof {
+    /// The peer's certificate in DER.
+    pub(super) certificate: Vec<u8>,
+    /// `None` when no SRTP profile was agreed on.
+    pub(super) keys: Option<SrtpKeys>,
+}
+
+/// The association has failed.
+#[derive(Debug)]
+pub(super) struct Fatal;
+
+impl Engine {
+    /// Sends the first flight, where that is ours.
+    pub(super) fn begin(&mut self, now: Instant, out: &mut Vec<Produced>) -> Result<(), Fatal> {
+        match self {
+            Self::Dtls12(engine) => engine.advance(now, out),
+            Self::Dtls13(_) => Ok(()),
+        }
+    }
+
+    pub(super) fn handle_datagram(&mut self, bytes: &[u8], now: Instant, out: &mut Vec<Produced>) -> Result<(), Fatal> {
+        match self {
+            Self::Dtls12(engine) => engine.handle_datagram(bytes, now, out),
+            Self::Dtls13(engine) => engine.handle_datagram(bytes, now, out),
+        }
+    }
+
+    pub(super) fn handle_timeout(&mut self, now: Instant, out: &mut Vec<Produced>) -> Result<(), Fatal> {
+        match self {
+            Self::Dtls12(engine) => engine.handle_timeout(now, out),
+            Self::Dtls13(engine) => engine.handle_timeout(now, out),
+        }
+    }
+
+    /// Sends application data as one record.
+    pub(super) fn send(&mut self, data: &[u8], now: Instant, out: &mut Vec<Produced>) -> Result<(), Fatal> {
+        match self {
+            Self::Dtls12(engine) => engine.send(data, out),
+            Self::Dtls13(engine) => engine.send(data, now, out),
+        }
+    }
+
+    /// Says close_notify.
+    pub(super) fn close(&mut self, out: &mut Vec<Produced>) {
+        match self {
+            Self::Dtls12(engine) => engine.close(out),
+            Self::Dtls13(engine) => engine.close(out),
+        }
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        match self {
+            Self::Dtls12(engine) => engine.deadline(),
+            Self::Dtls13(engine) => engine.deadline(),
+        }
+    }
+}
+
+/// Bytes of the largest DTLS datagram that we send: with IPv6 and UDP headers still below IPv6's least MTU of 1280.
+const DTLS_MTU: usize = 1200;

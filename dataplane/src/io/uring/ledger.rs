@@ -1,0 +1,226 @@
+//! Who holds what: which receives are armed, which buffers the kernel has, which trains and calls are unanswered.
+//!
+//! A pure function of what was asked and what was answered, so that a test can answer anything: late, twice, wrongly, never. An answer
+//! that fits nothing outstanding changes nothing. A buffer is handed out at most once between two returns.
+
+use super::token::Token;
+use crate::io::SOCKETS_MAX;
+
+/// One entry of the completion queue.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Completion {
+    pub(super) user_data: u64,
+    pub(super) result: i32,
+    pub(super) flags: u32,
+}
+
+/// What a completion means.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Effect {
+    /// Buffer `buffer` holds a receive header and a datagram, `size` bytes together.
+    Datagram { socket: u8, buffer: u16, size: u32 },
+    /// Buffer `buffer` holds nothing of use and may go back.
+    Return { buffer: u16 },
+    /// A receive found no buffer.
+    Starved,
+    /// A receive ended with an error.
+    ReceiveFailed { socket: u8, errno: i32 },
+    /// The kernel took a train, or some bytes of it.
+    Sent { arena: u8, train: u16, bytes: u32 },
+    /// The kernel refused a train.
+    SendFailed { arena: u8, train: u16, errno: i32 },
+    /// Someone called for us.
+    Woken,
+    /// Our call was heard, or could not be.
+    Called { slot: u16, heard: bool },
+    /// The poll or a receive ended without news and must be begun anew.
+    Ended,
+    /// Answers nothing outstanding.
+    Stale,
+}
+
+#[derive(Debug)]
+pub(super) struct Ledger {
+    receives: [Shot; SOCKETS_MAX],
+    poll: Shot,
+    /// Whether the kernel may write to a buffer.
+    lent: Box<[bool]>,
+    lent_count: usize,
+    arenas: Box<[Arena]>,
+    calls: Box<[Shot]>,
+    calls_due: usize,
+}
+
+/// An operation that has at most one instance outstanding.
+#[derive(Clone, Copy, Debug, Default)]
+struct Shot {
+    armed: bool,
+    generation: u32,
+}
+
+#[derive(Debug)]
+struct Arena {
+    generation: u32,
+    outstanding: Box<[bool]>,
+    count: usize,
+}
+
+impl Ledger {
+    pub(super) fn new(buffers: usize, arenas: usize, trains: usize, calls: usize) -> Self {
+        let arena = || Arena { generation: 0, outstanding: vec![false; trains].into(), count: 0 };
+        Self {
+            receives: [Shot::default(); SOCKETS_MAX],
+            poll: Shot::default(),
+            lent: vec![false; buffers].into(),
+            lent_count: 0,
+            arenas: (0..arenas).map(|_| arena()).collect(),
+            calls: vec![Shot::default(); calls].into(),
+            calls_due: 0,
+        }
+    }
+
+    /// A receive is begun, unless one is under way.
+    pub(super) fn arm_receive(&mut self, socket: u8) -> Option<Token> {
+        self.receives[usize::from(socket)].arm().map(|generation| Token::Receive { socket, generation })
+    }
+
+    /// The poll is begun, unless it is under way.
+    pub(super) fn arm_poll(&mut self) -> Option<Token> {
+        self.poll.arm().map(|generation| Token::Poll { generation })
+    }
+
+    /// A buffer is given to the kernel. False when the kernel has it already.
+    pub(super) fn lend(&mut self, buffer: u16) -> bool {
+        let fresh = !std::mem::replace(&mut self.lent[usize::from(buffer)], true);
+        self.lent_count += usize::from(fresh);
+        fresh
+    }
+
+    /// Buffers that the kernel may write to.
+    pub(super) fn lent(&self) -> usize {
+        self.lent_count
+    }
+
+    /// The sends of an arena begin a new round. All of the round before must have been answered.
+    pub(super) fn begin_round(&mut self, arena: u8) {
+        let arena = &mut self.arenas[usize::from(arena)];
+        debug_assert_eq!(arena.count, 0, "the kernel still reads the arena");
+        arena.generation = arena.generation.wrapping_add(1);
+    }
+
+    /// A train is given to the kernel.
+    pub(super) fn send(&mut self, arena: u8, train: u16) -> Token {
+        let place = &mut self.arenas[usize::from(arena)];
+        place.outstanding[usize::from(train)] = true;
+        place.count += 1;
+        Token::Send { arena, train, generation: place.generation }
+    }
+
+    /// Trains of an arena that the kernel has not answered.
+    pub(super) fn unanswered(&self, arena: u8) -> usize {
+        self.arenas[usize::from(arena)].count
+    }
+
+    /// Answers that come as soon as their questions are submitted.
+    pub(super) fn answers_due(&self) -> usize {
+        self.arenas.iter().map(|arena| arena.count).sum::<usize>() + self.calls_due
+    }
+
+    /// A call to another ring begins, if there is a slot.
+    pub(super) fn call(&mut self) -> Option<(u16, Token)> {
+        let slot = self.calls.iter().position(|call| !call.armed)?;
+        let generation = self.calls[slot].arm()?;
+        self.calls_due += 1;
+        Some((slot as u16, Token::Message { slot: slot as u16, generation }))
+    }
+
+    /// Whether anything is outstanding that could still touch our memory.
+    pub(super) fn is_idle(&self) -> bool {
+        !self.poll.armed
+            && !self.receives.iter().any(|receive| receive.armed)
+            && self.arenas.iter().all(|arena| arena.count == 0)
+            && self.calls_due == 0
+    }
+
+    pub(super) fn handle_completion(&mut self, completion: Completion) -> Effect {
+        let Completion { user_data, result, flags } = completion;
+        let more = io_uring::cqueue::more(flags);
+        match Token::from_user_data(user_data) {
+            Some(Token::Receive { socket, generation }) => {
+                let current =
+                    self.receives.get_mut(usize::from(socket)).is_some_and(|shot| shot.answer(generation, more));
+                self.handle_received(socket, current, result, io_uring::cqueue::buffer_select(flags))
+            }
+            Some(Token::Send { arena, train, generation }) => {
+                if !self.answer_send(arena, train, generation) {
+                    Effect::Stale
+                } else if result < 0 {
+                    Effect::SendFailed { arena, train, errno: -result }
+                } else {
+                    Effect::Sent { arena, train, bytes: result as u32 }
+                }
+            }
+            Some(Token::Poll { generation }) => match self.poll.answer(generation, more) {
+                true if result >= 0 => Effect::Woken,
+                true => Effect::Ended,
+                false => Effect::Stale,
+            },
+            Some(Token::Call) => Effect::Woken,
+            Some(Token::Message { slot, generation }) => {
+                let current = self.calls.get_mut(usize::from(slot)).is_some_and(|call| call.answer(generation, false));
+                self.calls_due -= usize::from(current);
+                if current { Effect::Called { slot, heard: result >= 0 } } else { Effect::Stale }
+            }
+            None => Effect::Stale,
+        }
+    }
+
+    fn handle_received(&mut self, socket: u8, current: bool, result: i32, buffer: Option<u16>) -> Effect {
+        // Whatever else the answer says, a buffer that the kernel had and now names is ours again.
+        let buffer = buffer.filter(|&buffer| self.reclaim(buffer));
+        match (current, buffer) {
+            (true, Some(buffer)) if result >= 0 => Effect::Datagram { socket, buffer, size: result as u32 },
+            (_, Some(buffer)) => Effect::Return { buffer },
+            (true, None) if result == -libc::ENOBUFS => Effect::Starved,
+            (true, None) if result == -libc::ECANCELED => Effect::Ended,
+            (true, None) if result < 0 => Effect::ReceiveFailed { socket, errno: -result },
+            (true, None) => Effect::Stale,
+            (false, None) => Effect::Stale,
+        }
+    }
+
+    fn reclaim(&mut self, buffer: u16) -> bool {
+        let had = self.lent.get_mut(usize::from(buffer)).is_some_and(std::mem::take);
+        self.lent_count -= usize::from(had);
+        had
+    }
+
+    fn answer_send(&mut self, arena: u8, train: u16, generation: u32) -> bool {
+        let Some(arena) = self.arenas.get_mut(usize::from(arena)) else { return false };
+        if arena.generation != generation {
+            return false;
+        }
+        let answered = arena.outstanding.get_mut(usize::from(train)).is_some_and(std::mem::take);
+        arena.count -= usize::from(answered);
+        answered
+    }
+}
+
+impl Shot {
+    fn arm(&mut self) -> Option<u32> {
+        if std::mem::replace(&mut self.armed, true) {
+            return None;
+        }
+        self.generation = self.generation.wrapping_add(1);
+        Some(self.generation)
+    }
+
+    /// Whether the answer is to what is armed. Without `more` to come, it no longer is.
+    fn answer(&mut self, generation: u32, more: bool) -> bool {
+        let current = self.armed && self.generation == generation;
+        if current {
+            self.armed = more;
+        }
+        current
+    }
+}

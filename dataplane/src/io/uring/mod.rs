@@ -1,0 +1,566 @@
+//! The io_uring link: one `io_uring_enter` per turn submits the sends of the last turn, waits for datagrams, a call or the timer, and
+//! brings all of them.
+//!
+//! [`ledger`] knows who holds what and judges completions; [`token`] is what their 64 bits mean; [`buffers`] is the ring that the kernel
+//! takes receive buffers from; [`enter`] is the system call. This file joins them to the ring.
+//!
+//! The ring is made disabled and restricted to the four operations below, so it can be made before the thread that uses it. That thread
+//! enables it in its first `receive`, becomes its single issuer, and should be the one to drop it.
+
+mod buffers;
+mod enter;
+mod ledger;
+#[cfg(test)]
+mod tests;
+mod token;
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::UdpSocket;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::thread::ThreadId;
+use std::time::Duration;
+
+use arrayvec::ArrayVec;
+use io_uring::register::{Probe, Restriction};
+use io_uring::types::{CancelBuilder, Fd, Fixed, RecvMsgOut, Timespec};
+use io_uring::{IoUring, opcode, squeue};
+
+use super::address::{self, NAME_SIZE};
+use super::open::Unavailable;
+use super::send::{Refusals, SendHeader, count_sent, handle_refusal, send_singly};
+use super::{
+    Link, LinkCounters, Path, RECEIVE_FAILURES_MAX, Received, SOCKETS_MAX, SocketIndex, Transmit, WakeHandle, socket,
+};
+use crate::buf::{RX_BATCH_MAX, RxBatch, TRAINS_PER_BATCH_MAX, TX_ARENA_SIZE, TxBatch};
+use buffers::{BUFFER_SIZE, BUFFER_STRIDE, BufferRing, HEADER_SIZE};
+use enter::{Gate, REGISTER_RING_FDS, UNREGISTER_RING_FDS};
+use ledger::{Completion, Effect, Ledger};
+use token::Token;
+
+/// Receive buffers of one link: what the kernel may fill ahead, and a batch that a turn holds. What finds none waits in its socket.
+///
+/// The kernel takes buffers in turn, so each receive touches the one not used for longest: the ring should stay in the core's cache.
+/// A thousand buffers receive 10 % faster than four thousand.
+pub const RX_BUFFERS: usize = RECEIVE_AHEAD + RX_BATCH_MAX;
+const RECEIVE_AHEAD: usize = 768;
+const _: () = assert!(RX_BUFFERS.is_power_of_two(), "the kernel masks indices");
+const _: () = assert!(RX_BUFFERS <= 1 << 15, "the kernel's bound for a ring of buffers");
+
+/// A link on io_uring.
+pub struct UringLink {
+    rx: RxBatch,
+    engine: Engine,
+}
+
+/// How large a link is made. Tests make small ones.
+#[derive(Clone, Copy, Debug)]
+struct Sizes {
+    buffers: u16,
+    submissions: u32,
+    completions: u32,
+}
+
+struct Engine {
+    ring: IoUring,
+    gate: Gate,
+    user: Option<ThreadId>,
+    ledger: Ledger,
+    buffers: BufferRing,
+    /// Says how much room the kernel leaves for names.
+    receive_header: Box<libc::msghdr>,
+    /// Datagrams that have come and are not in a batch yet. Each holds a buffer, so there are no more than those.
+    backlog: VecDeque<(u8, u16, u32)>,
+    /// Buffers that go back to the kernel at the next `receive`: those of the batch, and those that held nothing of use.
+    returns: Vec<u16>,
+    arenas: [Arena; ARENAS],
+    current: usize,
+    /// The arena whose round is not complete yet.
+    filling: Option<usize>,
+    refusals: Refusals,
+    /// Whom the unanswered calls are for.
+    calls: [Option<WakeHandle>; CALLS_MAX],
+    wake: WakeHandle,
+    woken: bool,
+    failures: [u32; SOCKETS_MAX],
+    broken: Option<i32>,
+    counters: LinkCounters,
+    sockets: Vec<UdpSocket>,
+}
+
+/// A batch with the headers that its sends need.
+struct Arena {
+    batch: TxBatch,
+    headers: Box<[SendHeader]>,
+}
+
+// SAFETY: the header's pointers are null; all other members are Send.
+unsafe impl Send for Engine {}
+
+impl UringLink {
+    /// A link over these sockets, at most `SOCKETS_MAX`. Gives them back with the reason when the kernel will not have it.
+    pub fn open(sockets: Vec<UdpSocket>) -> Result<Self, (Unavailable, Vec<UdpSocket>)> {
+        Self::open_sized(sockets, Sizes::default())
+    }
+
+    fn open_sized(sockets: Vec<UdpSocket>, sizes: Sizes) -> Result<Self, (Unavailable, Vec<UdpSocket>)> {
+        match set_up(&sockets, sizes) {
+            Ok((rx, ring, buffers, wake)) => {
+                let gate = Gate::plain(ring.as_raw_fd());
+                let engine = Engine::new(ring, gate, buffers, wake, sockets);
+                Ok(Self { rx, engine })
+            }
+            Err(unavailable) => Err((unavailable, sockets)),
+        }
+    }
+}
+
+impl Link for UringLink {
+    fn receive(&mut self, timeout: Option<Duration>) -> io::Result<Received> {
+        self.rx.clear();
+        let engine = &mut self.engine;
+        engine.return_buffers();
+        engine.arm();
+        engine.take_in(timeout)?;
+        engine.fill(&mut self.rx);
+        if let Some(errno) = engine.broken {
+            return Err(io::Error::from_raw_os_error(errno));
+        }
+        let called = engine.wake.take();
+        Ok(Received { woken: std::mem::take(&mut engine.woken) | called })
+    }
+
+    fn parts(&mut self) -> (&mut RxBatch, &mut dyn Transmit) {
+        (&mut self.rx, &mut self.engine)
+    }
+
+    fn wake_handle(&self) -> WakeHandle {
+        self.engine.wake.clone()
+    }
+
+    fn counters(&self) -> LinkCounters {
+        let rx_full = self.engine.sockets.iter().map(|socket| socket::dropped(socket.as_raw_fd())).sum();
+        LinkCounters { rx_full, ..self.engine.counters }
+    }
+
+    fn name(&self) -> &'static str {
+        "io_uring"
+    }
+}
+
+impl Drop for UringLink {
+    fn drop(&mut self) {
+        if !self.engine.close() {
+            // The kernel might still touch this memory, so it stays allocated. Only happens on a foreign thread, or to a broken ring.
+            std::mem::forget(std::mem::replace(&mut self.rx, RxBatch::new(1)));
+            let base = self.rx.slab().base();
+            std::mem::forget(std::mem::replace(&mut self.engine.buffers, BufferRing::new(1, base)));
+            for arena in &mut self.engine.arenas {
+                std::mem::forget(std::mem::replace(arena, Arena::new(1, 1)));
+            }
+        }
+    }
+}
+
+impl Transmit for Engine {
+    fn batch(&mut self) -> &mut TxBatch {
+        &mut self.arenas[self.current].batch
+    }
+
+    fn flush(&mut self) {
+        let index = self.current;
+        let count = self.arenas[index].batch.trains().len();
+        if count == 0 || self.ledger.unanswered(index as u8) > 0 {
+            return;
+        }
+        self.ledger.begin_round(index as u8);
+        self.arenas[index].batch.lend();
+        self.filling = Some(index);
+        for number in 0..count {
+            self.send(index, number);
+        }
+        self.filling = None;
+        if self.ledger.unanswered(index as u8) == 0 {
+            self.arenas[index].batch.clear();
+            return;
+        }
+        self.current = (index + 1) % ARENAS;
+        // Sends do not wait, so submitting them answers them; a few attempts are for completions that come in pieces.
+        for _ in 0..ATTEMPTS {
+            if self.ledger.unanswered(self.current as u8) == 0 {
+                return;
+            }
+            let _ = self.enter(0, None);
+            self.reap();
+        }
+    }
+
+    fn wake(&mut self, peer: &WakeHandle) {
+        if !peer.claim() {
+            return;
+        }
+        let Some(ring) = peer.ring_fd() else { return peer.write_event() };
+        let Some((slot, token)) = self.ledger.call() else { return peer.write_event() };
+        self.calls[usize::from(slot)] = Some(peer.clone());
+        let entry = opcode::MsgRingData::new(Fd(ring), 0, Token::Call.to_user_data(), None).build();
+        self.push(entry, token);
+    }
+}
+
+impl Engine {
+    fn new(ring: IoUring, gate: Gate, buffers: BufferRing, wake: WakeHandle, sockets: Vec<UdpSocket>) -> Self {
+        let count = usize::from(buffers.count());
+        Self {
+            ring,
+            gate,
+            user: None,
+            ledger: Ledger::new(count, ARENAS, TRAINS_PER_BATCH_MAX, CALLS_MAX),
+            receive_header: receive_header(),
+            backlog: VecDeque::with_capacity(count),
+            returns: (0..buffers.count()).collect(),
+            buffers,
+            arenas: std::array::from_fn(|_| Arena::new(TX_ARENA_SIZE, TRAINS_PER_BATCH_MAX)),
+            current: 0,
+            filling: None,
+            refusals: Refusals::default(),
+            calls: [const { None }; CALLS_MAX],
+            wake,
+            woken: false,
+            failures: [0; SOCKETS_MAX],
+            broken: None,
+            counters: LinkCounters::default(),
+            sockets,
+        }
+    }
+
+    fn return_buffers(&mut self) {
+        for buffer in self.returns.drain(..) {
+            if self.ledger.lend(buffer) {
+                self.buffers.give(buffer);
+            }
+        }
+        self.buffers.publish();
+    }
+
+    /// Begins what has ended: receives that ran out of buffers or failed, and the poll.
+    fn arm(&mut self) {
+        if let Some(token) = self.ledger.arm_poll() {
+            let place = Fixed(self.sockets.len() as u32);
+            self.push(opcode::PollAdd::new(place, libc::POLLIN as u32).multi(true).build(), token);
+        }
+        // Without a buffer a receive would end at once, and we would spin. One comes back when the backlog has been worked off.
+        if self.ledger.lent() == 0 {
+            return;
+        }
+        for socket in 0..self.sockets.len() as u8 {
+            if let Some(token) = self.ledger.arm_receive(socket) {
+                let header = &raw const *self.receive_header;
+                self.push(opcode::RecvMsgMulti::new(Fixed(u32::from(socket)), header, BUFFER_GROUP).build(), token);
+            }
+        }
+    }
+
+    /// Waits if there is no news, and takes in completions until there is a batch or no more.
+    fn take_in(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        self.reap();
+        // A timer of no time at all would still be set and fire, which costs more than a send.
+        if self.backlog.is_empty() && !self.woken && timeout != Some(Duration::ZERO) {
+            // Sends and calls are answered as they are submitted. Wait for one completion more than those.
+            self.enter(1 + self.ledger.answers_due() as u32, timeout)?;
+        } else {
+            self.enter(0, None)?;
+        }
+        self.reap();
+        // The kernel gives up a socket after some 32 datagrams to be fair to others, and goes on when asked.
+        for _ in 0..RX_BATCH_MAX / 32 {
+            if self.backlog.len() >= RX_BATCH_MAX || !self.ring.submission().taskrun() {
+                break;
+            }
+            self.enter(0, None)?;
+            self.reap();
+        }
+        Ok(())
+    }
+
+    /// Moves datagrams from the backlog to the batch.
+    fn fill(&mut self, rx: &mut RxBatch) {
+        while !rx.is_full()
+            && let Some((socket, buffer, size)) = self.backlog.pop_front()
+        {
+            self.returns.push(buffer);
+            let offset = usize::from(buffer) * BUFFER_STRIDE;
+            let size = (size as usize).min(BUFFER_SIZE);
+            // SAFETY: the ledger took the buffer back from the kernel, and it is not given again before the batch is cleared.
+            let bytes = unsafe { rx.slab().slice(offset, size) };
+            let Ok(received) = RecvMsgOut::parse(bytes, &self.receive_header) else { continue };
+            if received.is_payload_truncated() {
+                self.counters.rx_truncated += 1;
+                continue;
+            }
+            let size = received.payload_data().len();
+            if let Some(remote) = address::read(received.name_data()) {
+                rx.push(offset + HEADER_SIZE, size, Path { socket: SocketIndex(socket), remote });
+                self.counters.received += 1;
+                self.counters.received_bytes += size as u64;
+            }
+        }
+    }
+
+    fn send(&mut self, index: usize, number: usize) {
+        let Arena { batch, headers } = &mut self.arenas[index];
+        let train = batch.trains()[number];
+        if self.refusals.cover(&train) {
+            let socket = &self.sockets[usize::from(train.path.socket.0)];
+            return send_singly(socket, &train, batch, &mut self.counters);
+        }
+        let message = headers[number].fill(&train, batch);
+        let flags = (libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) as u32;
+        let entry = opcode::SendMsg::new(Fixed(u32::from(train.path.socket.0)), message).flags(flags).build();
+        let token = self.ledger.send(index as u8, number as u16);
+        self.push(entry, token);
+    }
+
+    /// Puts an operation into the submission queue, making room if there is none. If that fails, it is answered as refused.
+    fn push(&mut self, entry: squeue::Entry, token: Token) {
+        let entry = entry.user_data(token.to_user_data());
+        for _ in 0..ATTEMPTS {
+            // SAFETY: what the entry points to (headers, arena, receive header) is boxed and lives until the ledger knows the answer,
+            // or else is leaked by `drop`; descriptors are registered, or held by `calls`.
+            if unsafe { self.ring.submission().push(&entry) }.is_ok() {
+                return;
+            }
+            let _ = self.enter(0, None);
+            self.reap();
+        }
+        self.handle_completion(Completion { user_data: token.to_user_data(), result: -libc::EAGAIN, flags: 0 });
+    }
+
+    /// Submits, lets the kernel do what it deferred, and waits for `want` completions or the timeout.
+    fn enter(&mut self, want: u32, timeout: Option<Duration>) -> io::Result<()> {
+        if self.user.is_none() {
+            self.ring.submitter().register_enable_rings()?;
+            self.gate = Gate::registered(self.ring.as_raw_fd());
+            self.user = Some(std::thread::current().id());
+        }
+        let submission = self.ring.submission();
+        let (submit, idle) = (submission.len(), !submission.taskrun() && !submission.cq_overflow());
+        drop(submission);
+        if submit == 0 && want == 0 && idle {
+            return Ok(());
+        }
+        match self.gate.enter(submit, want, timeout) {
+            Err(error) => match error.raw_os_error() {
+                // The timer; a signal; no memory for the moment, or completions to be taken first.
+                Some(libc::ETIME | libc::EINTR | libc::EAGAIN | libc::EBUSY) => Ok(()),
+                _ => Err(error),
+            },
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// Handles every completion that is there.
+    fn reap(&mut self) {
+        if self.ring.submission().cq_overflow() {
+            self.counters.cq_overflows += 1;
+        }
+        loop {
+            let chunk: ArrayVec<Completion, 64> = (self.ring.completion().take(64))
+                .map(|entry| Completion { user_data: entry.user_data(), result: entry.result(), flags: entry.flags() })
+                .collect();
+            if chunk.is_empty() {
+                return;
+            }
+            chunk.into_iter().for_each(|completion| self.handle_completion(completion));
+        }
+    }
+
+    fn handle_completion(&mut self, completion: Completion) {
+        match self.ledger.handle_completion(completion) {
+            Effect::Datagram { socket, buffer, size } => {
+                self.failures[usize::from(socket)] = 0;
+                self.backlog.push_back((socket, buffer, size));
+            }
+            Effect::Return { buffer } => self.returns.push(buffer),
+            Effect::Starved => self.counters.starved += 1,
+            Effect::ReceiveFailed { socket, errno } => self.handle_receive_failure(usize::from(socket), errno),
+            Effect::Sent { arena, train, bytes } => {
+                self.handle_sent(usize::from(arena), usize::from(train), Ok(bytes as usize))
+            }
+            Effect::SendFailed { arena, train, errno } => {
+                self.handle_sent(usize::from(arena), usize::from(train), Err(errno))
+            }
+            Effect::Woken => self.woken = true,
+            Effect::Called { slot, heard } => {
+                if let Some(peer) = self.calls[usize::from(slot)].take()
+                    && !heard
+                {
+                    peer.write_event();
+                }
+            }
+            Effect::Ended => {}
+            Effect::Stale => self.counters.stale += 1,
+        }
+    }
+
+    fn handle_receive_failure(&mut self, socket: usize, errno: i32) {
+        self.counters.receive_errors += 1;
+        self.failures[socket] += 1;
+        if self.failures[socket] >= RECEIVE_FAILURES_MAX {
+            self.broken = Some(errno);
+        }
+    }
+
+    fn handle_sent(&mut self, index: usize, number: usize, result: Result<usize, i32>) {
+        let Arena { batch, .. } = &mut self.arenas[index];
+        let train = batch.trains()[number];
+        match result {
+            Ok(bytes) if bytes == train.size => count_sent(&train, &mut self.counters),
+            Ok(_) => self.counters.send_failed += train.segments as u64,
+            Err(errno) => {
+                let socket = &self.sockets[usize::from(train.path.socket.0)];
+                handle_refusal(socket, &train, batch, errno, &mut self.refusals, &mut self.counters);
+            }
+        }
+        if self.ledger.unanswered(index as u8) == 0 && self.filling != Some(index) {
+            batch.clear();
+        }
+    }
+
+    /// Sends what is queued, ends everything outstanding, and lets go of the sockets. Says whether nothing is in the kernel's hands.
+    fn close(&mut self) -> bool {
+        if self.user.is_none_or(|user| user == std::thread::current().id()) {
+            let _ = self.enter(0, None);
+            self.reap();
+            let patience = Timespec::new().sec(1);
+            let _ = self.ring.submitter().register_sync_cancel(Some(patience), CancelBuilder::any());
+            for _ in 0..ATTEMPTS {
+                if self.ledger.is_idle() {
+                    break;
+                }
+                let _ = self.enter(1, Some(Duration::from_millis(10)));
+                self.reap();
+            }
+            self.gate.close(self.ring.as_raw_fd());
+        }
+        // Handles out there keep the ring alive, but it must not keep the ports bound.
+        let _ = self.ring.submitter().unregister_buf_ring(BUFFER_GROUP);
+        let _ = self.ring.submitter().unregister_files();
+        self.ledger.is_idle()
+    }
+}
+
+impl Arena {
+    fn new(size: usize, trains: usize) -> Self {
+        Self { batch: TxBatch::new(size, trains), headers: (0..trains).map(|_| SendHeader::new()).collect() }
+    }
+}
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Self { buffers: RX_BUFFERS as u16, submissions: SUBMISSIONS as u32, completions: COMPLETIONS as u32 }
+    }
+}
+
+fn set_up(sockets: &[UdpSocket], sizes: Sizes) -> Result<(RxBatch, IoUring, BufferRing, WakeHandle), Unavailable> {
+    if sockets.is_empty() || sockets.len() > SOCKETS_MAX {
+        let error = io::Error::new(io::ErrorKind::InvalidInput, format!("a link has 1 to {SOCKETS_MAX} sockets"));
+        return Err(Unavailable { step: "sockets", error });
+    }
+    let ring: IoUring = IoUring::builder()
+        .setup_r_disabled()
+        .setup_single_issuer()
+        .setup_defer_taskrun()
+        .setup_taskrun_flag()
+        .setup_submit_all()
+        .setup_clamp()
+        .setup_cqsize(sizes.completions)
+        .build(sizes.submissions)
+        .map_err(|error| Unavailable { step: "io_uring_setup", error })?;
+    probe(&ring)?;
+    // SAFETY: the ring is open for as long as the borrow.
+    let own = unsafe { BorrowedFd::borrow_raw(ring.as_raw_fd()) };
+    let wake = own
+        .try_clone_to_owned()
+        .and_then(|fd| WakeHandle::new(Some(fd)))
+        .map_err(|error| Unavailable { step: "eventfd", error })?;
+    let mut files: Vec<RawFd> = sockets.iter().map(AsRawFd::as_raw_fd).collect();
+    files.push(wake.event_fd());
+    ring.submitter().register_files(&files).map_err(|error| Unavailable { step: "IORING_REGISTER_FILES", error })?;
+    let rx = RxBatch::new(usize::from(sizes.buffers) * BUFFER_STRIDE);
+    let buffers = BufferRing::new(sizes.buffers, rx.slab().base());
+    // SAFETY: the address is that of a ring of as many entries, page-aligned, which lives as long as the registration: `close` ends it.
+    unsafe { ring.submitter().register_buf_ring_with_flags(buffers.address(), buffers.count(), BUFFER_GROUP, 0) }
+        .map_err(|error| Unavailable { step: "IORING_REGISTER_PBUF_RING", error })?;
+    restrict(&ring).map_err(|error| Unavailable { step: "IORING_REGISTER_RESTRICTIONS", error })?;
+    Ok((rx, ring, buffers, wake))
+}
+
+/// Multishot receives cannot be asked for; kernels that know `IORING_SETUP_DEFER_TASKRUN` (6.1), which we have by now, have them (6.0).
+fn probe(ring: &IoUring) -> Result<(), Unavailable> {
+    let missing = |what: &str| Unavailable {
+        step: "probe",
+        error: io::Error::new(io::ErrorKind::Unsupported, format!("the kernel lacks {what}")),
+    };
+    if !ring.params().is_feature_ext_arg() {
+        return Err(missing("IORING_FEAT_EXT_ARG"));
+    }
+    if !ring.params().is_feature_nodrop() {
+        return Err(missing("IORING_FEAT_NODROP"));
+    }
+    let mut probe = Probe::new();
+    ring.submitter()
+        .register_probe(&mut probe)
+        .map_err(|error| Unavailable { step: "IORING_REGISTER_PROBE", error })?;
+    match OPERATIONS.iter().find(|(code, _)| !probe.is_supported(*code)) {
+        Some((_, name)) => Err(missing(name)),
+        None => Ok(()),
+    }
+}
+
+/// A ring can do more than any filter of system calls sees. Ours can do what a link does, on the sockets it has.
+fn restrict(ring: &IoUring) -> io::Result<()> {
+    let operations = OPERATIONS.iter().map(|(code, _)| Restriction::sqe_op(*code));
+    let registers = REGISTERS.iter().map(|code| Restriction::register_op(*code as u8));
+    let flags = squeue::Flags::FIXED_FILE | squeue::Flags::BUFFER_SELECT;
+    let mut restrictions: Vec<Restriction> =
+        operations.chain(registers).chain([Restriction::sqe_flags_allowed(flags.bits())]).collect();
+    ring.submitter().register_restrictions(&mut restrictions)
+}
+
+fn receive_header() -> Box<libc::msghdr> {
+    // SAFETY: a msghdr of null pointers and zero lengths is valid.
+    let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+    header.msg_namelen = NAME_SIZE as libc::socklen_t;
+    Box::new(header)
+}
+
+/// The only group of buffers.
+const BUFFER_GROUP: u16 = 0;
+/// One is filled while the kernel may read the other.
+const ARENAS: usize = 2;
+/// Calls to other workers between two turns. Beyond that they go by eventfd.
+const CALLS_MAX: usize = 64;
+/// Times that something is tried which works at once unless the kernel is out of memory.
+const ATTEMPTS: usize = 8;
+
+/// What can be waiting to be submitted: a batch of trains, calls, receives, the poll. More makes an extra system call.
+const SUBMISSIONS: usize = (TRAINS_PER_BATCH_MAX + CALLS_MAX + SOCKETS_MAX + 1).next_power_of_two();
+/// What can be answered between two looks: a datagram in each buffer, the trains of each arena, our calls, and the end of each receive.
+/// Calls of others come on top, one at a time.
+const COMPLETIONS: usize =
+    (RX_BUFFERS + ARENAS * TRAINS_PER_BATCH_MAX + CALLS_MAX + SOCKETS_MAX + 2).next_power_of_two();
+
+const OPERATIONS: [(u8, &str); 4] = [
+    (opcode::RecvMsgMulti::CODE, "IORING_OP_RECVMSG"),
+    (opcode::SendMsg::CODE, "IORING_OP_SENDMSG"),
+    (opcode::PollAdd::CODE, "IORING_OP_POLL_ADD"),
+    (opcode::MsgRingData::CODE, "IORING_OP_MSG_RING"),
+];
+
+/// What a restricted ring may still be told: to begin, to be found quickly, and to end.
+const REGISTERS: [libc::c_uint; 6] =
+    [UNREGISTER_FILES, ENABLE_RINGS, REGISTER_RING_FDS, UNREGISTER_RING_FDS, UNREGISTER_PBUF_RING, SYNC_CANCEL];
+const UNREGISTER_FILES: libc::c_uint = 3;
+const ENABLE_RINGS: libc::c_uint = 12;
+const UNREGISTER_PBUF_RING: libc::c_uint = 23;
+const SYNC_CANCEL: libc::c_uint = 24;

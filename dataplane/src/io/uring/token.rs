@@ -1,0 +1,74 @@
+//! What a completion answers: the 64 bits of `user_data`, typed. The generation tells this asking from an earlier one of the same place.
+
+/// Names one outstanding operation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Token {
+    /// The multishot receive of a socket.
+    Receive { socket: u8, generation: u32 },
+    /// The send of a train out of an arena.
+    Send { arena: u8, train: u16, generation: u32 },
+    /// The multishot poll of our eventfd.
+    Poll { generation: u32 },
+    /// Another ring calls us. Also what we put into another ring.
+    Call,
+    /// Our call to another ring.
+    Message { slot: u16, generation: u32 },
+}
+
+impl Token {
+    pub(super) fn to_user_data(self) -> u64 {
+        let (kind, place, part, generation) = match self {
+            Token::Receive { socket, generation } => (RECEIVE, socket, 0, generation),
+            Token::Send { arena, train, generation } => (SEND, arena, train, generation),
+            Token::Poll { generation } => (POLL, 0, 0, generation),
+            Token::Call => (CALL, 0, 0, 0),
+            Token::Message { slot, generation } => (MESSAGE, 0, slot, generation),
+        };
+        u64::from(kind) << 56 | u64::from(place) << 48 | u64::from(part) << 32 | u64::from(generation)
+    }
+
+    pub(super) fn from_user_data(data: u64) -> Option<Self> {
+        let (place, part, generation) = ((data >> 48) as u8, (data >> 32) as u16, data as u32);
+        match (data >> 56) as u8 {
+            RECEIVE => Some(Token::Receive { socket: place, generation }),
+            SEND => Some(Token::Send { arena: place, train: part, generation }),
+            POLL => Some(Token::Poll { generation }),
+            CALL => Some(Token::Call),
+            MESSAGE => Some(Token::Message { slot: part, generation }),
+            _ => None,
+        }
+    }
+}
+
+// Zero is no kind: a completion of something that was never named is not mistaken for one that was.
+const RECEIVE: u8 = 1;
+const SEND: u8 = 2;
+const POLL: u8 = 3;
+const CALL: u8 = 4;
+const MESSAGE: u8 = 5;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_survives_user_data() {
+        for token in [
+            Token::Receive { socket: 255, generation: u32::MAX },
+            Token::Receive { socket: 0, generation: 1 },
+            Token::Send { arena: 3, train: 65_535, generation: 7 },
+            Token::Poll { generation: 9 },
+            Token::Call,
+            Token::Message { slot: 12, generation: 1 << 31 },
+        ] {
+            assert_eq!(Token::from_user_data(token.to_user_data()), Some(token));
+        }
+    }
+
+    #[test]
+    fn nonsense_is_no_token() {
+        for data in [0, 1, 6 << 56, u64::MAX] {
+            assert_eq!(Token::from_user_data(data), None);
+        }
+    }
+}

@@ -1,0 +1,339 @@
+//! STUN messages (RFC 8489) as ICE uses them (RFC 8445, RFC 7675).
+//! [`Message`] is a view of one that came, [`MessageWriter`] makes one. TURN's messages have the same shape and pass through both.
+//! Nothing here knows users or transactions, and a [`Message`] proves nothing about its sender before `verify_integrity`.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use aws_lc_rs::{constant_time, hmac};
+use ringmain_shared::DropReason;
+
+use super::bytes::{u16_at, u32_at, u64_at};
+
+pub use write::{
+    BindingRequest, MessageWriter, Role, write_binding_error, write_binding_request, write_binding_success,
+};
+
+#[cfg(test)]
+mod tests;
+mod write;
+
+/// A STUN message whose framing and, if it has one, FINGERPRINT are right.
+#[derive(Clone, Copy, Debug)]
+pub struct Message<'a> {
+    bytes: &'a [u8],
+    class: Class,
+    method: u16,
+    /// Where the attributes end that may be believed: at MESSAGE-INTEGRITY, or FINGERPRINT, or the end.
+    attributes_end: usize,
+    integrity_at: Option<usize>,
+    fingerprint: bool,
+}
+
+impl<'a> Message<'a> {
+    /// Reads a datagram that holds one message and nothing else.
+    pub fn parse(datagram: &'a [u8]) -> Result<Self, DropReason> {
+        Self::frame(datagram).ok_or(DropReason::StunMalformed)
+    }
+
+    fn frame(bytes: &'a [u8]) -> Option<Self> {
+        let kind = u16_at(bytes, 0)?;
+        let length = usize::from(u16_at(bytes, 2)?);
+        // RFC 8489 §5: two zero bits, a length in whole words, the magic cookie.
+        if kind >> 14 != 0 || length % 4 != 0 || u32_at(bytes, 4)? != MAGIC_COOKIE || bytes.len() != HEADER_LEN + length
+        {
+            return None;
+        }
+        let mut message = Self {
+            bytes,
+            class: Class::of(kind),
+            method: (kind & 0x000f) | ((kind & 0x00e0) >> 1) | ((kind & 0x3e00) >> 2),
+            attributes_end: bytes.len(),
+            integrity_at: None,
+            fingerprint: false,
+        };
+        let mut at = HEADER_LEN;
+        while at < bytes.len() {
+            let attribute = u16_at(bytes, at)?;
+            let value_len = usize::from(u16_at(bytes, at + 2)?);
+            let next = at + 4 + value_len.next_multiple_of(4);
+            if next > bytes.len() {
+                return None;
+            }
+            match attribute {
+                attribute::MESSAGE_INTEGRITY if message.attributes_end == bytes.len() => {
+                    if value_len != INTEGRITY_LEN {
+                        return None;
+                    }
+                    message.integrity_at = Some(at);
+                    message.attributes_end = at;
+                }
+                // RFC 8489 §9: nothing but the other integrity and the fingerprint counts after an integrity.
+                attribute::MESSAGE_INTEGRITY_SHA256 => message.attributes_end = message.attributes_end.min(at),
+                attribute::FINGERPRINT => {
+                    // RFC 8489 §14.7: the last attribute, over everything before it.
+                    let before = bytes.get(..at)?;
+                    if next != bytes.len()
+                        || value_len != 4
+                        || u32_at(bytes, at + 4)? != crc32fast::hash(before) ^ FINGERPRINT_XOR
+                    {
+                        return None;
+                    }
+                    message.fingerprint = true;
+                    message.attributes_end = message.attributes_end.min(at);
+                }
+                _ => {}
+            }
+            at = next;
+        }
+        Some(message)
+    }
+
+    /// Request, indication or one of the responses.
+    pub fn class(&self) -> Class {
+        self.class
+    }
+
+    /// The 12-bit method; [`method::BINDING`] in ICE.
+    pub fn method(&self) -> u16 {
+        self.method
+    }
+
+    /// What a response repeats of its request.
+    pub fn transaction_id(&self) -> TransactionId {
+        TransactionId(self.bytes.get(8..).and_then(|rest| rest.first_chunk()).copied().unwrap_or_default())
+    }
+
+    /// There was a FINGERPRINT, and it was right. RFC 8445 §7.1 wants one in every check and its response.
+    pub fn has_fingerprint(&self) -> bool {
+        self.fingerprint
+    }
+
+    /// There is a MESSAGE-INTEGRITY, right or wrong.
+    pub fn has_integrity(&self) -> bool {
+        self.integrity_at.is_some()
+    }
+
+    /// Proves that the sender knows `key` (RFC 8489 §14.5). Takes the same time for every wrong tag.
+    pub fn verify_integrity(&self, key: &IntegrityKey) -> Result<(), DropReason> {
+        self.integrity_is_right(key).filter(|&right| right).map(|_| ()).ok_or(DropReason::StunIntegrity)
+    }
+
+    fn integrity_is_right(&self, key: &IntegrityKey) -> Option<bool> {
+        let at = self.integrity_at?;
+        let expected = key.sign(self.bytes.get(..at)?)?;
+        let tag = self.bytes.get(at + 4..at + 4 + INTEGRITY_LEN)?;
+        Some(constant_time::verify_slices_are_equal(expected.as_ref(), tag).is_ok())
+    }
+
+    /// Type and value of each attribute that may be believed: those before MESSAGE-INTEGRITY and FINGERPRINT.
+    pub fn attributes(&self) -> Attributes<'a> {
+        Attributes { rest: self.bytes.get(HEADER_LEN..self.attributes_end).unwrap_or_default() }
+    }
+
+    /// The value of the first attribute of a type; RFC 8489 §14 lets later ones be ignored.
+    pub fn attribute(&self, attribute: u16) -> Option<&'a [u8]> {
+        self.attributes().find(|&(this, _)| this == attribute).map(|(_, value)| value)
+    }
+
+    /// USERNAME of a check, split at its colon: the receiver's user fragment, then the sender's (RFC 8445 §7.2.2).
+    pub fn username(&self) -> Option<(&'a str, &'a str)> {
+        let value = self.attribute(attribute::USERNAME).filter(|value| value.len() <= USERNAME_SIZE_MAX)?;
+        std::str::from_utf8(value).ok()?.split_once(':')
+    }
+
+    /// PRIORITY that a peer-reflexive candidate would have (RFC 8445 §7.1.1).
+    pub fn priority(&self) -> Option<u32> {
+        self.attribute(attribute::PRIORITY).filter(|value| value.len() == 4).and_then(|value| u32_at(value, 0))
+    }
+
+    /// The controlling side nominates this pair (RFC 8445 §7.1.2).
+    pub fn use_candidate(&self) -> bool {
+        self.attribute(attribute::USE_CANDIDATE).is_some()
+    }
+
+    /// The tie-breaker of a sender that believes to be controlling (RFC 8445 §7.1.3).
+    pub fn ice_controlling(&self) -> Option<u64> {
+        self.attribute(attribute::ICE_CONTROLLING).filter(|value| value.len() == 8).and_then(|value| u64_at(value, 0))
+    }
+
+    /// The tie-breaker of a sender that believes to be controlled (RFC 8445 §7.1.3).
+    pub fn ice_controlled(&self) -> Option<u64> {
+        self.attribute(attribute::ICE_CONTROLLED).filter(|value| value.len() == 8).and_then(|value| u64_at(value, 0))
+    }
+
+    /// XOR-MAPPED-ADDRESS: where the responder saw the request come from (RFC 8489 §14.2).
+    pub fn xor_mapped_address(&self) -> Option<SocketAddr> {
+        self.xor_address(attribute::XOR_MAPPED_ADDRESS)
+    }
+
+    /// Any attribute in the format of XOR-MAPPED-ADDRESS, as TURN's XOR-PEER-ADDRESS is.
+    pub fn xor_address(&self, attribute: u16) -> Option<SocketAddr> {
+        let value = self.attribute(attribute)?;
+        let port = u16_at(value, 2)? ^ (MAGIC_COOKIE >> 16) as u16;
+        let ip = match (*value.get(1)?, value.len()) {
+            (FAMILY_IPV4, 8) => IpAddr::V4(Ipv4Addr::from_bits(u32_at(value, 4)? ^ MAGIC_COOKIE)),
+            (FAMILY_IPV6, 20) => {
+                let bits = u128::from_be_bytes(*value.get(4..)?.first_chunk()?);
+                IpAddr::V6(Ipv6Addr::from_bits(bits ^ self.transaction_id().xor_mask()))
+            }
+            _ => return None,
+        };
+        Some(SocketAddr::new(ip, port))
+    }
+
+    /// ERROR-CODE of an error response, 300–699 (RFC 8489 §14.8).
+    pub fn error_code(&self) -> Option<u16> {
+        let value = self.attribute(attribute::ERROR_CODE)?;
+        let (hundreds, rest) = (u16::from(*value.get(2)? & 7), u16::from(*value.get(3)?));
+        ((3..=6).contains(&hundreds) && rest < 100).then_some(hundreds * 100 + rest)
+    }
+
+    /// Types below 0x8000, which must be understood (RFC 8489 §5), and are not among `known`: a request with one is
+    /// answered with error 420.
+    pub fn unknown_required<'k>(&self, known: &'k [u16]) -> impl Iterator<Item = u16> + use<'a, 'k> {
+        self.attributes()
+            .map(|(attribute, _)| attribute)
+            .filter(move |attribute| *attribute < 0x8000 && !known.contains(attribute))
+    }
+}
+
+/// Iterates over type and value, without padding.
+#[derive(Clone, Debug)]
+pub struct Attributes<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Iterator for Attributes<'a> {
+    type Item = (u16, &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let attribute = u16_at(self.rest, 0)?;
+        let value_len = usize::from(u16_at(self.rest, 2)?);
+        let value = self.rest.get(4..4 + value_len)?;
+        self.rest = self.rest.get(4 + value_len.next_multiple_of(4)..).unwrap_or_default();
+        Some((attribute, value))
+    }
+}
+
+/// A password, ready for HMAC-SHA1. Keying costs more than a check's tag does, so it is done once.
+#[derive(Clone)]
+pub struct IntegrityKey(hmac::Key);
+
+impl IntegrityKey {
+    /// From the bytes of an ICE password (RFC 8489 §9.1), or from a long-term key (§9.2.2).
+    pub fn new(key: &[u8]) -> Self {
+        Self(hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, key))
+    }
+
+    /// The tag of a message of which `before` is all before MESSAGE-INTEGRITY.
+    fn sign(&self, before: &[u8]) -> Option<hmac::Tag> {
+        // RFC 8489 §14.5: signed as if MESSAGE-INTEGRITY were the last attribute, so without a FINGERPRINT's length.
+        let length = u16::try_from(before.len().checked_sub(HEADER_LEN)? + 4 + INTEGRITY_LEN).ok()?;
+        let mut context = hmac::Context::with_key(&self.0);
+        context.update(before.get(..2)?);
+        context.update(&length.to_be_bytes());
+        context.update(before.get(4..)?);
+        Some(context.sign())
+    }
+}
+
+impl std::fmt::Debug for IntegrityKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("IntegrityKey(…)")
+    }
+}
+
+/// The 96 random bits that tie a response to its request (RFC 8489 §5).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct TransactionId(pub [u8; 12]);
+
+impl TransactionId {
+    /// What an IPv6 address is XORed with: the cookie and the transaction id.
+    fn xor_mask(self) -> u128 {
+        self.0.iter().fold(u128::from(MAGIC_COOKIE), |mask, &byte| mask << 8 | u128::from(byte))
+    }
+}
+
+/// What a message is for (RFC 8489 §5).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Class {
+    /// Wants a response.
+    Request,
+    /// Wants none.
+    Indication,
+    /// The request was right.
+    Success,
+    /// The request was wrong; see `error_code`.
+    Error,
+}
+
+impl Class {
+    fn of(kind: u16) -> Self {
+        match (kind & 0x0100 != 0, kind & 0x0010 != 0) {
+            (false, false) => Self::Request,
+            (false, true) => Self::Indication,
+            (true, false) => Self::Success,
+            (true, true) => Self::Error,
+        }
+    }
+
+    fn bits(self) -> u16 {
+        match self {
+            Self::Request => 0x0000,
+            Self::Indication => 0x0010,
+            Self::Success => 0x0100,
+            Self::Error => 0x0110,
+        }
+    }
+}
+
+/// Methods (RFC 8489 §18.2).
+pub mod method {
+    /// The only one of ICE.
+    pub const BINDING: u16 = 0x001;
+}
+
+/// Attribute types (RFC 8489 §18.3, RFC 8445 §16.1).
+#[allow(missing_docs, reason = "the names are those of the registry")]
+pub mod attribute {
+    pub const MAPPED_ADDRESS: u16 = 0x0001;
+    pub const USERNAME: u16 = 0x0006;
+    pub const MESSAGE_INTEGRITY: u16 = 0x0008;
+    pub const ERROR_CODE: u16 = 0x0009;
+    pub const UNKNOWN_ATTRIBUTES: u16 = 0x000a;
+    pub const REALM: u16 = 0x0014;
+    pub const NONCE: u16 = 0x0015;
+    pub const MESSAGE_INTEGRITY_SHA256: u16 = 0x001c;
+    pub const XOR_MAPPED_ADDRESS: u16 = 0x0020;
+    pub const PRIORITY: u16 = 0x0024;
+    pub const USE_CANDIDATE: u16 = 0x0025;
+    pub const SOFTWARE: u16 = 0x8022;
+    pub const FINGERPRINT: u16 = 0x8028;
+    pub const ICE_CONTROLLED: u16 = 0x8029;
+    pub const ICE_CONTROLLING: u16 = 0x802a;
+
+    /// What must be understood in a Binding request and is.
+    pub const KNOWN_IN_BINDING: &[u16] = &[USERNAME, PRIORITY, USE_CANDIDATE, REALM, NONCE];
+}
+
+/// Error codes (RFC 8489 §14.8, RFC 8445 §7.3.1.1).
+pub mod error {
+    /// The request makes no sense.
+    pub const BAD_REQUEST: u16 = 400;
+    /// MESSAGE-INTEGRITY is wrong, or the user unknown.
+    pub const UNAUTHENTICATED: u16 = 401;
+    /// An attribute that must be understood is not.
+    pub const UNKNOWN_ATTRIBUTE: u16 = 420;
+    /// Both sides believe to have the same ICE role.
+    pub const ROLE_CONFLICT: u16 = 487;
+}
+
+/// Bytes of a message before its attributes.
+pub const HEADER_LEN: usize = 20;
+const MAGIC_COOKIE: u32 = 0x2112_a442;
+const INTEGRITY_LEN: usize = 20;
+const FINGERPRINT_XOR: u32 = 0x5354_554e;
+const FAMILY_IPV4: u8 = 1;
+const FAMILY_IPV6: u8 = 2;
+/// RFC 8489 §14.3: fewer than 509 bytes; RFC 8445 makes two fragments of 256 and a colon.
+const USERNAME_SIZE_MAX: usize = 513;

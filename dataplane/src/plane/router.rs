@@ -1,0 +1,201 @@
+//! Which worker and which handshake thread a command is for, and which workers mirror which tracks.
+//! Control names things by id; where they live is known here.
+
+use std::collections::{HashMap, HashSet};
+
+use ringmain_shared::Command;
+use ringmain_shared::command::{ReceiveSpec, SubscriptionSpec, TrackSpec};
+use ringmain_shared::event::Event;
+use ringmain_shared::id::{RoomId, SubscriptionId, TrackId, TransportId, WorkerIndex};
+
+use crate::handshake::ToHandshake;
+use crate::worker::WorkerCommand;
+
+/// An order and who it is for.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "a few at a time, on their way to a ring that holds them in place")]
+pub(super) enum Routed {
+    Worker(WorkerIndex, WorkerCommand),
+    Handshaker(usize, ToHandshake),
+}
+
+/// Where everything is.
+#[derive(Debug)]
+pub(super) struct Router {
+    handshakers: usize,
+    workers_seen: HashSet<WorkerIndex>,
+    transports: HashMap<TransportId, Home>,
+    tracks: HashMap<TrackId, TrackHome>,
+    subscriptions: HashMap<SubscriptionId, SubscriptionHome>,
+}
+
+#[derive(Debug)]
+struct Home {
+    worker: WorkerIndex,
+    handshaker: usize,
+    tracks: Vec<TrackId>,
+}
+
+#[derive(Debug)]
+struct TrackHome {
+    worker: WorkerIndex,
+    spec: TrackSpec,
+    /// Workers that mirror it, and for how many subscriptions.
+    mirrors: HashMap<WorkerIndex, usize>,
+}
+
+#[derive(Debug)]
+struct SubscriptionHome {
+    transport: TransportId,
+    track: TrackId,
+    worker: WorkerIndex,
+}
+
+/// The handshake thread of a room: one for all its transports, since data channels fan out there.
+pub(super) fn handshaker_of(room: RoomId, count: usize) -> usize {
+    (room.0 % count.max(1) as u64) as usize
+}
+
+impl Router {
+    pub(super) fn new(handshakers: usize) -> Self {
+        Self {
+            handshakers,
+            workers_seen: HashSet::new(),
+            transports: HashMap::new(),
+            tracks: HashMap::new(),
+            subscriptions: HashMap::new(),
+        }
+    }
+
+    /// Gives `out` the orders that a command becomes, in the order in which they must arrive.
+    pub(super) fn route(&mut self, command: Command, out: &mut dyn FnMut(Routed)) {
+        match command {
+            Command::OpenTransport { worker, spec } => {
+                let handshaker = handshaker_of(spec.room, self.handshakers);
+                self.workers_seen.insert(worker);
+                self.transports.insert(spec.id, Home { worker, handshaker, tracks: Vec::new() });
+                // The handshake thread first: the worker may have a datagram for it at once.
+                out(Routed::Handshaker(handshaker, ToHandshake::Open { worker, spec: spec.clone() }));
+                out(Routed::Worker(worker, WorkerCommand::Control(Command::OpenTransport { worker, spec })));
+            }
+            Command::SetRemote { transport, remote } => {
+                let Some(home) = self.transports.get(&transport) else { return };
+                out(Routed::Handshaker(home.handshaker, ToHandshake::SetRemote { transport, remote: remote.clone() }));
+                out(Routed::Worker(home.worker, WorkerCommand::Control(Command::SetRemote { transport, remote })));
+            }
+            Command::RestartIce { transport, .. } => {
+                if let Some(home) = self.transports.get(&transport) {
+                    out(Routed::Worker(home.worker, WorkerCommand::Control(command)));
+                }
+            }
+            Command::CloseTransport { transport } => {
+                let Some(home) = self.transports.get(&transport) else { return };
+                out(Routed::Handshaker(home.handshaker, ToHandshake::Close { transport }));
+                out(Routed::Worker(home.worker, WorkerCommand::Control(command)));
+                self.forget_transport(transport, out);
+            }
+            Command::Receive { transport, spec } => self.receive(transport, spec, out),
+            Command::Subscribe(spec) => self.subscribe(spec, out),
+            Command::Adjust { subscription, .. } => {
+                if let Some(home) = self.subscriptions.get(&subscription) {
+                    out(Routed::Worker(home.worker, WorkerCommand::Control(command)));
+                }
+            }
+            Command::Unsubscribe { subscription } => {
+                if let Some(home) = self.subscriptions.get(&subscription) {
+                    out(Routed::Worker(home.worker, WorkerCommand::Control(command)));
+                    self.forget_subscription(subscription, out);
+                }
+            }
+            Command::SendApi { transport, text } => {
+                if let Some(home) = self.transports.get(&transport) {
+                    out(Routed::Handshaker(home.handshaker, ToHandshake::SendApi { transport, text }));
+                }
+            }
+            Command::Snapshot { .. } => {
+                for &worker in &self.workers_seen {
+                    out(Routed::Worker(worker, WorkerCommand::Control(command.clone())));
+                }
+            }
+        }
+    }
+
+    /// A transport that ended by itself is forgotten here too.
+    pub(super) fn note(&mut self, event: &Event, out: &mut dyn FnMut(Routed)) {
+        if let Event::Closed { transport, .. } = event {
+            self.forget_transport(*transport, out);
+        }
+    }
+
+    fn receive(&mut self, transport: TransportId, spec: ReceiveSpec, out: &mut dyn FnMut(Routed)) {
+        let Some(home) = self.transports.get_mut(&transport) else { return };
+        let worker = home.worker;
+        let now: Vec<TrackId> = spec.tracks.iter().map(|track| track.id).collect();
+        let before = std::mem::replace(&mut home.tracks, now.clone());
+        for track in &spec.tracks {
+            let home = self.tracks.entry(track.id);
+            let home = home.or_insert_with(|| TrackHome { worker, spec: track.clone(), mirrors: HashMap::new() });
+            if home.spec != *track {
+                home.spec = track.clone();
+                for &mirror in home.mirrors.keys() {
+                    out(Routed::Worker(mirror, WorkerCommand::Mirror { track: track.clone(), from: worker }));
+                }
+            }
+        }
+        out(Routed::Worker(worker, WorkerCommand::Control(Command::Receive { transport, spec })));
+        for ended in before.into_iter().filter(|track| !now.contains(track)) {
+            self.forget_track(ended, out);
+        }
+    }
+
+    fn subscribe(&mut self, spec: Box<SubscriptionSpec>, out: &mut dyn FnMut(Routed)) {
+        let (Some(home), Some(track)) = (self.transports.get(&spec.transport), self.tracks.get_mut(&spec.track)) else {
+            return;
+        };
+        let worker = home.worker;
+        let known = self.subscriptions.contains_key(&spec.id);
+        if worker != track.worker && !known {
+            let subscribers = track.mirrors.entry(worker).or_default();
+            *subscribers += 1;
+            if *subscribers == 1 {
+                let (id, from) = (spec.track, track.worker);
+                out(Routed::Worker(worker, WorkerCommand::Mirror { track: track.spec.clone(), from }));
+                out(Routed::Worker(from, WorkerCommand::MirrorTo { track: id, to: worker }));
+            }
+        }
+        let home = SubscriptionHome { transport: spec.transport, track: spec.track, worker };
+        self.subscriptions.insert(spec.id, home);
+        out(Routed::Worker(worker, WorkerCommand::Control(Command::Subscribe(spec))));
+    }
+
+    fn forget_transport(&mut self, transport: TransportId, out: &mut dyn FnMut(Routed)) {
+        let Some(home) = self.transports.remove(&transport) else { return };
+        for track in home.tracks {
+            self.forget_track(track, out);
+        }
+        let its = self.subscriptions.iter().filter(|(_, home)| home.transport == transport).map(|(&id, _)| id);
+        for subscription in its.collect::<Vec<_>>() {
+            self.forget_subscription(subscription, out);
+        }
+    }
+
+    fn forget_track(&mut self, track: TrackId, out: &mut dyn FnMut(Routed)) {
+        let Some(home) = self.tracks.remove(&track) else { return };
+        for &mirror in home.mirrors.keys() {
+            out(Routed::Worker(mirror, WorkerCommand::Unmirror { track }));
+        }
+        self.subscriptions.retain(|_, subscription| subscription.track != track);
+    }
+
+    fn forget_subscription(&mut self, id: SubscriptionId, out: &mut dyn FnMut(Routed)) {
+        let Some(SubscriptionHome { track: id, worker, .. }) = self.subscriptions.remove(&id) else { return };
+        let Some(track) = self.tracks.get_mut(&id) else { return };
+        let Some(subscribers) = track.mirrors.get_mut(&worker) else { return };
+        *subscribers -= 1;
+        if *subscribers == 0 {
+            track.mirrors.remove(&worker);
+            out(Routed::Worker(track.worker, WorkerCommand::UnmirrorTo { track: id, to: worker }));
+            out(Routed::Worker(worker, WorkerCommand::Unmirror { track: id }));
+        }
+    }
+}

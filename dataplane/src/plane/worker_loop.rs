@@ -1,0 +1,122 @@
+//! A worker's thread: wait, read the clock, let the core take its turn, carry out what it has for others.
+
+use std::time::Instant;
+
+use ringmain_shared::event::Event;
+use ringmain_shared::{DropReason, Now};
+use rtrb::{Consumer, Producer};
+
+use super::{Waker, now};
+use crate::handshake::{FromHandshake, ToHandshake};
+use crate::io::{Link, Transmit, WakeHandle};
+use crate::worker::relay::RelayItem;
+use crate::worker::{Worker, WorkerCommand};
+
+/// A worker's ends of the rings.
+pub(crate) struct Ports {
+    pub(crate) commands: Consumer<WorkerCommand>,
+    pub(crate) events: Producer<Event>,
+    /// Control's.
+    pub(crate) bell: WakeHandle,
+    /// By handshake thread.
+    pub(crate) to_handshake: Vec<Producer<ToHandshake>>,
+    pub(crate) from_handshake: Vec<Consumer<FromHandshake>>,
+    pub(crate) handshakers: Vec<Waker>,
+    /// By worker.
+    pub(crate) to_peers: Vec<Producer<RelayItem>>,
+    pub(crate) from_peers: Vec<Consumer<RelayItem>>,
+    pub(crate) peers: Vec<WakeHandle>,
+}
+
+/// Events kept for control while its ring is full; beyond, the newest are dropped and counted.
+const EVENTS_KEPT_MAX: usize = 16 * 1024;
+/// Items of one ring taken in one turn, so that none starves the network.
+const ITEMS_PER_TURN: usize = 256;
+
+/// Runs until control lets go of its end.
+pub(crate) fn run(mut worker: Worker, mut link: Box<dyn Link>, mut ports: Ports, start: Instant) {
+    loop {
+        let left = worker.next_deadline().since(now(start));
+        let more = ports.more_waits();
+        let timeout = if more { Some(std::time::Duration::ZERO) } else { Some(left) };
+        if let Err(error) = link.receive(timeout) {
+            tracing::error!("the link of a worker failed: {error}");
+            std::process::abort();
+        }
+        let moment = now(start);
+        let (rx, tx) = link.parts();
+        ports.take_in(&mut worker, moment, tx);
+        worker.turn(moment, rx, tx);
+        tx.flush();
+        ports.carry_out(&mut worker, tx);
+        if std::mem::take(&mut worker.outbox().stats_due) {
+            let stats = worker.stats(&link.counters());
+            worker.outbox().events.push(Event::Stats(Box::new(stats)));
+            ports.tell(&mut worker);
+        }
+        if ports.commands.is_abandoned() && ports.commands.is_empty() {
+            return;
+        }
+    }
+}
+
+impl Ports {
+    /// A ring still holds what a turn left in it.
+    fn more_waits(&self) -> bool {
+        !self.commands.is_empty()
+            || self.from_handshake.iter().any(|ring| !ring.is_empty())
+            || self.from_peers.iter().any(|ring| !ring.is_empty())
+    }
+
+    fn take_in(&mut self, worker: &mut Worker, moment: Now, tx: &mut dyn Transmit) {
+        for command in std::iter::from_fn(|| self.commands.pop().ok()).take(ITEMS_PER_TURN) {
+            worker.handle_command(command, moment);
+        }
+        for ring in &mut self.from_handshake {
+            for item in std::iter::from_fn(|| ring.pop().ok()).take(ITEMS_PER_TURN) {
+                worker.handle_handshake(item, tx);
+            }
+        }
+        for ring in &mut self.from_peers {
+            for item in std::iter::from_fn(|| ring.pop().ok()).take(ITEMS_PER_TURN) {
+                worker.handle_relay(item, moment, tx);
+            }
+        }
+    }
+
+    fn carry_out(&mut self, worker: &mut Worker, tx: &mut dyn Transmit) {
+        let outbox = worker.outbox();
+        let (mut handshakes_lost, mut relays_lost) = (0, 0);
+        let count = self.to_handshake.len();
+        for (room, item) in outbox.handshakes.drain(..) {
+            let index = super::router::handshaker_of(room, count);
+            let (Some(ring), Some(waker)) = (self.to_handshake.get_mut(index), self.handshakers.get(index)) else { continue };
+            handshakes_lost += u64::from(ring.push(item).is_err());
+            waker.wake();
+        }
+        for (to, item) in outbox.relays.drain(..) {
+            let index = usize::from(to.0);
+            let (Some(ring), Some(peer)) = (self.to_peers.get_mut(index), self.peers.get(index)) else { continue };
+            relays_lost += u64::from(ring.push(item).is_err());
+            tx.wake(peer);
+        }
+        worker.count_many(DropReason::HandshakeFull, handshakes_lost);
+        worker.count_many(DropReason::RelayFull, relays_lost);
+        self.tell(worker);
+    }
+
+    fn tell(&mut self, worker: &mut Worker) {
+        let events = &mut worker.outbox().events;
+        if events.is_empty() {
+            return;
+        }
+        let room = self.events.slots().min(events.len());
+        for event in events.drain(..room) {
+            let _ = self.events.push(event);
+        }
+        let lost = events.len().saturating_sub(EVENTS_KEPT_MAX);
+        events.truncate(EVENTS_KEPT_MAX);
+        worker.count_many(DropReason::EventFull, lost as u64);
+        self.bell.wake();
+    }
+}

@@ -1,0 +1,73 @@
+//! AES-GCM as SRTP uses it (RFC 7714): the tag covers header and ciphertext, encryption and tag are one pass.
+
+use aws_lc_rs::aead::{self, AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, UnboundKey};
+use ringmain_shared::drop_reason::DropReason;
+use ringmain_shared::limits::DATAGRAM_SIZE_MAX;
+
+use super::cipher::Nonce;
+use super::keys::SessionKey;
+use super::profile::Profile;
+
+/// An expanded key and its salt.
+pub(super) struct Gcm {
+    key: LessSafeKey,
+    salt: u128,
+}
+
+impl Gcm {
+    pub(super) fn new(session: &SessionKey) -> Self {
+        let algorithm = match session.profile {
+            Profile::AeadAes256Gcm => &AES_256_GCM,
+            Profile::AeadAes128Gcm | Profile::Aes128CmHmacSha1_80 => &AES_128_GCM,
+        };
+        let key = UnboundKey::new(algorithm, session.key()).expect("a session key is as long as its profile says");
+        Self { key: LessSafeKey::new(key), salt: session.salt() }
+    }
+
+    pub(super) fn seal(
+        &self,
+        nonce: Nonce,
+        header: &[u8],
+        payload: &mut [u8],
+        tag: &mut [u8],
+    ) -> Result<(), DropReason> {
+        self.key
+            .seal_in_place_scatter(self.iv(nonce), Aad::from(header), payload, &[], tag)
+            .map_err(|_| DropReason::SrtpLength)
+    }
+
+    pub(super) fn seal_from(
+        &self,
+        nonce: Nonce,
+        header: &[u8],
+        clear: &[u8],
+        payload: &mut [u8],
+        tag: &mut [u8],
+    ) -> Result<(), DropReason> {
+        self.key
+            .seal_out_of_place_scatter(self.iv(nonce), Aad::from(header), clear, payload, &[], tag)
+            .map_err(|_| DropReason::SrtpLength)
+    }
+
+    pub(super) fn open(&self, nonce: Nonce, header: &[u8], payload: &mut [u8], tag: &[u8]) -> Result<(), DropReason> {
+        self.key
+            .open_in_place_separate_tag(self.iv(nonce), Aad::from(header), tag, payload)
+            .map(|_| ())
+            .map_err(|_| DropReason::SrtpAuth)
+    }
+
+    /// Decrypts into scratch: in place, a wrong nonce would have destroyed the packet.
+    pub(super) fn would_open(&self, nonce: Nonce, header: &[u8], payload: &[u8], tag: &[u8]) -> bool {
+        let mut scratch = [0; DATAGRAM_SIZE_MAX];
+        let Some(clear) = scratch.get_mut(..payload.len()) else { return false };
+        self.key.open_separate_gather(self.iv(nonce), Aad::from(header), payload, tag, clear).is_ok()
+    }
+
+    /// RFC 7714 §8.1: two zero bytes, SSRC, ROC, SEQ; §9.1: two zero bytes, SSRC, two zero bytes, 31-bit index; XOR the salt.
+    fn iv(&self, nonce: Nonce) -> aead::Nonce {
+        let iv = self.salt ^ u128::from(nonce.ssrc) << 48 ^ u128::from(nonce.index);
+        let mut bytes = [0; NONCE_LEN];
+        bytes.copy_from_slice(&iv.to_be_bytes()[16 - NONCE_LEN..]);
+        aead::Nonce::assume_unique_for_key(bytes)
+    }
+}

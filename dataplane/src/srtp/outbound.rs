@@ -1,0 +1,89 @@
+//! What we send. Owns the SRTCP index of its key; the SRTP index is the caller's, who allocates it with the sequence number:
+//! for one SSRC each index is sealed at most once (the same bytes again are harmless), or AES-GCM gives its key away.
+
+use ringmain_shared::drop_reason::DropReason;
+
+use super::cipher::{Cipher, Nonce};
+use super::header::{RTCP_FIXED_LEN, RTP_FIXED_LEN, rtcp_ssrc, rtp_ssrc};
+use super::index::{INDEX_MAX, RTCP_INDEX_MAX};
+use super::keys::OutboundKeys;
+use super::profile::Profile;
+
+/// Protects SRTP and SRTCP towards one peer.
+pub struct Outbound {
+    rtp: Cipher,
+    rtcp: Cipher,
+    rtcp_index: u32,
+}
+
+impl Outbound {
+    /// Nothing sent yet.
+    pub fn new(keys: OutboundKeys) -> Self {
+        // RFC 3711 §3.4: zero before the first packet.
+        Self::from_ciphers(Cipher::new(&keys.0.rtp_session()), Cipher::new(&keys.0.rtcp_session()), 0)
+    }
+
+    pub(super) fn from_ciphers(rtp: Cipher, rtcp: Cipher, rtcp_index: u32) -> Self {
+        Self { rtp, rtcp, rtcp_index }
+    }
+
+    /// Which algorithms.
+    pub fn profile(&self) -> Profile {
+        self.rtp.profile()
+    }
+
+    /// Protects in place: `packet` holds header and payload in its first `clear_len` bytes and has room for
+    /// [`Profile::rtp_overhead`] behind them. `index` is rollover counter and sequence number, as in the header. Gives the
+    /// protected length; [`DropReason::SrtpLength`] when there is no room, [`DropReason::KeyExhausted`] beyond 48 bits.
+    pub fn protect_rtp(
+        &self,
+        index: u64,
+        packet: &mut [u8],
+        header_len: usize,
+        clear_len: usize,
+    ) -> Result<usize, DropReason> {
+        let nonce = rtp_nonce(index, packet, header_len)?;
+        self.rtp.seal_rtp(nonce, packet, header_len, clear_len)
+    }
+
+    /// Like [`protect_rtp`](Self::protect_rtp), with the payload read from elsewhere: `packet` holds the header, and room. Saves
+    /// copying a payload that goes out unchanged.
+    pub fn protect_rtp_from(
+        &self,
+        index: u64,
+        payload: &[u8],
+        packet: &mut [u8],
+        header_len: usize,
+    ) -> Result<usize, DropReason> {
+        let nonce = rtp_nonce(index, packet, header_len)?;
+        self.rtp.seal_rtp_from(nonce, payload, packet, header_len)
+    }
+
+    /// Protects a compound packet in place: it is the first `clear_len` bytes of `packet`, with room for
+    /// [`Profile::rtcp_overhead`] behind them. Gives the protected length; [`DropReason::SrtpLength`] when there is no room,
+    /// [`DropReason::KeyExhausted`] when all 2^31 indices are used up (RFC 3711 §9.2).
+    pub fn protect_rtcp(&mut self, packet: &mut [u8], clear_len: usize) -> Result<usize, DropReason> {
+        if self.rtcp_index > RTCP_INDEX_MAX {
+            return Err(DropReason::KeyExhausted);
+        }
+        let ssrc = rtcp_ssrc(packet).filter(|_| clear_len >= RTCP_FIXED_LEN).ok_or(DropReason::SrtpLength)?;
+        let total = self.rtcp.seal_rtcp(Nonce { ssrc, index: u64::from(self.rtcp_index) }, packet, clear_len)?;
+        self.rtcp_index += 1;
+        Ok(total)
+    }
+}
+
+fn rtp_nonce(index: u64, packet: &[u8], header_len: usize) -> Result<Nonce, DropReason> {
+    if index > INDEX_MAX {
+        return Err(DropReason::KeyExhausted);
+    }
+    let ssrc = rtp_ssrc(packet).filter(|_| header_len >= RTP_FIXED_LEN).ok_or(DropReason::SrtpLength)?;
+    debug_assert_eq!(packet.get(2..4), Some(&(index as u16).to_be_bytes()[..]), "the index is not the header's");
+    Ok(Nonce { ssrc, index })
+}
+
+impl std::fmt::Debug for Outbound {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Outbound({:?})", self.profile())
+    }
+}

@@ -1,0 +1,149 @@
+//! A track with subscribers on another worker: its packets go there once, as values, and its subscribers' wishes come back.
+//! On the receiving worker the track is a *mirror*: the same track, with another origin.
+
+use ringmain_shared::id::{TrackId, WorkerIndex};
+use ringmain_shared::limits::DATAGRAM_SIZE_MAX;
+use ringmain_shared::media::SpatialLayer;
+use ringmain_shared::{DropReason, Now};
+
+use super::Worker;
+use crate::forward::clock::{ClockOffset, SenderClock};
+use crate::forward::packet::MediaPacket;
+use crate::forward::track::{Origin, Pending, PendingKind};
+use crate::io::Transmit;
+
+/// What one worker tells another about a track.
+#[derive(Clone, Debug)]
+pub enum RelayItem {
+    /// A packet of the track.
+    Media(RelayedPacket),
+    /// A number of the track that carries nothing.
+    Padding {
+        /// Which track.
+        track: TrackId,
+        /// Which layer, and the packet as far as it goes.
+        spatial: SpatialLayer,
+        /// Its number and timestamp.
+        packet: MediaPacket,
+    },
+    /// A sender report.
+    Clock {
+        /// Which track.
+        track: TrackId,
+        /// Which layer.
+        spatial: SpatialLayer,
+        /// What it said.
+        clock: SenderClock,
+        /// The publisher's wall clock against ours.
+        offset: ClockOffset,
+    },
+    /// Which layers are alive.
+    Alive {
+        /// Which track.
+        track: TrackId,
+        /// Bit n: layer n.
+        layers: u8,
+    },
+    /// Back to the origin: somebody waits for a keyframe.
+    KeyframeWanted {
+        /// Which track.
+        track: TrackId,
+        /// Which layer.
+        spatial: SpatialLayer,
+    },
+}
+
+/// A packet of a track with its bytes, in one piece, as it lies in the ring.
+#[derive(Clone)]
+pub struct RelayedPacket {
+    /// Which track.
+    pub track: TrackId,
+    /// Which layer.
+    pub spatial: SpatialLayer,
+    /// The publisher began again with it.
+    pub restarted: bool,
+    /// What it is.
+    pub packet: MediaPacket,
+    /// Its bytes: `packet.payload_len` of them count.
+    pub bytes: [u8; DATAGRAM_SIZE_MAX],
+}
+
+impl std::fmt::Debug for RelayedPacket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "RelayedPacket({} {:?})", self.track, self.packet)
+    }
+}
+
+impl Worker {
+    /// Something another worker says about a track.
+    pub fn handle_relay(&mut self, item: RelayItem, now: Now, out: &mut dyn Transmit) {
+        match item {
+            RelayItem::Media(relayed) => {
+                let len = usize::from(relayed.packet.payload_len);
+                let kind = PendingKind::Media { restarted: relayed.restarted };
+                if let Some(bytes) = relayed.bytes.get(..len) {
+                    self.take_mirrored(relayed.track, relayed.spatial, relayed.packet, bytes, kind);
+                }
+            }
+            RelayItem::Padding { track, spatial, packet } => {
+                self.take_mirrored(track, spatial, packet, &[], PendingKind::Padding);
+            }
+            RelayItem::Clock { track, spatial, clock, offset } => {
+                let key = self.names.tracks.get(&track).copied();
+                if let Some(track) = key.and_then(|key| self.tracks.get_mut(key)) {
+                    track.offset = offset;
+                    if let Some(layer) = track.layer_mut(spatial) {
+                        layer.clock = Some(clock);
+                    }
+                }
+            }
+            RelayItem::Alive { track, layers } => {
+                if let Some(&key) = self.names.tracks.get(&track) {
+                    self.layers_changed(key, layers, now);
+                }
+            }
+            RelayItem::KeyframeWanted { track, spatial } => {
+                if let Some(&key) = self.names.tracks.get(&track) {
+                    self.want_keyframe(key, spatial, now);
+                }
+            }
+        }
+        // A batch of relayed packets must not overwrite one another in the cache before they are forwarded.
+        if self.tracks_are_full() {
+            self.forward_pending(now, out);
+        }
+    }
+
+    fn take_mirrored(
+        &mut self,
+        track: TrackId,
+        spatial: SpatialLayer,
+        packet: MediaPacket,
+        bytes: &[u8],
+        kind: PendingKind,
+    ) {
+        let key = self.names.tracks.get(&track).copied();
+        let Some((key, track)) = key.and_then(|key| Some((key, self.tracks.get_mut(key)?))) else { return };
+        if !matches!(track.origin, Origin::Relay(_)) {
+            return;
+        }
+        let Some(layer) = track.layer_mut(spatial) else { return };
+        if matches!(kind, PendingKind::Media { .. }) && !layer.cache.insert(packet, (&[], bytes)) {
+            return self.count(DropReason::Duplicate);
+        }
+        if track.pending.is_empty() {
+            self.touched.push(key);
+        }
+        track.pending.push(Pending { spatial, sequence: packet.sequence, kind });
+    }
+
+    fn tracks_are_full(&self) -> bool {
+        let full = |key| self.tracks.get(key).is_some_and(|track| track.pending.len() >= crate::forward::track::BATCH_MAX);
+        self.touched.iter().copied().any(full)
+    }
+
+    /// Copies of a local track's packets for the workers that mirror it.
+    pub(super) fn relay_to(&mut self, to: WorkerIndex, item: RelayItem) {
+        self.outbox.relays.push((to, item));
+    }
+}

@@ -1,0 +1,133 @@
+//! Deadlines of transports. Each has at most one live entry, so that ten thousand idle transports cost a heap and no work.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use ringmain_shared::Now;
+use ringmain_shared::event::{CloseReason, Event, IceState};
+use ringmain_shared::limits::TRANSPORT_ABANDONED;
+
+use super::Worker;
+use crate::handshake::ToHandshake;
+use crate::io::Transmit;
+use crate::transport::{Reaction, TransportKey};
+
+/// When to look at which transport. An entry that is not its transport's current one is passed over.
+#[derive(Debug, Default)]
+pub struct Timers {
+    heap: BinaryHeap<Reverse<(Now, TransportKey)>>,
+}
+
+impl Timers {
+    /// The first deadline.
+    pub fn next(&self) -> Option<Now> {
+        self.heap.peek().map(|Reverse((at, _))| *at)
+    }
+}
+
+/// A STUN message of ours is never longer.
+const STUN_SIZE_MAX: usize = 700;
+
+impl Worker {
+    /// Sets the timer of a transport to what it needs, if that is earlier than what is set.
+    pub(super) fn schedule(&mut self, key: TransportKey) {
+        let Some(transport) = self.transports.get_mut(key) else { return };
+        let publisher = transport.publisher.as_deref();
+        let deadline = [
+            transport.ice.next_deadline(),
+            transport.abandoned_at,
+            transport.subscriber.report_at,
+            publisher.and_then(|publisher| publisher.next_deadline()),
+        ];
+        let Some(at) = deadline.into_iter().flatten().min() else { return };
+        if transport.timer.is_none_or(|timer| at < timer) {
+            transport.timer = Some(at);
+            self.timers.heap.push(Reverse((at, key)));
+        }
+    }
+
+    /// Everything that is due by now.
+    pub(super) fn run_timers(&mut self, now: Now, out: &mut dyn Transmit) {
+        while let Some(&Reverse((at, key))) = self.timers.heap.peek()
+            && at <= now
+        {
+            self.timers.heap.pop();
+            let Some(transport) = self.transports.get_mut(key).filter(|transport| transport.timer == Some(at)) else {
+                continue;
+            };
+            transport.timer = None;
+            if self.look_after(key, now, out) {
+                self.schedule(key);
+            }
+        }
+        if self.audio_at <= now {
+            self.audio_at = now + self.settings.audio_interval;
+            self.tell_audio_activity();
+        }
+        if self.stats_at <= now {
+            self.stats_at = now + STATS_INTERVAL;
+            self.outbox.stats_due = true;
+        }
+    }
+
+    /// What is due on one transport. False when it is gone.
+    fn look_after(&mut self, key: TransportKey, now: Now, out: &mut dyn Transmit) -> bool {
+        let Some(transport) = self.transports.get_mut(key) else { return false };
+        if transport.abandoned_at.is_some_and(|at| at <= now) {
+            let (room, transport, closing) = (transport.room, transport.id, transport.closing);
+            self.remove_transport(key);
+            if !closing {
+                self.outbox.handshakes.push((room, ToHandshake::Close { transport }));
+                self.outbox.events.push(Event::Closed { transport, reason: CloseReason::Abandoned });
+            }
+            return false;
+        }
+        let reaction = transport.ice.handle_timeout(now);
+        self.follow(key, reaction, None, now);
+        self.send_checks(key, now, out);
+        self.answer_publisher(key, now, out);
+        self.send_sender_reports(key, now, out);
+        true
+    }
+
+    /// Sends the checks of ours that are due.
+    pub(super) fn send_checks(&mut self, key: TransportKey, now: Now, out: &mut dyn Transmit) {
+        let mut buffer = [0; STUN_SIZE_MAX];
+        loop {
+            let Some(transport) = self.transports.get_mut(key) else { return };
+            let Some((path, len)) = transport.ice.poll_check(&mut buffer, &mut self.random, now) else { return };
+            self.send(path, buffer.get(..len).unwrap_or_default(), out);
+        }
+    }
+
+    /// Does what ICE's reaction asks: paths that are claimed and released, a state that control should know.
+    pub(super) fn follow(&mut self, key: TransportKey, reaction: Reaction, from: Option<crate::io::Path>, now: Now) {
+        for path in &reaction.released {
+            if self.names.paths.get(path) == Some(&key) {
+                self.names.paths.remove(path);
+            }
+        }
+        if let (Some(claim), Some(path)) = (reaction.claims, from) {
+            self.claim(key, path, claim);
+        }
+        let Some(transport) = self.transports.get_mut(key) else { return };
+        let state = transport.ice.state();
+        if state == transport.ice_told {
+            return;
+        }
+        transport.ice_told = state;
+        transport.abandoned_at = match state {
+            _ if transport.closing => transport.abandoned_at,
+            IceState::Connected | IceState::Disconnected => None,
+            _ => Some(now + TRANSPORT_ABANDONED),
+        };
+        let (room, id) = (transport.room, transport.id);
+        self.outbox.events.push(Event::IceState { transport: id, state });
+        if state == IceState::Connected && !transport.validated {
+            transport.validated = true;
+            self.outbox.handshakes.push((room, ToHandshake::Validated { transport: id }));
+        }
+    }
+}
+
+const STATS_INTERVAL: std::time::Duration = std::time::Duration::from_secs(1);
