@@ -6,6 +6,7 @@ use std::time::Duration;
 use arrayvec::ArrayVec;
 use ringmain_shared::command::SubscriptionSpec;
 use ringmain_shared::id::{SubscriptionId, TrackId, TransportId};
+use ringmain_shared::limits::KEYFRAME_INTERVAL;
 use ringmain_shared::media::{Kind, PayloadType, SendCodec, SpatialLayer, Ssrc, TemporalLayer};
 use ringmain_shared::{DropReason, Now};
 
@@ -60,6 +61,8 @@ pub struct Subscription {
     layer_before: Option<SpatialLayer>,
     /// The layer that should go out.
     wanted: Option<SpatialLayer>,
+    /// When a keyframe was last asked for again.
+    asked: Option<Now>,
     temporal: TemporalLayer,
     retransmission: OutboundSeq,
     /// Packets sent, for sender reports.
@@ -102,6 +105,7 @@ impl Subscription {
             layer: None,
             layer_before: None,
             wanted: None,
+            asked: None,
             temporal: spec.temporal_max,
             retransmission: OutboundSeq(random[1] >> 32 & 0x7fff),
             packets: 0,
@@ -165,6 +169,15 @@ impl Subscription {
     pub fn needs_keyframe_of(&self) -> Option<SpatialLayer> {
         let waits = self.spec.kind == Kind::Video && !self.spec.muted && self.layer != self.wanted;
         self.wanted.filter(|_| waits)
+    }
+
+    /// A keyframe was asked for and did not come in time: true, at most once an interval.
+    pub fn should_ask_again(&mut self, now: Now) -> bool {
+        if self.needs_keyframe_of().is_none() || self.asked.is_some_and(|at| now.since(at) < KEYFRAME_INTERVAL) {
+            return false;
+        }
+        self.asked = Some(now);
+        true
     }
 
     /// The publisher began again: nothing of before fits what comes now.

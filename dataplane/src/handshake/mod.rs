@@ -35,6 +35,7 @@ pub use identity::{Identity, SetupError};
 
 /// What comes to the handshake thread. About an unknown transport it does nothing.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "datagrams are the common case, and lie in place instead of on the heap")]
 pub enum ToHandshake {
     /// A new transport.
     Open {
@@ -78,6 +79,7 @@ pub enum ToHandshake {
 
 /// What comes from the handshake thread.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "datagrams are the common case, and lie in place instead of on the heap")]
 pub enum FromHandshake {
     /// Send this to the transport's selected address.
     Datagram {

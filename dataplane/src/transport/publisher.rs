@@ -40,6 +40,8 @@ pub struct Publisher {
     pub round_trip: Duration,
     /// When the next receiver report is due; none while nothing came since the last.
     pub report_at: Option<Now>,
+    /// Packets expected on streams that are gone.
+    expected_before: u64,
     /// SSRC that we report from.
     pub own_ssrc: Ssrc,
     /// Extensions by their negotiated id, to be looked up per packet.
@@ -129,6 +131,7 @@ impl Publisher {
             clock: ClockOffset::default(),
             round_trip: Duration::from_millis(50),
             report_at: None,
+            expected_before: 0,
             own_ssrc,
             extensions: [None; 16],
         }
@@ -139,6 +142,7 @@ impl Publisher {
         let mut former = std::mem::take(&mut self.tracks);
         let moved: Vec<Option<usize>> =
             former.iter().map(|track| keys.iter().position(|&key| key == track.key)).collect();
+        let before = self.expected();
         self.streams.retain_mut(|stream| match moved.get(stream.track).copied().flatten() {
             Some(index) => {
                 stream.track = index;
@@ -146,6 +150,7 @@ impl Publisher {
             }
             None => false,
         });
+        self.expected_before += before - self.expected();
         self.tracks = std::iter::zip(keys, &spec.tracks)
             .map(|(&key, track)| match former.iter().position(|old| old.key == key) {
                 Some(index) => former.swap_remove(index),
@@ -175,6 +180,15 @@ impl Publisher {
         let transport_cc = self.transport_cc.next_deadline().filter(|_| self.spec.transport_cc);
         let activity = self.tracks.iter().filter_map(|track| track.activity.next_deadline());
         streams.chain(transport_cc).chain(self.report_at).chain(activity).min()
+    }
+
+    /// Packets that should have come so far, on all of its streams.
+    pub fn expected(&self) -> u64 {
+        let expected = |stream: &Stream| match &stream.role {
+            StreamRole::Media(media) => media.inbound.counters().expected,
+            StreamRole::Repair => 0,
+        };
+        self.expected_before + self.streams.iter().map(expected).sum::<u64>()
     }
 
     /// The stream of an authenticated packet; a new SSRC is bound to its place if it has one.

@@ -79,7 +79,7 @@ impl Worker {
     }
 
     /// Something a handshake thread has for this worker.
-    pub fn handle_handshake(&mut self, item: FromHandshake, out: &mut dyn Transmit) {
+    pub fn handle_handshake(&mut self, item: FromHandshake, now: Now, out: &mut dyn Transmit) {
         match item {
             FromHandshake::Datagram { transport, bytes, .. } => {
                 let key = self.names.transports.get(&transport).copied();
@@ -89,7 +89,7 @@ impl Worker {
                     self.send(path, bytes.as_slice(), out);
                 }
             }
-            FromHandshake::Keys { transport, keys, .. } => self.secure(transport, &keys),
+            FromHandshake::Keys { transport, keys, .. } => self.secure(transport, &keys, now),
             FromHandshake::Closed { transport, reason, .. } => {
                 if let Some(&key) = self.names.transports.get(&transport) {
                     self.remove_transport(key);
@@ -183,7 +183,7 @@ impl Worker {
         self.schedule(key);
     }
 
-    fn secure(&mut self, id: TransportId, keys: &SrtpKeys) {
+    fn secure(&mut self, id: TransportId, keys: &SrtpKeys, now: Now) {
         let key = self.names.transports.get(&id).copied();
         let Some((key, transport)) = key.and_then(|key| Some((key, self.transports.get_mut(key)?))) else { return };
         let split = Profile::from_id(keys.profile.id())
@@ -192,6 +192,18 @@ impl Worker {
         transport.keys = Some(Keys { inbound: Inbound::new(inbound), outbound: Outbound::new(outbound) });
         self.outbox.events.push(Event::Secured { transport: id });
         self.schedule(key);
+        self.begin_sending(key, now);
+    }
+
+    /// A transport can send from now on. Keyframes that came before were lost on it: they are asked for again.
+    pub(super) fn begin_sending(&mut self, key: TransportKey, now: Now) {
+        let Some(transport) = self.transports.get(key) else { return };
+        if transport.keys.is_none() || transport.ice.selected().is_none() {
+            return;
+        }
+        let subscriptions: Vec<SubscriptionKey> =
+            transport.subscriber.streams.iter().map(|stream| stream.subscription).collect();
+        subscriptions.into_iter().for_each(|key| self.choose_layer(key, now));
     }
 
     /// Control ends a transport: its media ends now, its path stays a moment for DTLS to say close_notify.
@@ -217,7 +229,10 @@ impl Worker {
     fn end_media(&mut self, key: TransportKey) {
         let Some(transport) = self.transports.get_mut(key) else { return };
         let tracks: Vec<TrackKey> = match transport.publisher.take() {
-            Some(publisher) => publisher.tracks.iter().map(|track| track.key).collect(),
+            Some(publisher) => {
+                self.stats.rtp_expected += publisher.expected();
+                publisher.tracks.iter().map(|track| track.key).collect()
+            }
             None => Vec::new(),
         };
         let sent = transport.subscriber.streams.iter().map(|stream| stream.subscription);

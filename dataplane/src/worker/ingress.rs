@@ -33,6 +33,8 @@ struct Received {
     kind: PendingKind,
     /// The set of live layers changed to this.
     alive: Option<u8>,
+    /// It came on the retransmission stream.
+    is_repair: bool,
 }
 
 impl Worker {
@@ -122,8 +124,8 @@ impl Worker {
 
     /// Keeps a packet and puts it on the list of what is to be forwarded.
     fn take(&mut self, received: Received, clear: &RtpClear<'_>, now: Now) -> Result<(), DropReason> {
-        let Received { track: key, spatial, mut packet, descriptor, payload, kind, alive } = received;
-        self.stats.rtp_received += 1;
+        let Received { track: key, spatial, mut packet, descriptor, payload, kind, alive, is_repair } = received;
+        self.stats.rtp_received += u64::from(!is_repair);
         if let Some(layers) = alive {
             self.layers_changed(key, layers, now);
         }
@@ -262,7 +264,7 @@ impl Publisher {
             audio.handle(level & 0x7f);
         }
         let alive = if is_repair { None } else { track.activity.handle_packet(spatial, now) };
-        Ok(Received { track: track.key, spatial, packet, descriptor, payload, kind, alive })
+        Ok(Received { track: track.key, spatial, packet, descriptor, payload, kind, alive, is_repair })
     }
 }
 

@@ -32,12 +32,12 @@ impl Worker {
         }
         let (mut streams, mut jitter, mut drift) = (0, 0, 0);
         for publisher in self.transports.values().filter_map(|transport| transport.publisher.as_deref()) {
+            stats.rtp_expected += publisher.expected();
             for stream in &publisher.streams {
                 let StreamRole::Media(media) = &stream.role else { continue };
                 streams += 1;
                 jitter += media.inbound.jitter_us();
                 drift += media.inbound.drift_ms();
-                stats.rtp_expected += media.inbound.counters().expected;
             }
         }
         if streams > 0 {

@@ -14,13 +14,13 @@ use crate::transport::{Reaction, TransportKey};
 
 /// When to look at which transport. An entry that is not its transport's current one is passed over.
 #[derive(Debug, Default)]
-pub struct Timers {
+pub(super) struct Timers {
     heap: BinaryHeap<Reverse<(Now, TransportKey)>>,
 }
 
 impl Timers {
     /// The first deadline.
-    pub fn next(&self) -> Option<Now> {
+    pub(super) fn next(&self) -> Option<Now> {
         self.heap.peek().map(|Reverse((at, _))| *at)
     }
 }
@@ -126,6 +126,9 @@ impl Worker {
         if state == IceState::Connected && !transport.validated {
             transport.validated = true;
             self.outbox.handshakes.push((room, ToHandshake::Validated { transport: id }));
+        }
+        if state == IceState::Connected {
+            self.begin_sending(key, now);
         }
     }
 }

@@ -94,7 +94,7 @@ impl Dtls13 {
         for _ in 0..OUTPUTS_MAX {
             match self.dtls.poll_output(buffer) {
                 Output::Packet(bytes) => {
-                    out.extend(Datagram::try_from(&*bytes).ok().map(Produced::Datagram));
+                    out.extend(Datagram::try_from(bytes as &[u8]).ok().map(Produced::Datagram));
                 }
                 Output::BufferTooSmall { needed } => {
                     large.resize(needed.min(BUFFER_SIZE_MAX), 0);

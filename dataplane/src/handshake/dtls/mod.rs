@@ -122,6 +122,28 @@ impl Engines {
     }
 }
 
+#[cfg(test)]
+impl Engines {
+    /// A DTLS 1.2 server without a look at the ClientHello: a peer for tests.
+    pub(super) fn dtls12_server(&self) -> Option<Engine> {
+        self.dtls12.start(DtlsRole::Server).map(|engine| Engine::Dtls12(Box::new(engine)))
+    }
+
+    /// Engines with other SRTP profiles, in OpenSSL's spelling.
+    pub(super) fn with_profiles(identity: &Identity, profiles: &str) -> Self {
+        let dtls12 = dtls12::Setup::with_profiles(identity, profiles).unwrap();
+        Self { dtls12, dtls13: dtls13::Setup::new(identity).unwrap() }
+    }
+}
+
+#[cfg(test)]
+impl Engine {
+    /// A DTLS 1.2 client of any making.
+    pub(super) fn bare_client(ssl: openssl::ssl::Ssl) -> Self {
+        Engine::Dtls12(Box::new(dtls12::Dtls12::over(ssl, DtlsRole::Client).unwrap()))
+    }
+}
+
 /// One DTLS association. After an `Err` it is of no more use.
 pub(super) enum Engine {
     Dtls12(Box<dtls12::Dtls12>),
@@ -130,6 +152,7 @@ pub(super) enum Engine {
 
 /// What an engine has to say.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "datagrams are the common case, and lie in place instead of on the heap")]
 pub(super) enum Produced {
     /// Send this.
     Datagram(Datagram),
