@@ -28,7 +28,7 @@ export class Reader {
     const named = typeof message?.id === "string" && typeof message.uid === "string" && message.id.length <= ID_LENGTH_MAX;
     if (!named || this.#seen.has(message.id)) return null;
     this.#remember(message.id);
-    return READERS[message.type]?.(message) ?? null;
+    return READERS.get(message.type)?.(message) ?? null;
   }
 
   #remember(id) {
@@ -37,20 +37,21 @@ export class Reader {
   }
 }
 
-const READERS = {
-  chat: ({ uid, text }) => {
+// A map and not an object: what strangers name must not find what objects inherit.
+const READERS = new Map([
+  ["chat", ({ uid, text }) => {
     const line = typeof text === "string" ? text.slice(0, CHAT_LENGTH_MAX).trim() : "";
     return line ? { type: "chat", uid, text: line } : null;
-  },
-  state: ({ uid, audio, video, streams }) => ({
+  }],
+  ["state", ({ uid, audio, video, streams }) => ({
     type: "state",
     uid,
     audio: audio === true,
     video: video === true,
     streams: Object.fromEntries(Object.entries(streams ?? {}).slice(0, STREAMS_MAX)),
-  }),
-  hello: ({ uid }) => ({ type: "hello", uid }),
-};
+  })],
+  ["hello", ({ uid }) => ({ type: "hello", uid })],
+]);
 
 /** 64 random bits. `crypto.randomUUID` is missing where the page was not loaded securely. */
 export function random_id() {

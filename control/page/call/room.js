@@ -98,7 +98,7 @@ export class Room extends Emitter {
   }
 
   #listen(connection) {
-    for (const name of ["peers", "tracks", "track"]) {
+    for (const name of ["peers", "tracks", "track", "message"]) {
       connection.on(name, () => this.#begin(connection));
     }
     connection.on("peers", (state, rows) => this.#handle_peers(state, rows));
@@ -148,12 +148,12 @@ export class Room extends Emitter {
 
   #handle_message(text) {
     const message = this.#reader.read(text);
-    const peer = message && this.roster.peer(message.uid);
-    if (!peer || peer.self) return;
-    if (message.type === "chat") this.emit("chat", { peer, text: message.text });
+    if (!message || message.uid === this.uid) return;
+    const peer = this.roster.peer(message.uid);
+    if (message.type === "chat" && peer) this.emit("chat", { peer, text: message.text });
     if (message.type === "hello") this.#tell_state();
     if (message.type === "state") {
-      Object.assign(peer, { audio: message.audio, video: message.video, streams: message.streams });
+      this.roster.heard(message.uid, message);
       this.emit("change");
     }
   }

@@ -4,11 +4,13 @@
 
 const NAME_LENGTH_MAX = 48;
 const ORPHANS_MAX = 256;
+const SAID_MAX = 2000;
 
 export class Roster {
   #peers = new Map();
   #owners = new Map();
   #streams = new Map();
+  #said = new Map();
   #self;
 
   constructor(self_uid) {
@@ -43,7 +45,7 @@ export class Roster {
     for (const { uid, info } of rows) {
       if (typeof uid !== "string") continue;
       const known = this.#peers.get(uid);
-      const peer = known ?? { uid, audio: true, video: true, streams: {}, speaking: false, quality: {} };
+      const peer = known ?? { uid, audio: true, video: true, streams: {}, speaking: false, ...this.#said.get(uid) };
       peer.name = display_name(info?.name, uid);
       peer.self = uid === this.#self;
       this.#peers.set(uid, peer);
@@ -56,11 +58,20 @@ export class Roster {
     const gone = rows.map(({ uid }) => this.#peers.get(uid)).filter(Boolean);
     for (const { uid } of gone) {
       this.#peers.delete(uid);
+      this.#said.delete(uid);
       for (const [id, owner] of [...this.#owners]) {
         if (owner.uid === uid) this.#owners.delete(id);
       }
     }
     return gone;
+  }
+
+  /** What a peer says of itself, which may come before the server says that there is such a peer. */
+  heard(uid, { audio, video, streams }) {
+    this.#said.set(uid, { audio, video, streams });
+    if (this.#said.size > SAID_MAX) this.#said.delete(this.#said.keys().next().value);
+    const peer = this.#peers.get(uid);
+    if (peer && !peer.self) Object.assign(peer, { audio, video, streams });
   }
 
   published(rows) {

@@ -13,7 +13,8 @@ export function percent(share) {
 
 export function milliseconds(ms) {
   if (ms === null || ms === undefined) return "–";
-  return `${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms`;
+  if (ms < 0.95) return "< 1 ms";
+  return `${Math.round(ms)} ms`;
 }
 
 export function picture({ width, height, fps }) {

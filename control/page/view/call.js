@@ -129,6 +129,7 @@ export class Call extends Emitter {
     const is_trouble = state === "reconnecting" && why;
     this.#banner.hidden = !is_trouble;
     write(this.#banner, is_trouble ? `${why.replace(/\.?$/, ".")} Reconnecting…` : "");
+    this.#update_soon();
   }
 
   #draw(sample) {

@@ -27,57 +27,63 @@ export function grid({ width, height }, count) {
   return { boxes, height: Math.max(height, full_height) };
 }
 
-/** The first tile large, as many of the others as fit in a strip beside or below; `boxes` may be fewer than `count`. */
+/**
+ * The first tile large, the others in a strip beside it (as many as fit: `boxes` may be fewer than `count`), or, in a tall
+ * room, all of them below.
+ */
 export function spotlight({ width, height }, count) {
   const others = count - 1;
   if (others === 0) return { boxes: [{ x: 0, y: 0, width, height }], height };
-  if (width >= height) {
-    const side = Math.min(260, Math.max(150, width * 0.2));
-    const tile = { width: side, height: side / WIDEST };
-    const shown = Math.min(others, Math.max(1, Math.floor((height + GAP) / (tile.height + GAP))));
-    const top = Math.max(0, (height - shown * (tile.height + GAP) + GAP) / 2);
-    const strip = Array.from({ length: shown }, (_, index) => (
-      { x: width - side, y: top + index * (tile.height + GAP), ...tile }));
-    return { boxes: [{ x: 0, y: 0, width: width - side - GAP, height }, ...strip], height };
-  }
-  const below = Math.min(150, Math.max(84, height * 0.18));
-  const tile = { width: below * 1.25, height: below };
-  const shown = Math.min(others, Math.max(1, Math.floor((width + GAP) / (tile.width + GAP))));
-  const left = Math.max(0, (width - shown * (tile.width + GAP) + GAP) / 2);
+  return (width >= height ? beside : below)({ width, height }, others);
+}
+
+function beside({ width, height }, others) {
+  const side = Math.min(260, Math.max(150, width * 0.2));
+  const tile = { width: side, height: side / WIDEST };
+  const shown = Math.min(others, Math.max(1, Math.floor((height + GAP) / (tile.height + GAP))));
+  const top = Math.max(0, (height - shown * (tile.height + GAP) + GAP) / 2);
   const strip = Array.from({ length: shown }, (_, index) => (
-    { x: left + index * (tile.width + GAP), y: height - below, ...tile }));
-  return { boxes: [{ x: 0, y: 0, width, height: height - below - GAP }, ...strip], height };
+    { x: width - side, y: top + index * (tile.height + GAP), ...tile }));
+  return { boxes: [{ x: 0, y: 0, width: width - side - GAP, height }, ...strip], height };
+}
+
+function below({ width, height }, others) {
+  const large = { x: 0, y: 0, width, height: Math.min(height * 0.6, Math.max(width * 0.7, height * 0.45)) };
+  const top = large.height + GAP;
+  const rest = grid({ width, height: height - top }, others);
+  return { boxes: [large, ...rest.boxes.map((box) => ({ ...box, y: box.y + top }))], height: top + rest.height };
 }
 
 function plan(width, height, count, columns) {
   const rows = Math.ceil(count / columns);
   const cell = { width: (width - (columns - 1) * GAP) / columns, height: (height - (rows - 1) * GAP) / rows };
-  const tile = fit(cell);
+  const tile = fit(cell, width > height ? TALLEST_IN_WIDE : TALLEST);
   return { columns, rows, tile, worth: worth(tile) };
 }
 
 /** The largest tile in a cell whose shape is one that a camera's picture survives. */
-function fit({ width, height }) {
-  const safe = { width: Math.max(1, width), height: Math.max(1, height) };
-  const shape = safe.width / safe.height;
-  if (shape > WIDEST) return { width: safe.height * WIDEST, height: safe.height };
-  if (shape < TALLEST) return { width: safe.width, height: safe.width / TALLEST };
-  return safe;
+function fit(cell, tallest) {
+  const [width, height] = [Math.max(1, cell.width), Math.max(1, cell.height)];
+  const shape = width / height;
+  if (shape > WIDEST) return { width: height * WIDEST, height };
+  if (shape < tallest) return { width, height: width / tallest };
+  return { width, height };
 }
 
-/** Area that shows picture, when the picture is 16:9 and cropped to fill. */
+/** Area, less a part of what is cropped away when a 16:9 picture fills it. */
 function worth({ width, height }) {
   const shown = Math.min(1, width / height / WIDEST);
-  return width * height * (0.5 + shown / 2);
+  return width * height * (0.7 + 0.3 * shown);
 }
 
 function smallest(width, columns) {
   const across = Math.max(1, Math.min(columns, Math.floor((width + GAP) / (TILE_WIDTH_MIN + GAP))));
   const tile_width = (width - (across - 1) * GAP) / across;
-  return { width: tile_width, height: tile_width / (4 / 3) };
+  return { width: tile_width, height: tile_width / TALLEST_IN_WIDE };
 }
 
 const GAP = 8;
 const WIDEST = 16 / 9;
 const TALLEST = 4 / 5;
-const TILE_WIDTH_MIN = 132;
+const TALLEST_IN_WIDE = 4 / 3;
+const TILE_WIDTH_MIN = 104;

@@ -11,8 +11,8 @@ export class Network {
     new Graph("Round trip", ({ rtt_ms }) => rtt_ms, milliseconds, 10),
     new Graph("Loss, received", ({ loss }) => loss, percent, 0.02),
   ];
-  #received = table("Received streams", ["From", "Picture", "Codec", "Rate", "Loss", "Jitter"]);
-  #sent = table("Sent streams", ["What", "Picture", "Codec", "Rate", "Held back by"]);
+  #received = table("Received streams", ["From", "Rate", "Loss", "Picture", "Codec", "Jitter"]);
+  #sent = table("Sent streams", ["What", "Rate", "Picture", "Codec", "Held back by"]);
 
   constructor() {
     this.element = el("div", { class: "network", "data-testid": "network" },
@@ -31,13 +31,13 @@ export class Network {
     this.#received.fill(last.received.map((row) => {
       const { who, layer } = origin(row.track_id) ?? { who: "unknown" };
       const shown = row.kind === "video" ? [picture(row), layer].filter(Boolean).join(", ") : "sound";
-      return [who, shown, row.codec ?? "–", bitrate(row.bps), percent(row.loss), milliseconds(row.jitter_ms)];
+      return [who, bitrate(row.bps), percent(row.loss), shown, row.codec ?? "–", milliseconds(row.jitter_ms)];
     }));
     this.#sent.fill(last.sent.map((row) => [
       row.kind === "audio" ? "Microphone" : RIDS[row.rid] ?? "Screen",
+      bitrate(row.bps),
       row.kind === "audio" ? "sound" : picture(row),
       row.codec ?? "–",
-      bitrate(row.bps),
       { none: "–", cpu: "this computer", bandwidth: "the network" }[row.limited_by] ?? "–",
     ]));
   }

@@ -74,7 +74,7 @@ export class Tile extends Emitter {
     style.width = `${Math.floor(box.width)}px`;
     style.height = `${Math.floor(box.height)}px`;
     this.element.classList.toggle("large", is_large);
-    this.element.classList.toggle("small", box.width < 200);
+    this.element.classList.toggle("small", box.width < 200 || box.height < 140);
   }
 
   /** What of the stream is worth sending here; a picture much larger than its box is not. */
@@ -117,7 +117,7 @@ export class Tile extends Emitter {
   }
 
   #show_picture() {
-    const tracks = this.stream?.getVideoTracks() ?? [];
+    const tracks = (this.stream?.getVideoTracks() ?? []).filter(({ readyState }) => readyState === "live");
     const is_on = this.kind === "screen" || this.#peer?.video;
     const shown = is_on && this.quality !== "off" && tracks.length > 0 && this.#video.videoWidth > 0;
     this.element.classList.toggle("has-picture", shown);
