@@ -36,8 +36,20 @@ export class Roster {
 
   /** Media that arrives of a peer, in the order in which it was published, each `{stream, kind}`. */
   media(peer) {
-    const own = [...this.#owners].filter(([id, { uid }]) => uid === peer.uid && this.#streams.has(id));
-    return own.map(([id], index) => ({ stream: this.#streams.get(id), kind: this.#kind(peer, id, index) }));
+    return this.all_media().get(peer.uid) ?? [];
+  }
+
+  /** The same of everyone who sends, by uid. */
+  all_media() {
+    const all = new Map();
+    for (const [id, { uid }] of this.#owners) {
+      const [stream, peer] = [this.#streams.get(id), this.#peers.get(uid)];
+      if (!stream || !peer) continue;
+      const media = all.get(uid) ?? [];
+      media.push({ stream, kind: this.#kind(peer, id, media.length) });
+      all.set(uid, media);
+    }
+    return all;
   }
 
   joined(rows) {
@@ -45,10 +57,11 @@ export class Roster {
     for (const { uid, info } of rows) {
       if (typeof uid !== "string") continue;
       const known = this.#peers.get(uid);
-      const peer = known ?? { uid, audio: true, video: true, streams: {}, speaking: false, ...this.#said.get(uid) };
+      const peer = known ?? { uid, streams: {}, speaking: false };
       peer.name = display_name(info?.name, uid);
       peer.self = uid === this.#self;
       this.#peers.set(uid, peer);
+      this.#judge(uid);
       if (!known) fresh.push(peer);
     }
     return fresh;
@@ -70,15 +83,15 @@ export class Roster {
   heard(uid, { audio, video, streams }) {
     this.#said.set(uid, { audio, video, streams });
     if (this.#said.size > SAID_MAX) this.#said.delete(this.#said.keys().next().value);
-    const peer = this.#peers.get(uid);
-    if (peer && !peer.self) Object.assign(peer, { audio, video, streams });
+    this.#judge(uid);
   }
 
   published(rows) {
-    for (const { uid, streamId, trackId } of rows) {
-      const owner = this.#owners.get(streamId) ?? { uid, tracks: new Set() };
-      owner.tracks.add(trackId);
+    for (const { uid, streamId, trackId, kind } of rows) {
+      const owner = this.#owners.get(streamId) ?? { uid, tracks: new Map() };
+      owner.tracks.set(trackId, kind);
       this.#owners.set(streamId, owner);
+      this.#judge(uid);
     }
   }
 
@@ -90,6 +103,7 @@ export class Roster {
         this.#owners.delete(streamId);
         this.#streams.delete(streamId);
       }
+      if (owner) this.#judge(owner.uid);
     }
   }
 
@@ -112,6 +126,16 @@ export class Roster {
       peer.speaking = loud.has(peer.uid);
     }
     return changed;
+  }
+
+  /** What of a peer is on: as it says, or, of clients that say nothing, as what they publish suggests. */
+  #judge(uid) {
+    const peer = this.#peers.get(uid);
+    if (!peer || peer.self) return;
+    const owned = [...this.#owners.values()].filter((owner) => owner.uid === uid);
+    const kinds = new Set(owned.flatMap(({ tracks }) => [...tracks.values()]));
+    const guess = { audio: kinds.has("audio"), video: kinds.has("video"), streams: {} };
+    Object.assign(peer, this.#said.get(uid) ?? guess);
   }
 
   /** The first stream of a peer is its camera and microphone, unless it has said otherwise. */

@@ -56,7 +56,8 @@ export class LocalMedia extends Emitter {
       if (error.name === "NotAllowedError") return DENIED;
     }
     const tries = await Promise.allSettled([this.start_microphone(), this.start_camera()]);
-    return tries.filter(({ reason }) => reason).map(({ reason }) => reason.message).join(" ") || null;
+    const missing = tries.filter(({ reason }) => reason).map(({ reason }) => reason.message);
+    return missing.length ? [...missing, "You can join all the same."].join(" ") : null;
   }
 
   /** Devices to begin with, from an earlier visit. */

@@ -86,8 +86,12 @@ export class Stage extends Emitter {
     const { roster, local, uid } = this.#room;
     const wanted = new Map();
     const want = (key, peer, stream, kind) => wanted.set(key, { key, peer, stream, kind });
-    for (const peer of roster.others) {
-      const media = roster.media(peer);
+    const all_media = roster.all_media();
+    const { others } = roster;
+    const senders_first = others.length <= PEOPLE_MAX ? others
+      : [...others.filter(({ uid }) => all_media.has(uid)), ...others.filter(({ uid }) => !all_media.has(uid))];
+    for (const peer of senders_first.slice(0, PEOPLE_MAX)) {
+      const media = all_media.get(peer.uid) ?? [];
       const camera = media.find(({ kind }) => kind === "camera");
       want(`${peer.uid} camera`, peer, camera?.stream ?? null, "camera");
       for (const { stream, kind } of media) {
@@ -137,7 +141,7 @@ export class Stage extends Emitter {
     const { boxes, height } = (large ? spotlight : grid)(room, tiles.length);
     this.#canvas.style.height = `${height}px`;
     tiles.forEach((tile, index) => tile.place(boxes[index] ?? null, tile === large));
-    const left_out = tiles.length - boxes.length;
+    const left_out = tiles.length - boxes.length + Math.max(0, this.#room.roster.others.length - PEOPLE_MAX);
     this.#more.hidden = left_out === 0;
     this.#more.textContent = `and ${left_out} more`;
     this.#wish();
@@ -170,3 +174,5 @@ export class Stage extends Emitter {
 }
 
 const WISH_DELAY_MS = 300;
+// More faces than that are no longer faces; the list of people has everyone.
+const PEOPLE_MAX = 48;

@@ -87,3 +87,32 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
 const HTML: &str = "text/html; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 const STYLE: &str = "text/css; charset=utf-8";
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    use super::FILES;
+
+    #[test]
+    fn every_file_of_the_page_is_served_at_its_own_path() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("page");
+        let mut written = BTreeSet::new();
+        let mut folders = vec![root.clone()];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).expect("the page's folder is readable") {
+                let path = entry.expect("its entries too").path();
+                match path.is_dir() {
+                    true => folders.push(path),
+                    false => {
+                        let name = path.strip_prefix(&root).expect("it is below").display();
+                        written.insert(format!("/{name}").replace("/index.html", "/"));
+                    }
+                }
+            }
+        }
+        let served: BTreeSet<String> = FILES.iter().map(|file| file.path.to_owned()).collect();
+        assert_eq!(served, written);
+    }
+}
