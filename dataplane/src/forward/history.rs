@@ -137,7 +137,10 @@ mod tests {
         let mut history = SentHistory::default();
         record(&mut history, 70_000);
         let (sequence, trip) = (70_000u64 as u16, Duration::from_millis(50));
-        assert_eq!(history.resend(sequence, trip, Now::from_millis(0)).map(|sent| sent.inbound), Some(InboundSeq(70_007)));
+        assert_eq!(
+            history.resend(sequence, trip, Now::from_millis(0)).map(|sent| sent.inbound),
+            Some(InboundSeq(70_007))
+        );
         assert!(history.resend(sequence, trip, Now::from_millis(49)).is_none());
         assert!(history.resend(sequence, trip, Now::from_millis(50)).is_some());
         assert!(history.resend(sequence, trip, Now::from_millis(100)).is_some());

@@ -107,7 +107,13 @@ const PRIORITY: u32 = 110 << 24 | 0xffff << 8 | 0xff;
 
 impl IceAgent {
     /// An agent that nobody has talked to yet. `number` comes back from [`transport_number`].
-    pub fn new(local: &IceCredentials, remote: Option<&IceCredentials>, number: u32, random: &mut Random, now: Now) -> Self {
+    pub fn new(
+        local: &IceCredentials,
+        remote: Option<&IceCredentials>,
+        number: u32,
+        random: &mut Random,
+        now: Now,
+    ) -> Self {
         Self {
             local: Credentials::new(local),
             previous: None,
@@ -404,7 +410,8 @@ impl IceAgent {
     }
 
     fn consent_is_fresh(&self, now: Now) -> bool {
-        self.consent.is_some_and(|then| now.since(then) <= ICE_CONSENT) && self.state != IceState::Failed
+        self.consent.is_some_and(|then| now.since(then) <= ICE_CONSENT)
+            && self.state != IceState::Failed
             && now.since(self.heard) <= ICE_DISCONNECTED
     }
 

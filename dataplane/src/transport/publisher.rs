@@ -203,7 +203,9 @@ impl Publisher {
     /// The media stream of a layer.
     pub fn media_mut(&mut self, track: usize, spatial: SpatialLayer) -> Option<(Ssrc, &mut MediaStream)> {
         self.streams.iter_mut().find_map(|stream| match &mut stream.role {
-            StreamRole::Media(media) if stream.track == track && stream.spatial == spatial => Some((stream.ssrc, &mut **media)),
+            StreamRole::Media(media) if stream.track == track && stream.spatial == spatial => {
+                Some((stream.ssrc, &mut **media))
+            }
             _ => None,
         })
     }
@@ -278,7 +280,8 @@ impl Publisher {
             return Err(DropReason::TooManySsrcs);
         }
         let track = self.spec.tracks.get(place.track).ok_or(DropReason::UnknownStream)?;
-        let role = if place.repair { StreamRole::Repair } else { StreamRole::Media(Box::new(MediaStream::new(ssrc, track))) };
+        let role =
+            if place.repair { StreamRole::Repair } else { StreamRole::Media(Box::new(MediaStream::new(ssrc, track))) };
         self.streams.push(Stream { ssrc, track: place.track, spatial: place.spatial, heard: now, role });
         Ok(self.streams.len() - 1)
     }

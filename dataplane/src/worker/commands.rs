@@ -290,7 +290,8 @@ impl Worker {
             track.mirrors.push(to);
         }
         let (alive, offset) = (track.alive, track.offset);
-        let clocks: Vec<_> = (0..).zip(&track.layers).filter_map(|(n, layer)| Some((n, layer.as_ref()?.clock?))).collect();
+        let clocks: Vec<_> =
+            (0..).zip(&track.layers).filter_map(|(n, layer)| Some((n, layer.as_ref()?.clock?))).collect();
         for (spatial, clock) in clocks {
             self.relay_to(to, RelayItem::Clock { track: id, spatial, clock, offset });
         }
@@ -335,14 +336,7 @@ impl Worker {
         self.choose_layer(key, now);
     }
 
-    fn adjust(
-        &mut self,
-        key: SubscriptionKey,
-        muted: bool,
-        spatial_max: SpatialLayer,
-        temporal_max: u8,
-        now: Now,
-    ) {
+    fn adjust(&mut self, key: SubscriptionKey, muted: bool, spatial_max: SpatialLayer, temporal_max: u8, now: Now) {
         if let Some(subscription) = self.subscriptions.get_mut(key) {
             subscription.adjust(muted, spatial_max, temporal_max);
             self.choose_layer(key, now);
@@ -363,6 +357,10 @@ impl Worker {
         }
         if let Some(transport) = self.transports.get_mut(subscription.transport) {
             transport.subscriber.streams.retain(|stream| stream.subscription != key);
+            // RFC 3550 §6.6: the subscriber hears of the end with the next report, which is due at once.
+            transport.subscriber.ended.push(subscription.spec.ssrc);
+            transport.subscriber.report_at = Some(Now(0));
+            self.schedule(subscription.transport);
         }
     }
 

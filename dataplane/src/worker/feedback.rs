@@ -15,7 +15,9 @@ use crate::forward::subscription::{Egress, SubscriptionKey};
 use crate::forward::track::{Origin, TrackKey};
 use crate::io::{Path, Transmit};
 use crate::packet::ext;
-use crate::packet::rtcp::{Compound, CompoundWriter, FeedbackFields, FirEntry, Nack, Packet, ReportBlock, SenderInfo, SenderReport};
+use crate::packet::rtcp::{
+    Compound, CompoundWriter, FeedbackFields, FirEntry, Nack, Packet, ReportBlock, SenderInfo, SenderReport,
+};
 use crate::receive::{self, rtt::round_trip};
 use crate::srtp::Profile;
 use crate::transport::publisher::{REPORT_INTERVAL, StreamRole};
@@ -84,7 +86,12 @@ impl Worker {
     }
 
     /// A publisher's sender report: kept for lip sync, and for the round trip of our own reports.
-    fn handle_sender_report(&mut self, key: TransportKey, report: &SenderReport<'_>, now: Now) -> Result<(), DropReason> {
+    fn handle_sender_report(
+        &mut self,
+        key: TransportKey,
+        report: &SenderReport<'_>,
+        now: Now,
+    ) -> Result<(), DropReason> {
         let ours = self.clock.at(now).0;
         let transport = self.transports.get_mut(key).ok_or(DropReason::UnknownRemote)?;
         let publisher = transport.publisher.as_deref_mut().ok_or(DropReason::ForeignFeedback)?;
@@ -195,7 +202,8 @@ impl Worker {
             let Some(at) = publisher.streams.iter().position(|stream| stream.ssrc == ssrc) else { continue };
             let stream = publisher.streams.swap_remove(at);
             let Some(track) = publisher.tracks.get_mut(stream.track) else { continue };
-            let changed = matches!(stream.role, StreamRole::Media(_)).then(|| track.activity.end(stream.spatial)).flatten();
+            let changed =
+                matches!(stream.role, StreamRole::Media(_)).then(|| track.activity.end(stream.spatial)).flatten();
             let key = track.key;
             if let Some(layers) = changed {
                 self.layers_changed(key, layers, now);
@@ -330,6 +338,7 @@ impl Worker {
         if transport.subscriber.report_at.is_none_or(|at| at > now) {
             return;
         }
+        say_goodbye(transport, out);
         let ntp = self.clock.at(now).0;
         let mut active = false;
         let streams: ArrayVec<SubscriptionKey, STREAMS_MAX> =
@@ -383,6 +392,20 @@ impl Publisher {
         let lost = blocks.iter().map(|block| u64::from(block.fraction_lost)).sum();
         self.remb.update(received, 256 * blocks.len() as u64, lost, now);
         self.remb.poll(now)
+    }
+}
+
+/// Tells the peer which of our streams have ended (RFC 3550 §6.6): a report without blocks, then BYE.
+fn say_goodbye(transport: &mut Transport, out: &mut dyn Transmit) {
+    let ended = std::mem::take(&mut transport.subscriber.ended);
+    for group in ended.chunks(RTCP_BLOCKS_MAX) {
+        let mut buffer = [0; RTCP_SIZE_MAX];
+        let mut writer = CompoundWriter::new(&mut buffer);
+        let Some(&first) = group.first() else { continue };
+        let _ = writer.receiver_report(first, &[]);
+        let _ = writer.bye(group);
+        let len = writer.len();
+        send_rtcp(transport, buffer.get(..len).unwrap_or_default(), out);
     }
 }
 

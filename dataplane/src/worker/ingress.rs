@@ -221,16 +221,16 @@ impl Publisher {
         let index = self.stream_of(&header, bytes, now)?;
         let stream = self.streams.get_mut(index).ok_or(DropReason::UnknownStream)?;
         stream.heard = now;
-        let (track_index, spatial, is_repair) = (stream.track, stream.spatial, matches!(stream.role, StreamRole::Repair));
+        let (track_index, spatial, is_repair) =
+            (stream.track, stream.spatial, matches!(stream.role, StreamRole::Repair));
         let mut sequence = header.sequence;
         if is_repair {
             // RFC 4588 §4: the first two bytes are the original sequence number.
             let original = bytes.get(payload.clone()).and_then(|bytes| bytes.first_chunk::<2>());
             sequence = u16::from_be_bytes(*original.ok_or(DropReason::PaddingOnly)?);
             payload.start += 2;
-            packet.payload_type = self
-                .repaired_payload_type(track_index, header.payload_type)
-                .ok_or(DropReason::UnknownPayloadType)?;
+            packet.payload_type =
+                self.repaired_payload_type(track_index, header.payload_type).ok_or(DropReason::UnknownPayloadType)?;
         }
         let spec = self.spec.tracks.get(track_index).ok_or(DropReason::UnknownStream)?;
         let codec = spec.codecs.iter().find(|codec| codec.payload_type == packet.payload_type);
@@ -263,7 +263,8 @@ impl Publisher {
         if let (Some(audio), Some(level)) = (&mut track.audio, packet.audio_level) {
             audio.handle(level & 0x7f);
         }
-        let alive = if is_repair { None } else { track.activity.handle_packet(spatial, now) };
+        let is_fresh_media = !is_repair && kind != PendingKind::Padding;
+        let alive = if is_fresh_media { track.activity.handle_packet(spatial, now) } else { None };
         Ok(Received { track: track.key, spatial, packet, descriptor, payload, kind, alive, is_repair })
     }
 }
