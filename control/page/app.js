@@ -71,15 +71,19 @@ function can_call() {
 
 /** `window.ringmain`: copies of what is going on, for tests and the curious. Writing to them changes nothing. */
 function expose() {
-  const stage = () => now.room?.roster;
-  const peer_of = ({ uid, name, self, audio, video, speaking }) => ({
-    uid, name, self, audio, video, speaking, streams: stage().media(stage().peer(uid)).map(({ stream, kind }) => ({ id: stream.id, kind })),
-  });
+  const roster = () => now.room?.roster;
+  const peer_of = (peer) => {
+    const { uid, name, self, speaking } = peer;
+    const { microphone_on, camera_on } = now.room.local;
+    const [audio, video] = self ? [microphone_on, camera_on] : [peer.audio, peer.video];
+    const streams = roster().media(peer).map(({ stream, kind }) => ({ id: stream.id, kind }));
+    return { uid, name, self, audio, video, speaking, streams };
+  };
   const view = {
     get state() { return now.room?.state ?? "lobby"; },
     get uid() { return now.room?.uid ?? null; },
     get room() { return now.room?.sid ?? null; },
-    get peers() { return stage()?.peers.map(peer_of) ?? []; },
+    get peers() { return roster()?.peers.map(peer_of) ?? []; },
     get layers() { return now.room ? Object.fromEntries(structuredClone(now.room.layers)) : {}; },
     get stats() { return structuredClone(now.call?.sampler.last ?? null); },
   };

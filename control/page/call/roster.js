@@ -57,7 +57,7 @@ export class Roster {
     for (const { uid, info } of rows) {
       if (typeof uid !== "string") continue;
       const known = this.#peers.get(uid);
-      const peer = known ?? { uid, streams: {}, speaking: false };
+      const peer = known ?? { uid, audio: false, video: false, streams: {}, speaking: false };
       peer.name = display_name(info?.name, uid);
       peer.self = uid === this.#self;
       this.#peers.set(uid, peer);
