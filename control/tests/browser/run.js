@@ -11,3 +11,5 @@ await import('./codecs.test.js');
 await import('./renegotiation.test.js');
 await import('./loss.test.js');
 await import('./links.test.js');
+await import('./demo/alone.test.js');
+await import('./demo/room.test.js');
