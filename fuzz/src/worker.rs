@@ -10,7 +10,7 @@ use ringmain_dataplane::handshake::{Datagram, FromHandshake, SrtpKeys};
 use ringmain_dataplane::io::memory::MemoryLink;
 use ringmain_dataplane::io::{Link, Path};
 use ringmain_dataplane::packet::demux::{Protocol, classify};
-use ringmain_dataplane::packet::rtcp::Compound;
+use ringmain_dataplane::packet::rtcp::{Compound, CompoundWriter, FirEntry};
 use ringmain_dataplane::packet::rtp::{HeaderFields, RtpHeader};
 use ringmain_dataplane::packet::stun::Message;
 use ringmain_dataplane::srtp::{Inbound, Outbound, Profile, split_keying_material};
@@ -36,11 +36,17 @@ use crate::srtp::material;
 
 /// Steps of one input.
 const STEPS_MAX: usize = 512;
+/// Packets that peers remember.
+const RECENT_MAX: usize = 64;
 /// Transports by number: even ones publish, odd ones subscribe.
 const TRANSPORTS: u8 = 4;
 
 /// The first byte says how far everybody has come when the steps begin.
 pub fn worker(data: &[u8]) {
+    play(data);
+}
+
+fn play(data: &[u8]) -> Scene {
     let mut input = Input::new(data);
     let mut scene = Scene::new(&mut input);
     for _ in 0..STEPS_MAX {
@@ -55,6 +61,7 @@ pub fn worker(data: &[u8]) {
         }
     }
     scene.wait(Duration::from_secs(90));
+    scene
 }
 
 struct Scene {
@@ -69,6 +76,8 @@ struct Scene {
     checks_sent: u64,
     next_subscription: u64,
     next_ssrc: u32,
+    /// What went out lately: to which peer, under which SSRC and sequence number.
+    recent: Vec<(u8, Ssrc, u16)>,
 }
 
 /// The other end of one transport.
@@ -103,6 +112,7 @@ impl Scene {
             checks_sent: 0,
             next_subscription: 1,
             next_ssrc: 0x1000_0000,
+            recent: Vec::new(),
         };
         for number in 0..3 {
             scene.open(number);
@@ -163,7 +173,7 @@ impl Scene {
             27 => self.handshake(number, input),
             28 | 29 => self.relay(input),
             30 => self.mirror(input.u8()),
-            _ => {}
+            _ => self.peer_complains(place, input.u8(), input.u8()),
         }
     }
 
@@ -249,6 +259,24 @@ impl Scene {
         packet.resize(clear.len() + Profile::RTCP_OVERHEAD_MAX, 0);
         let Ok(len) = outbound.protect_rtcp(&mut packet, clear.len()) else { return };
         self.push(from, &packet[..len]);
+    }
+
+    /// A subscriber wants what it got lately once more, or something newer instead.
+    fn peer_complains(&mut self, from: Path, which: u8, what: u8) {
+        let Some(&(number, ssrc, sequence)) = self.recent.get(usize::from(which) % self.recent.len().max(1)) else {
+            return;
+        };
+        let mut out = [0; 200];
+        let mut writer = CompoundWriter::new(&mut out);
+        let own = Ssrc(1);
+        let written = match what % 4 {
+            0 | 1 => writer.nack(own, ssrc, &[sequence, sequence.wrapping_add(u16::from(what >> 2))]).map(drop),
+            2 => writer.pli(own, ssrc),
+            _ => writer.fir(own, &[FirEntry { ssrc, sequence: what }]),
+        };
+        written.expect("there is room");
+        let len = writer.len();
+        self.peer_sends_rtcp(number, from, &out[..len]);
     }
 
     // What control orders.
@@ -507,7 +535,7 @@ impl Scene {
     fn check_media(&mut self, bytes: &[u8]) {
         let is_rtcp = classify(bytes) == Some(Protocol::Rtcp);
         let mut refusals = Vec::new();
-        for peer in &mut self.peers {
+        for (number, peer) in (0..).zip(&mut self.peers) {
             let Some((_, inbound)) = &mut peer.keys else { continue };
             let mut copy = bytes.to_vec();
             if is_rtcp {
@@ -523,6 +551,8 @@ impl Scene {
                     Ok(clear) => {
                         let header = RtpHeader::parse(clear.bytes()).expect("what we send can be read");
                         header.payload(clear.bytes()).expect("what we send can be read");
+                        self.recent.truncate(RECENT_MAX - 1);
+                        self.recent.insert(0, (number, header.ssrc, header.sequence));
                         return;
                     }
                     Err(reason) => refusals.push(reason),
@@ -615,5 +645,32 @@ fn track_spec(publisher: u8, track: u8) -> TrackSpec {
         codecs,
         ssrcs,
         rids,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A scene in which nothing happens would keep every promise.
+    #[test]
+    fn media_flows_in_the_scenes_that_the_corpus_begins_with() {
+        let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus/worker");
+        let mut total = ringmain_shared::event::WorkerStats::default();
+        for seed in std::fs::read_dir(directory).expect("there is a corpus") {
+            let path = seed.expect("a directory can be read").path();
+            if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("seed_")) {
+                let scene = play(&std::fs::read(path).expect("a file of the corpus can be read"));
+                let stats = scene.worker.stats(&scene.link.counters());
+                total.rtp_forwarded += stats.rtp_forwarded;
+                total.keyframe_requests += stats.keyframe_requests;
+                total.nacks_sent += stats.nacks_sent;
+            }
+        }
+        let happened = [total.rtp_forwarded, total.keyframe_requests, total.nacks_sent];
+        assert!(
+            happened.iter().all(|&count| count > 0),
+            "forwarded, keyframes requested, packets asked for: {happened:?}"
+        );
     }
 }
