@@ -240,10 +240,11 @@ impl Worker {
         let mut buffer = [0; RTCP_SIZE_MAX];
         let mut writer = CompoundWriter::new(&mut buffer);
 
-        let mut changes: ArrayVec<(TrackKey, u8), 16> = ArrayVec::new();
+        // Seldom any, and then as many as there are tracks.
+        let mut changes: Vec<(TrackKey, u8)> = Vec::new();
         for track in &mut publisher.tracks {
             if let Some(layers) = track.activity.poll(now) {
-                let _ = changes.try_push((track.key, layers));
+                changes.push((track.key, layers));
             }
         }
         let watched = |index: usize| {

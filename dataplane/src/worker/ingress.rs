@@ -84,7 +84,8 @@ impl Worker {
     /// A path leads to a transport from now on, unless it surely leads to another one.
     pub(super) fn claim(&mut self, key: TransportKey, path: Path, claim: Claim) {
         let holder = self.names.paths.get(&path).copied().filter(|&holder| holder != key);
-        let held = holder.and_then(|holder| self.transports.get(holder)).is_some_and(|other| other.ice.is_proved(path));
+        let held =
+            holder.and_then(|holder| self.transports.get(holder)).is_some_and(|other| other.ice.admits_media(path));
         if claim == Claim::Proved || !held {
             self.names.paths.insert(path, key);
         }
