@@ -64,6 +64,8 @@ pub struct Subscription {
     /// When a keyframe was last asked for again.
     asked: Option<Now>,
     temporal: TemporalLayer,
+    /// What control was last told.
+    told: Option<(SpatialLayer, TemporalLayer)>,
     retransmission: OutboundSeq,
     /// Packets sent, for sender reports.
     pub packets: u32,
@@ -107,6 +109,7 @@ impl Subscription {
             wanted: None,
             asked: None,
             temporal: spec.temporal_max,
+            told: None,
             retransmission: OutboundSeq(random[1] >> 32 & 0x7fff),
             packets: 0,
             octets: 0,
@@ -148,7 +151,8 @@ impl Subscription {
     pub fn renegotiate(&mut self, spec: SubscriptionSpec) {
         self.template = HeaderTemplate::new(spec.extensions, spec.mid);
         self.codecs = spec.codecs.iter().take(CODECS_MAX).cloned().collect();
-        self.spec = SubscriptionSpec { muted: self.spec.muted, ..spec };
+        // Another SSRC would begin its indices anew.
+        self.spec = SubscriptionSpec { muted: self.spec.muted, rtx_ssrc: self.spec.rtx_ssrc, ..spec };
     }
 
     /// Chooses the layer to send: the best that is alive and wished for, else the least that is alive.
@@ -209,7 +213,10 @@ impl Subscription {
                 return Outcome::NotForUs;
             }
             self.switch(packet, spatial, track, now);
-            outcome = Outcome::Switched;
+            // A publisher that begins anew time and again does not flood control with what it knows.
+            if self.told.replace((spatial, self.temporal)) != Some((spatial, self.temporal)) {
+                outcome = Outcome::Switched;
+            }
         }
         if !self.temporal_admits(packet) {
             self.rewrite.skip(packet.sequence);
@@ -325,6 +332,10 @@ impl Subscription {
     /// Lower at once; higher only where the codec says that it can be joined.
     fn temporal_admits(&mut self, packet: &MediaPacket) -> bool {
         let Some(temporal) = packet.temporal else { return true };
+        if packet.keyframe {
+            // Whatever follows a keyframe can be joined; not every codec has another sign.
+            self.temporal = self.spec.temporal_max;
+        }
         if temporal <= self.temporal {
             return true;
         }

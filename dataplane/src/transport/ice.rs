@@ -17,7 +17,8 @@ use ringmain_shared::{DropReason, Now};
 
 use crate::io::Path;
 use crate::packet::stun::{
-    BindingRequest, Class, IntegrityKey, Message, Role, TransactionId, write_binding_request, write_binding_success,
+    BindingRequest, Class, IntegrityKey, Message, Role, TransactionId, method, write_binding_request,
+    write_binding_success,
 };
 use crate::random::Random;
 
@@ -34,7 +35,10 @@ pub struct IceAgent {
     /// The peer's latest wish, waiting for its proof or for its turn.
     nominated: Option<Path>,
     state: IceState,
+    /// Requests from proved addresses that may be verified; strangers who know our user fragment cannot use it up.
     budget: TokenBucket,
+    /// Requests from all other addresses.
+    strangers: TokenBucket,
     moves: TokenBucket,
     consent: Option<Now>,
     heard: Now,
@@ -124,6 +128,7 @@ impl IceAgent {
             nominated: None,
             state: IceState::New,
             budget: TokenBucket::new(STUN_PER_SECOND, STUN_BURST, now),
+            strangers: TokenBucket::new(STUN_PER_SECOND, STUN_BURST, now),
             moves: TokenBucket::new(1, MOVES_BURST, now),
             consent: None,
             heard: now,
@@ -185,11 +190,18 @@ impl IceAgent {
         random: &mut Random,
         now: Now,
     ) -> Result<Reaction, DropReason> {
-        if !self.budget.take(now) {
-            return Err(DropReason::StunBudget);
+        if message.method() != method::BINDING {
+            return Err(DropReason::StunMalformed);
         }
         match message.class() {
-            Class::Request => self.handle_request(message, path, datagram_len, reply, random, now),
+            Class::Request => {
+                // Charged before the HMAC that it pays for. A response is first matched with a check that only its path has seen.
+                let known = self.admits_media(path);
+                if !if known { &mut self.budget } else { &mut self.strangers }.take(now) {
+                    return Err(DropReason::StunBudget);
+                }
+                self.handle_request(message, path, datagram_len, reply, random, now)
+            }
             Class::Success => self.handle_response(message, path, random, now),
             // An error response to our check changes nothing: the check goes unanswered.
             Class::Error => Err(DropReason::StunUnexpected),
@@ -230,8 +242,7 @@ impl IceAgent {
         let pair = &mut self.pairs[index];
         pair.heard = now;
         pair.received += datagram_len as u64;
-        // The response: far below three times what it answers, so it always has room.
-        let _ = pair.allows(len.unwrap_or(0));
+        pair.sent += len.unwrap_or(0) as u64;
         reaction.claims = Some(if pair.proved { Claim::Proved } else { Claim::Heard });
         if !pair.proved && pair.check.is_none() {
             pair.check = Some(Check::new(self.number, random, now));
@@ -285,12 +296,11 @@ impl IceAgent {
         if let Some(selected) = self.selected() {
             return Some(selected);
         }
-        // RFC 7675 §5.1: without consent nothing is sent, wherever the peer was before.
         if self.state == IceState::Failed {
             return None;
         }
         let pair = self.pairs.iter_mut().max_by_key(|pair| (pair.proved, pair.heard))?;
-        pair.allows(size).then_some(pair.path)
+        pair.allow(size).then_some(pair.path)
     }
 
     /// Bytes came from an address of ours, for its allowance.
@@ -313,16 +323,17 @@ impl IceAgent {
             let wait = (CHECK_INTERVAL * 2u32.pow(check.tries.min(5))).min(CHECK_INTERVAL_MAX);
             check.tries += 1;
             check.next = now + wait;
+            let id = check.id;
             let request = BindingRequest {
-                transaction_id: check.id,
+                transaction_id: id,
                 remote_ufrag: &remote.ufrag,
                 local_ufrag: &self.local.ufrag,
                 priority: PRIORITY,
                 role: Role::Controlled(tie_breaker),
             };
             let len = write_binding_request(out, &request, &remote.key)?;
-            // What the address has not earned is not sent; the peer's next check earns more.
-            if pair.allows(len) {
+            // Beyond its allowance an address waits until more came from there; the tries go on, so that it does not wait for ever.
+            if pair.allow(len) {
                 return Some((pair.path, len));
             }
         }
@@ -345,6 +356,7 @@ impl IceAgent {
             kept
         });
         reaction.selected = self.select(now);
+        let before = self.state;
         let consent_age = self.consent.map(|then| now.since(then));
         self.state = match (self.state, consent_age) {
             (IceState::Connected | IceState::Disconnected, Some(age)) if age > ICE_CONSENT => IceState::Failed,
@@ -352,7 +364,16 @@ impl IceAgent {
             (IceState::Disconnected, Some(_)) if now.since(self.heard) <= ICE_DISCONNECTED => IceState::Connected,
             (state, _) => state,
         };
+        if self.state == IceState::Failed && before != IceState::Failed {
+            // RFC 7675 §5.1: consent is lost, so nothing is sent there any more, checks neither.
+            self.pairs.iter_mut().filter(|pair| Some(pair.path) == selected).for_each(|pair| pair.check = None);
+        }
         reaction
+    }
+
+    /// Every address that belongs to the peer or claims to.
+    pub fn paths(&self) -> impl Iterator<Item = Path> + '_ {
+        self.pairs.iter().map(|pair| pair.path)
     }
 
     /// When `poll_check` or `handle_timeout` has something to do.
@@ -376,7 +397,7 @@ impl IceAgent {
         if let Some(index) = self.pairs.iter().position(|pair| pair.path == path) {
             let (pair, generation) = (&mut self.pairs[index], self.generation);
             if pair.generation != generation {
-                *pair = Pair { sent: pair.sent, received: pair.received, ..Pair::new(path, generation, now) };
+                *pair = Pair::new(path, generation, now);
             }
             return Ok(index);
         }
@@ -460,13 +481,10 @@ impl Pair {
         Self { path, generation, proved: false, check: None, next_consent: now, heard: now, received: 0, sent: 0 }
     }
 
-    /// Whether `size` bytes may go there, and takes note of them: to an unproved address three times what came from it.
-    fn allows(&mut self, size: usize) -> bool {
-        if self.proved {
-            return true;
-        }
+    /// Whether so many bytes may go there; if so, they are counted.
+    fn allow(&mut self, size: usize) -> bool {
         let sent = self.sent + size as u64;
-        let allowed = sent <= UNPROVED_FACTOR * self.received;
+        let allowed = self.proved || sent <= UNPROVED_FACTOR * self.received;
         if allowed {
             self.sent = sent;
         }
@@ -513,3 +531,7 @@ impl TokenBucket {
         self.empty_until - Duration::from_secs(1) / self.per_second * (self.burst - 1)
     }
 }
+
+#[cfg(test)]
+#[path = "ice_tests.rs"]
+mod tests;

@@ -44,6 +44,8 @@ pub struct Transport {
     pub closing: bool,
     /// SRTP keys, once the handshake is done.
     pub keys: Option<Keys>,
+    /// Our user fragment before the last ICE restart.
+    pub former_ufrag: Option<String>,
     /// The handshake threads know that an address is proved.
     pub validated: bool,
     /// What it sends us.

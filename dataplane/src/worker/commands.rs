@@ -14,7 +14,7 @@ use super::Worker;
 use super::relay::RelayItem;
 use crate::forward::subscription::{Subscription, SubscriptionKey};
 use crate::forward::track::{Origin, Track, TrackKey};
-use crate::handshake::{FromHandshake, SrtpKeys};
+use crate::handshake::{FromHandshake, SrtpKeys, ToHandshake};
 use crate::io::Transmit;
 use crate::srtp::{Inbound, Outbound, split_keying_material};
 use crate::transport::{IceAgent, Keys, Publisher, Subscriber, Transport, TransportKey};
@@ -132,6 +132,7 @@ impl Worker {
             return;
         }
         if self.transports.len() >= TRANSPORTS_PER_WORKER_MAX {
+            self.outbox.handshakes.push((spec.room, ToHandshake::Close { transport: spec.id }));
             self.outbox.events.push(Event::Closed { transport: spec.id, reason: CloseReason::Full });
             return;
         }
@@ -149,6 +150,7 @@ impl Worker {
             number,
             closing: false,
             keys: None,
+            former_ufrag: None,
             validated: false,
             publisher: None,
             subscriber: Subscriber::default(),
@@ -177,6 +179,11 @@ impl Worker {
                 transport.ice.set_remote(&remote.ice, now);
             }
         } else {
+            // The agent knows two generations, and so do the names.
+            let former = transport.ice.ufrags().next().map(str::to_owned);
+            if let Some(forgotten) = std::mem::replace(&mut transport.former_ufrag, former) {
+                self.names.ufrags.remove(&forgotten);
+            }
             transport.ice.restart(local, remote.as_ref().map(|remote| &remote.ice), now);
             self.names.ufrags.insert(local.ufrag.clone(), key);
         }
@@ -188,6 +195,10 @@ impl Worker {
         let Some((key, transport)) = key.and_then(|key| Some((key, self.transports.get_mut(key)?))) else { return };
         let split = split_keying_material(keys.profile, &keys.material, keys.role);
         let Some((inbound, outbound)) = split else { return };
+        // The same keys again would begin their indices anew.
+        if transport.keys.is_some() {
+            return;
+        }
         transport.keys = Some(Keys { inbound: Inbound::new(inbound), outbound: Outbound::new(outbound) });
         self.outbox.events.push(Event::Secured { transport: id });
         self.schedule(key);
@@ -221,8 +232,15 @@ impl Worker {
         let Some(transport) = self.transports.remove(key) else { return };
         self.names.transports.remove(&transport.id);
         self.names.numbers.remove(&transport.number);
-        self.names.ufrags.retain(|_, owner| *owner != key);
-        self.names.paths.retain(|_, owner| *owner != key);
+        // Only its own names are looked at: many transports may end in one turn.
+        for ufrag in transport.ice.ufrags().chain(transport.former_ufrag.as_deref()) {
+            self.names.ufrags.remove(ufrag);
+        }
+        for path in transport.ice.paths() {
+            if self.names.paths.get(&path) == Some(&key) {
+                self.names.paths.remove(&path);
+            }
+        }
     }
 
     fn end_media(&mut self, key: TransportKey) {

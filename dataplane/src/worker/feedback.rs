@@ -47,7 +47,17 @@ impl Worker {
         if !transport.ice.admits_media(path) {
             return Err(DropReason::MediaFromUnselected);
         }
-        let clear = keys.inbound.unprotect_rtcp(datagram)?;
+        let publisher = transport.publisher.as_deref();
+        let clear = match keys.inbound.unprotect_rtcp(datagram) {
+            Err(DropReason::TooManySsrcs) => {
+                let bound = |ssrc| {
+                    publisher.is_some_and(|publisher| publisher.streams.iter().any(|stream| stream.ssrc == ssrc))
+                };
+                keys.inbound.make_room(bound);
+                return Err(DropReason::TooManySsrcs);
+            }
+            clear => clear?,
+        };
         transport.ice.heard(now);
         for packet in Compound::parse(clear.bytes())? {
             if let Err(reason) = packet.and_then(|packet| self.handle_report(key, &packet, now, out)) {
@@ -230,10 +240,11 @@ impl Worker {
         let mut buffer = [0; RTCP_SIZE_MAX];
         let mut writer = CompoundWriter::new(&mut buffer);
 
-        let mut changes: ArrayVec<(TrackKey, u8), 16> = ArrayVec::new();
+        // Seldom any, and then as many as there are tracks.
+        let mut changes: Vec<(TrackKey, u8)> = Vec::new();
         for track in &mut publisher.tracks {
             if let Some(layers) = track.activity.poll(now) {
-                let _ = changes.try_push((track.key, layers));
+                changes.push((track.key, layers));
             }
         }
         let watched = |index: usize| {

@@ -19,7 +19,7 @@ use crate::receive::{Arrival, ArrivalKind};
 use crate::srtp::RtpClear;
 use crate::transport::ice::transport_number;
 use crate::transport::publisher::{MediaStream, REPORT_INTERVAL, StreamRole};
-use crate::transport::{Claim, Publisher, TransportKey};
+use crate::transport::{Claim, Keys, Publisher, TransportKey};
 
 /// A media packet at its place, ready for the cache.
 struct Received {
@@ -84,7 +84,8 @@ impl Worker {
     /// A path leads to a transport from now on, unless it surely leads to another one.
     pub(super) fn claim(&mut self, key: TransportKey, path: Path, claim: Claim) {
         let holder = self.names.paths.get(&path).copied().filter(|&holder| holder != key);
-        let held = holder.and_then(|holder| self.transports.get(holder)).is_some_and(|other| other.ice.is_proved(path));
+        let held =
+            holder.and_then(|holder| self.transports.get(holder)).is_some_and(|other| other.ice.admits_media(path));
         if claim == Claim::Proved || !held {
             self.names.paths.insert(path, key);
         }
@@ -109,7 +110,14 @@ impl Worker {
         let publisher = transport.publisher.as_deref_mut().ok_or(DropReason::UnknownStream)?;
         publisher.policer.admit(datagram.len(), now)?;
         let size = datagram.len();
-        let clear = keys.inbound.unprotect_rtp(datagram)?;
+        let Keys { inbound, .. } = keys;
+        let clear = match inbound.unprotect_rtp(datagram) {
+            Err(DropReason::TooManySsrcs) => {
+                inbound.make_room(|ssrc| publisher.streams.iter().any(|stream| stream.ssrc == ssrc));
+                return Err(DropReason::TooManySsrcs);
+            }
+            clear => clear?,
+        };
         transport.ice.heard(now);
         publisher.rate.handle(size, now);
         if publisher.report_at.is_none() {

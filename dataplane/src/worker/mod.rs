@@ -137,7 +137,8 @@ impl Worker {
 
     /// When the next turn is due even if nothing comes.
     pub fn next_deadline(&self) -> Now {
-        self.timers.next().map_or(self.stats_at, |timer| timer.min(self.stats_at))
+        let told = self.stats_at.min(self.audio_at);
+        self.timers.next().map_or(told, |timer| timer.min(told))
     }
 
     /// What this turn has for other threads.

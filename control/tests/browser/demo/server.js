@@ -1,4 +1,4 @@
-// The real server as its own process on ports that nobody else uses. 
+// The real server as its own process on ports that nobody else uses.
 
 import { spawn } from "node:child_process";
 import { createSocket } from "node:dgram";
