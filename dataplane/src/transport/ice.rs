@@ -21,6 +21,7 @@ use crate::packet::stun::{
     write_binding_success,
 };
 use crate::random::Random;
+use crate::transport::bucket::TokenBucket;
 
 /// The ICE agent of one transport.
 #[derive(Debug)]
@@ -40,6 +41,8 @@ pub struct IceAgent {
     /// Requests from all other addresses.
     strangers: TokenBucket,
     moves: TokenBucket,
+    /// As our latest check measured it.
+    round_trip: Option<Duration>,
     consent: Option<Now>,
     heard: Now,
     tie_breaker: u64,
@@ -72,6 +75,7 @@ struct Check {
     id: TransactionId,
     tries: u32,
     next: Now,
+    sent: Now,
 }
 
 /// What a datagram changed.
@@ -130,6 +134,7 @@ impl IceAgent {
             budget: TokenBucket::new(STUN_PER_SECOND, STUN_BURST, now),
             strangers: TokenBucket::new(STUN_PER_SECOND, STUN_BURST, now),
             moves: TokenBucket::new(1, MOVES_BURST, now),
+            round_trip: None,
             consent: None,
             heard: now,
             tie_breaker: random.next_u64(),
@@ -163,6 +168,11 @@ impl IceAgent {
     /// Where media goes.
     pub fn selected(&self) -> Option<Path> {
         self.selected.filter(|_| self.state != IceState::Failed)
+    }
+
+    /// Round trip to the peer, as our checks measure it.
+    pub fn round_trip(&self) -> Option<Duration> {
+        self.round_trip
     }
 
     /// Where ICE stands.
@@ -272,7 +282,10 @@ impl IceAgent {
             .find(|pair| pair.path == path && pair.check.as_ref().is_some_and(|check| check.id == id))
             .ok_or(DropReason::StunUnexpected)?;
         message.verify_integrity(&remote.key)?;
-        pair.check = None;
+        // Karn: a check that was repeated does not tell which of them was answered.
+        if let Some(check) = pair.check.take().filter(|check| check.tries == 1) {
+            self.round_trip = Some(now.since(check.sent));
+        }
         pair.proved = true;
         pair.generation = self.generation;
         pair.heard = now;
@@ -322,6 +335,7 @@ impl IceAgent {
             let Some(check) = pair.check.as_mut().filter(|check| check.next <= now) else { continue };
             let wait = (CHECK_INTERVAL * 2u32.pow(check.tries.min(5))).min(CHECK_INTERVAL_MAX);
             check.tries += 1;
+            check.sent = now;
             check.next = now + wait;
             let id = check.id;
             let request = BindingRequest {
@@ -498,37 +512,7 @@ impl Check {
         let mut id = [0; 12];
         id[..4].copy_from_slice(&number.to_be_bytes());
         id[4..].copy_from_slice(&random.next_u64().to_be_bytes());
-        Self { id: TransactionId(id), tries: 0, next: now }
-    }
-}
-
-/// So many a second, so many at once.
-#[derive(Debug)]
-struct TokenBucket {
-    per_second: u32,
-    burst: u32,
-    /// Nanoseconds' worth of tokens taken beyond `since`.
-    empty_until: Now,
-}
-
-impl TokenBucket {
-    fn new(per_second: u32, burst: u32, now: Now) -> Self {
-        Self { per_second, burst, empty_until: now }
-    }
-
-    fn take(&mut self, now: Now) -> bool {
-        let cost = Duration::from_secs(1) / self.per_second;
-        let full_at = self.empty_until.max(now);
-        if full_at.since(now) > cost * (self.burst - 1) {
-            return false;
-        }
-        self.empty_until = full_at + cost;
-        true
-    }
-
-    /// When there is a token again.
-    fn next(&self) -> Now {
-        self.empty_until - Duration::from_secs(1) / self.per_second * (self.burst - 1)
+        Self { id: TransactionId(id), tries: 0, next: now, sent: now }
     }
 }
 

@@ -5,7 +5,9 @@ use std::time::Duration;
 use ringmain_shared::command::{Command, ReceiveSpec, SubscriptionSpec, TrackSpec};
 use ringmain_shared::event::{CloseReason, Event, Flow, IceState};
 use ringmain_shared::id::{SubscriptionId, TrackId, TransportId, WorkerIndex};
-use ringmain_shared::limits::{TRANSPORT_ABANDONED, TRANSPORTS_PER_WORKER_MAX};
+use ringmain_shared::limits::{
+    DTLS_BURST, DTLS_PER_SECOND, RTCP_BURST, RTCP_PER_SECOND, TRANSPORT_ABANDONED, TRANSPORTS_PER_WORKER_MAX,
+};
 use ringmain_shared::media::{SpatialLayer, Ssrc};
 use ringmain_shared::transport::{IceCredentials, RemotePeer, TransportSpec};
 use ringmain_shared::{DropReason, Now};
@@ -17,7 +19,7 @@ use crate::forward::track::{Origin, Track, TrackKey};
 use crate::handshake::{FromHandshake, SrtpKeys, ToHandshake};
 use crate::io::Transmit;
 use crate::srtp::{Inbound, Outbound, split_keying_material};
-use crate::transport::{IceAgent, Keys, Publisher, Subscriber, Transport, TransportKey};
+use crate::transport::{IceAgent, Keys, Publisher, Subscriber, TokenBucket, Transport, TransportKey};
 
 /// What a worker is asked to do: control's commands about what is on it, and how tracks are mirrored between workers.
 #[derive(Clone, Debug)]
@@ -149,6 +151,8 @@ impl Worker {
             ice_told: IceState::New,
             number,
             closing: false,
+            rtcp_budget: TokenBucket::new(RTCP_PER_SECOND, RTCP_BURST, now),
+            dtls_budget: TokenBucket::new(DTLS_PER_SECOND, DTLS_BURST, now),
             keys: None,
             former_ufrag: None,
             validated: false,

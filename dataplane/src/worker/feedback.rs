@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use arrayvec::ArrayVec;
-use ringmain_shared::limits::RTCP_BLOCKS_MAX;
+use ringmain_shared::limits::{RTCP_BLOCKS_MAX, RTCP_NACK_ENTRIES_MAX};
 use ringmain_shared::media::{SpatialLayer, Ssrc};
 use ringmain_shared::{DropReason, Now};
 
@@ -21,14 +21,16 @@ use crate::packet::rtcp::{
 use crate::receive::{self, rtt::round_trip};
 use crate::srtp::Profile;
 use crate::transport::publisher::{REPORT_INTERVAL, StreamRole};
-use crate::transport::{Publisher, Transport, TransportKey, subscriber};
+use crate::transport::{IceAgent, Keys, Publisher, Transport, TransportKey, subscriber};
 
 /// Clear RTCP of one datagram of ours: what fits any path.
 const RTCP_SIZE_MAX: usize = 1200;
 /// Streams whose reports share one datagram.
 const REPORTS_PER_DATAGRAM: usize = 6;
 /// Sequence numbers asked for in one go.
-const NACKS_MAX: usize = 128;
+const NACKS_MAX: usize = RTCP_NACK_ENTRIES_MAX;
+/// What the requests to one stream take at most: a NACK with an entry for each number, and a FIR.
+const STREAM_FEEDBACK_SIZE_MAX: usize = 12 + 4 * NACKS_MAX + 20;
 /// The source description of our own reports (RFC 3550 §6.5.1).
 const OWN_CNAME: &str = "ringmain";
 
@@ -252,8 +254,16 @@ impl Worker {
             track.is_some_and(|track| !track.subscribers.is_empty() || !track.mirrors.is_empty())
         };
         let own = publisher.own_ssrc;
+        if let Some(measured) = transport.ice.round_trip() {
+            publisher.round_trip = measured;
+        }
         for stream in &mut publisher.streams {
             let StreamRole::Media(media) = &mut stream.role else { continue };
+            if writer.len() > RTCP_SIZE_MAX - STREAM_FEEDBACK_SIZE_MAX {
+                let len = writer.len();
+                send_rtcp(&transport.ice, &mut transport.keys, buffer.get(..len).unwrap_or_default(), out);
+                writer = CompoundWriter::new(&mut buffer);
+            }
             let mut missing: ArrayVec<u16, NACKS_MAX> = ArrayVec::new();
             if let Some(nack) = &mut media.nack
                 && nack.poll(now, publisher.round_trip, &mut missing).is_some()
@@ -282,7 +292,7 @@ impl Worker {
         }
         let len = writer.len();
         if let Some(clear) = buffer.get(..len).filter(|clear| !clear.is_empty()) {
-            send_rtcp(transport, clear, out);
+            send_rtcp(&transport.ice, &mut transport.keys, clear, out);
         }
         self.send_arrivals(key, now, out);
         self.send_receiver_reports(key, now, out);
@@ -314,7 +324,7 @@ impl Worker {
             self.times.extend(arrivals.iter().map(|&(_, at)| at));
             let _ = writer.transport_feedback(&fields, &self.times);
             let len = writer.len();
-            send_rtcp(transport, buffer.get(..len).unwrap_or_default(), out);
+            send_rtcp(&transport.ice, &mut transport.keys, buffer.get(..len).unwrap_or_default(), out);
         }
     }
 
@@ -344,7 +354,7 @@ impl Worker {
             let _ = writer.remb(own, rate_bps, &ssrcs);
         }
         let len = writer.len();
-        send_rtcp(transport, buffer.get(..len).unwrap_or_default(), out);
+        send_rtcp(&transport.ice, &mut transport.keys, buffer.get(..len).unwrap_or_default(), out);
     }
 
     /// Sender reports of what a subscriber gets, on the publisher's clock as we know it: what was in sync stays so.
@@ -382,7 +392,7 @@ impl Worker {
             }
             let len = writer.len();
             if let Some(clear) = buffer.get(..len).filter(|clear| !clear.is_empty()) {
-                send_rtcp(transport, clear, out);
+                send_rtcp(&transport.ice, &mut transport.keys, clear, out);
             }
         }
         transport.subscriber.report_at = active.then_some(now + subscriber::REPORT_INTERVAL);
@@ -422,7 +432,7 @@ fn say_goodbye(transport: &mut Transport, out: &mut dyn Transmit) {
         let _ = writer.receiver_report(first, &[]);
         let _ = writer.bye(group);
         let len = writer.len();
-        send_rtcp(transport, buffer.get(..len).unwrap_or_default(), out);
+        send_rtcp(&transport.ice, &mut transport.keys, buffer.get(..len).unwrap_or_default(), out);
     }
 }
 
@@ -440,8 +450,8 @@ fn block_of(ssrc: Ssrc, block: &receive::ReportBlock) -> ReportBlock {
 }
 
 /// Protects and sends one RTCP datagram; nowhere to send it to, nothing is sent.
-fn send_rtcp(transport: &mut Transport, clear: &[u8], out: &mut dyn Transmit) {
-    let (Some(path), Some(keys)) = (transport.ice.selected(), transport.keys.as_mut()) else { return };
+fn send_rtcp(ice: &IceAgent, keys: &mut Option<Keys>, clear: &[u8], out: &mut dyn Transmit) {
+    let (Some(path), Some(keys)) = (ice.selected(), keys.as_mut()) else { return };
     let size_max = clear.len() + Profile::RTCP_OVERHEAD_MAX;
     if !out.batch().has_room(size_max) {
         out.flush();

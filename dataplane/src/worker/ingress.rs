@@ -50,7 +50,7 @@ impl Worker {
             Some(Protocol::Rtp) => self.handle_rtp(path, datagram, now),
             Some(Protocol::Rtcp) => self.handle_rtcp(path, datagram, now, out),
             Some(Protocol::Stun) => self.handle_stun(path, datagram, now, out),
-            Some(Protocol::Dtls) => self.handle_dtls(path, datagram),
+            Some(Protocol::Dtls) => self.handle_dtls(path, datagram, now),
             Some(Protocol::TurnChannelData) | None => Err(DropReason::UnknownProtocol),
         }
     }
@@ -91,9 +91,12 @@ impl Worker {
         }
     }
 
-    fn handle_dtls(&mut self, path: Path, datagram: &[u8]) -> Result<(), DropReason> {
+    fn handle_dtls(&mut self, path: Path, datagram: &[u8], now: Now) -> Result<(), DropReason> {
         let key = *self.names.paths.get(&path).ok_or(DropReason::UnknownRemote)?;
         let transport = self.transports.get_mut(key).ok_or(DropReason::UnknownRemote)?;
+        if !transport.dtls_budget.take(now) {
+            return Err(DropReason::DtlsBudget);
+        }
         transport.ice.credit(path, datagram.len());
         let bytes = Datagram::try_from(datagram).map_err(|_| DropReason::RxTruncated)?;
         self.outbox.handshakes.push((transport.room, ToHandshake::Datagram { transport: transport.id, bytes }));
