@@ -158,7 +158,10 @@ mod tests {
         rewrite.restart(&packet(9, 0xffff_0000), Some(t1.wrapping_add(3_000)), Now::from_millis(66));
         let (third, t2) = rewrite.map(&packet(9, 0xffff_0000), Now::from_millis(66)).unwrap();
         assert_eq!((third.0 - second.0, t2.wrapping_sub(t1)), (1, 3_000));
-        assert_eq!(rewrite.map(&packet(502, 7_000), Now::from_millis(67)).map(|(sequence, _)| sequence > third), Some(true));
+        assert_eq!(
+            rewrite.map(&packet(502, 7_000), Now::from_millis(67)).map(|(sequence, _)| sequence > third),
+            Some(true)
+        );
     }
 
     #[test]

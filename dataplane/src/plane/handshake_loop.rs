@@ -74,7 +74,9 @@ impl Ports {
                 | FromHandshake::Keys { worker, .. }
                 | FromHandshake::Closed { worker, .. } => usize::from(worker.0),
             };
-            let (Some(ring), Some(waker)) = (self.to_workers.get_mut(worker), self.workers.get(worker)) else { continue };
+            let (Some(ring), Some(waker)) = (self.to_workers.get_mut(worker), self.workers.get(worker)) else {
+                continue;
+            };
             push_patiently(ring, item, waker);
             waker.wake();
         }

@@ -244,8 +244,11 @@ impl Plane {
     /// Ends the threads and waits for them.
     pub fn shutdown(self) {
         let Self { workers, handshakers, threads, .. } = self;
-        let wakers: Vec<Waker> =
-            workers.iter().map(|port| port.waker.clone()).chain(handshakers.iter().map(|port| port.waker.clone())).collect();
+        let wakers: Vec<Waker> = workers
+            .iter()
+            .map(|port| port.waker.clone())
+            .chain(handshakers.iter().map(|port| port.waker.clone()))
+            .collect();
         // A thread ends when the ring of its orders is abandoned.
         drop((workers, handshakers));
         wakers.iter().for_each(Waker::wake);
@@ -316,8 +319,11 @@ impl<T> Mesh<T> {
 fn open_link(settings: &Settings, index: usize) -> Result<(Box<dyn Link>, WorkerInfo), StartError> {
     let port = match settings.base_port {
         0 => 0,
-        base => u16::try_from(usize::from(base) + index)
-            .map_err(|_| StartError(format!("worker {index} has no UDP port above {base}: lower the base port or the number of workers")))?,
+        base => u16::try_from(usize::from(base) + index).map_err(|_| {
+            StartError(format!(
+                "worker {index} has no UDP port above {base}: lower the base port or the number of workers"
+            ))
+        })?,
     };
     let mut sockets = Vec::new();
     for &address in &settings.bind {
@@ -352,7 +358,9 @@ fn spawn(
                 tracing::warn!("{story} could not be pinned to core {}", core.id);
             }
             if std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)).is_err() {
-                tracing::error!("{story} failed, which is a bug in Ringmain; the process ends so that it can be started anew");
+                tracing::error!(
+                    "{story} failed, which is a bug in Ringmain; the process ends so that it can be started anew"
+                );
                 std::process::abort();
             }
         })

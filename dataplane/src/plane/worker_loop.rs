@@ -90,7 +90,9 @@ impl Ports {
         let count = self.to_handshake.len();
         for (room, item) in outbox.handshakes.drain(..) {
             let index = super::router::handshaker_of(room, count);
-            let (Some(ring), Some(waker)) = (self.to_handshake.get_mut(index), self.handshakers.get(index)) else { continue };
+            let (Some(ring), Some(waker)) = (self.to_handshake.get_mut(index), self.handshakers.get(index)) else {
+                continue;
+            };
             handshakes_lost += u64::from(ring.push(item).is_err());
             waker.wake();
         }

@@ -51,6 +51,8 @@ pub struct Sequence {
     highest: InboundSeq,
     /// RFC 3550 §A.1 `bad_seq`: the packet that would prove a restart.
     restart_at: Option<u16>,
+    /// The next packet is from another source.
+    anew: bool,
     seen: SeenWindow,
 }
 
@@ -64,28 +66,31 @@ impl Sequence {
     fn begin_at(first: InboundSeq) -> Self {
         let mut seen = SeenWindow::default();
         seen.insert(first.0);
-        Self { base: first, highest: first, restart_at: None, seen }
+        Self { base: first, highest: first, restart_at: None, anew: false, seen }
     }
 
     /// Places a packet that came on the stream's own SSRC.
     pub fn handle(&mut self, seq: u16) -> Arrival {
+        if self.anew {
+            return self.restart(seq);
+        }
         match self.place(seq) {
             Place::Ahead(extended) => {
                 self.restart_at = None;
                 self.go_on_to(extended)
             }
             Place::Behind(extended) => self.fill(extended),
-            Place::Elsewhere(_) if self.restart_at == Some(seq) => {
-                // Two cycles on, so that no number of the old series comes again.
-                let first = InboundSeq((self.highest.0 & !(CYCLE - 1)) + 2 * CYCLE + u64::from(seq));
-                *self = Self::begin_at(first);
-                Arrival { extended: first, kind: ArrivalKind::Restarted }
-            }
+            Place::Elsewhere(_) if self.restart_at == Some(seq) => self.restart(seq),
             Place::Elsewhere(extended) => {
                 self.restart_at = Some(seq.wrapping_add(1));
                 Arrival { extended, kind: ArrivalKind::TooOld }
             }
         }
+    }
+
+    /// The next packet that `handle` gets begins a new series.
+    pub fn begin_anew(&mut self) {
+        self.anew = true;
     }
 
     /// Places a packet that was sent again on another SSRC (RFC 4588); such packets prove no restart.
@@ -124,6 +129,13 @@ impl Sequence {
         } else {
             Place::Elsewhere(InboundSeq(self.highest.0 - behind))
         }
+    }
+
+    fn restart(&mut self, seq: u16) -> Arrival {
+        // Two cycles on, so that no number of the old series comes again.
+        let first = InboundSeq((self.highest.0 & !(CYCLE - 1)) + 2 * CYCLE + u64::from(seq));
+        *self = Self::begin_at(first);
+        Arrival { extended: first, kind: ArrivalKind::Restarted }
     }
 
     fn go_on_to(&mut self, extended: InboundSeq) -> Arrival {

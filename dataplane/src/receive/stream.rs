@@ -136,6 +136,14 @@ impl InboundStream {
         arrival
     }
 
+    /// Another source takes this stream's place: its first packet is `Restarted`, whatever its number.
+    pub fn begin_anew(&mut self, ssrc: Ssrc) {
+        self.ssrc = ssrc;
+        if let Some(sequence) = &mut self.sequence {
+            sequence.begin_anew();
+        }
+    }
+
     /// A packet of this stream that came as a retransmission on another SSRC (RFC 4588), by its original sequence number.
     /// Before the stream's first own packet there is nothing to repair: `TooOld`.
     pub fn handle_repair(&mut self, seq: u16) -> Arrival {

@@ -34,7 +34,10 @@ pub struct IceAgent {
     /// The peer's latest wish, waiting for its proof or for its turn.
     nominated: Option<Path>,
     state: IceState,
+    /// Of requests from addresses that are not proved: who knows our user fragment can use it up.
     budget: TokenBucket,
+    /// Of requests from proved addresses, so that the former does not cost the peer its consent.
+    budget_proved: TokenBucket,
     moves: TokenBucket,
     consent: Option<Now>,
     heard: Now,
@@ -107,7 +110,13 @@ const PRIORITY: u32 = 110 << 24 | 0xffff << 8 | 0xff;
 
 impl IceAgent {
     /// An agent that nobody has talked to yet. `number` comes back from [`transport_number`].
-    pub fn new(local: &IceCredentials, remote: Option<&IceCredentials>, number: u32, random: &mut Random, now: Now) -> Self {
+    pub fn new(
+        local: &IceCredentials,
+        remote: Option<&IceCredentials>,
+        number: u32,
+        random: &mut Random,
+        now: Now,
+    ) -> Self {
         Self {
             local: Credentials::new(local),
             previous: None,
@@ -118,6 +127,7 @@ impl IceAgent {
             nominated: None,
             state: IceState::New,
             budget: TokenBucket::new(STUN_PER_SECOND, STUN_BURST, now),
+            budget_proved: TokenBucket::new(STUN_PER_SECOND, STUN_BURST, now),
             moves: TokenBucket::new(1, MOVES_BURST, now),
             consent: None,
             heard: now,
@@ -179,11 +189,15 @@ impl IceAgent {
         random: &mut Random,
         now: Now,
     ) -> Result<Reaction, DropReason> {
-        if !self.budget.take(now) {
-            return Err(DropReason::StunBudget);
-        }
         match message.class() {
-            Class::Request => self.handle_request(message, path, datagram_len, reply, random, now),
+            Class::Request => {
+                let budget = if self.is_proved(path) { &mut self.budget_proved } else { &mut self.budget };
+                if !budget.take(now) {
+                    return Err(DropReason::StunBudget);
+                }
+                self.handle_request(message, path, datagram_len, reply, random, now)
+            }
+            // Needs no budget: its integrity is looked at only when it repeats the 64 random bits of a check of ours.
             Class::Success => self.handle_response(message, path, random, now),
             // An error response to our check changes nothing: the check goes unanswered.
             Class::Error => Err(DropReason::StunUnexpected),
@@ -224,6 +238,7 @@ impl IceAgent {
         let pair = &mut self.pairs[index];
         pair.heard = now;
         pair.received += datagram_len as u64;
+        pair.sent += len.unwrap_or(0) as u64;
         reaction.claims = Some(if pair.proved { Claim::Proved } else { Claim::Heard });
         if !pair.proved && pair.check.is_none() {
             pair.check = Some(Check::new(self.number, random, now));
@@ -277,11 +292,10 @@ impl IceAgent {
         if let Some(selected) = self.selected() {
             return Some(selected);
         }
-        let size = size as u64;
         let pair = self.pairs.iter_mut().max_by_key(|pair| (pair.proved, pair.heard))?;
-        let allowed = pair.proved || pair.sent + size <= UNPROVED_FACTOR * pair.received;
+        let allowed = pair.affords(size);
         if allowed {
-            pair.sent += size;
+            pair.sent += size as u64;
         }
         allowed.then_some(pair.path)
     }
@@ -314,7 +328,10 @@ impl IceAgent {
                 role: Role::Controlled(tie_breaker),
             };
             let len = write_binding_request(out, &request, &remote.key)?;
-            return Some((pair.path, len));
+            if pair.affords(len) {
+                pair.sent += len as u64;
+                return Some((pair.path, len));
+            }
         }
         None
     }
@@ -342,6 +359,10 @@ impl IceAgent {
             (IceState::Disconnected, Some(_)) if now.since(self.heard) <= ICE_DISCONNECTED => IceState::Connected,
             (state, _) => state,
         };
+        if self.state == IceState::Failed {
+            // RFC 7675 §5.1: without consent nothing is sent any more, checks of the same pair included.
+            self.pairs.iter_mut().filter(|pair| pair.proved).for_each(|pair| pair.check = None);
+        }
         reaction
     }
 
@@ -404,7 +425,8 @@ impl IceAgent {
     }
 
     fn consent_is_fresh(&self, now: Now) -> bool {
-        self.consent.is_some_and(|then| now.since(then) <= ICE_CONSENT) && self.state != IceState::Failed
+        self.consent.is_some_and(|then| now.since(then) <= ICE_CONSENT)
+            && self.state != IceState::Failed
             && now.since(self.heard) <= ICE_DISCONNECTED
     }
 
@@ -447,6 +469,11 @@ impl std::fmt::Debug for Credentials {
 impl Pair {
     fn new(path: Path, generation: u32, now: Now) -> Self {
         Self { path, generation, proved: false, check: None, next_consent: now, heard: now, received: 0, sent: 0 }
+    }
+
+    /// Whether so many bytes may go there: what nobody there has answered for stays below three times what came.
+    fn affords(&self, size: usize) -> bool {
+        self.proved || self.sent + size as u64 <= UNPROVED_FACTOR * self.received
     }
 }
 

@@ -68,6 +68,8 @@ pub struct Stream {
     pub spatial: SpatialLayer,
     /// When its last packet came.
     pub heard: Now,
+    /// It said BYE, and nothing since.
+    pub ended: bool,
     /// Media or repair.
     pub role: StreamRole,
 }
@@ -189,7 +191,9 @@ impl Publisher {
     /// The media stream of a layer.
     pub fn media_mut(&mut self, track: usize, spatial: SpatialLayer) -> Option<(Ssrc, &mut MediaStream)> {
         self.streams.iter_mut().find_map(|stream| match &mut stream.role {
-            StreamRole::Media(media) if stream.track == track && stream.spatial == spatial => Some((stream.ssrc, &mut **media)),
+            StreamRole::Media(media) if stream.track == track && stream.spatial == spatial => {
+                Some((stream.ssrc, &mut **media))
+            }
             _ => None,
         })
     }
@@ -252,20 +256,24 @@ impl Publisher {
                 && matches!(stream.role, StreamRole::Repair) == place.repair
         };
         if let Some(index) = self.streams.iter().position(same_place) {
-            // The place is taken: only a silent stream gives way, so that nobody takes a live one over.
+            // The place is taken: only a stream that ended or is silent gives way, so that nobody takes a live one over.
             let stream = self.streams.get_mut(index).ok_or(DropReason::UnknownStream)?;
-            if now.since(stream.heard) < REBIND_AFTER {
+            if !stream.ended && now.since(stream.heard) < REBIND_AFTER {
                 return Err(DropReason::UnknownStream);
             }
             stream.ssrc = ssrc;
+            if let StreamRole::Media(media) = &mut stream.role {
+                media.inbound.begin_anew(ssrc);
+            }
             return Ok(index);
         }
         if self.streams.len() >= SSRCS_PER_TRANSPORT_MAX {
             return Err(DropReason::TooManySsrcs);
         }
         let track = self.spec.tracks.get(place.track).ok_or(DropReason::UnknownStream)?;
-        let role = if place.repair { StreamRole::Repair } else { StreamRole::Media(Box::new(MediaStream::new(ssrc, track))) };
-        self.streams.push(Stream { ssrc, track: place.track, spatial: place.spatial, heard: now, role });
+        let role =
+            if place.repair { StreamRole::Repair } else { StreamRole::Media(Box::new(MediaStream::new(ssrc, track))) };
+        self.streams.push(Stream { ssrc, track: place.track, spatial: place.spatial, heard: now, ended: false, role });
         Ok(self.streams.len() - 1)
     }
 }

@@ -190,6 +190,7 @@ impl Worker {
             .and_then(|profile| split_keying_material(profile, &keys.material, keys.role));
         let Some((inbound, outbound)) = split else { return };
         transport.keys = Some(Keys { inbound: Inbound::new(inbound), outbound: Outbound::new(outbound) });
+        self.unsettled.extend(transport.subscriber.streams.iter().map(|stream| stream.subscription));
         self.outbox.events.push(Event::Secured { transport: id });
         self.schedule(key);
     }
@@ -275,7 +276,8 @@ impl Worker {
             track.mirrors.push(to);
         }
         let (alive, offset) = (track.alive, track.offset);
-        let clocks: Vec<_> = (0..).zip(&track.layers).filter_map(|(n, layer)| Some((n, layer.as_ref()?.clock?))).collect();
+        let clocks: Vec<_> =
+            (0..).zip(&track.layers).filter_map(|(n, layer)| Some((n, layer.as_ref()?.clock?))).collect();
         for (spatial, clock) in clocks {
             self.relay_to(to, RelayItem::Clock { track: id, spatial, clock, offset });
         }
@@ -320,14 +322,7 @@ impl Worker {
         self.choose_layer(key, now);
     }
 
-    fn adjust(
-        &mut self,
-        key: SubscriptionKey,
-        muted: bool,
-        spatial_max: SpatialLayer,
-        temporal_max: u8,
-        now: Now,
-    ) {
+    fn adjust(&mut self, key: SubscriptionKey, muted: bool, spatial_max: SpatialLayer, temporal_max: u8, now: Now) {
         if let Some(subscription) = self.subscriptions.get_mut(key) {
             subscription.adjust(muted, spatial_max, temporal_max);
             self.choose_layer(key, now);
@@ -356,13 +351,16 @@ impl Worker {
         let Some(subscription) = self.subscriptions.get_mut(key) else { return };
         let track_key = subscription.track;
         let Some(track) = self.tracks.get(track_key) else { return };
-        if let Some(spatial) = subscription.choose(track.alive) {
+        let needed = subscription.choose(track.alive);
+        // A keyframe that cannot be sent yet helps nobody; `secure` comes back to it.
+        let is_reachable = self.transports.get(subscription.transport).is_some_and(Transport::is_reachable);
+        if let Some(spatial) = needed.filter(|_| is_reachable) {
             self.want_keyframe(track_key, spatial, now);
         }
     }
 
     /// The set of live layers of a track is another one.
-    pub(super) fn layers_changed(&mut self, key: TrackKey, layers: u8, now: Now) {
+    pub(super) fn layers_changed(&mut self, key: TrackKey, layers: u8) {
         let Some(track) = self.tracks.get_mut(key) else { return };
         if track.alive == layers {
             return;
@@ -376,8 +374,12 @@ impl Worker {
                 self.relay_to(to, RelayItem::Alive { track: id, layers });
             }
         }
-        for subscriber in subscribers {
-            self.choose_layer(subscriber, now);
+        for key in subscribers {
+            // Whether that takes a keyframe shows when this batch is forwarded: it may have brought one.
+            if let Some(subscription) = self.subscriptions.get_mut(key) {
+                let _ = subscription.choose(layers);
+                self.unsettled.push(key);
+            }
         }
     }
 

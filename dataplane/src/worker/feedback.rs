@@ -15,7 +15,9 @@ use crate::forward::subscription::{Egress, SubscriptionKey};
 use crate::forward::track::{Origin, TrackKey};
 use crate::io::{Path, Transmit};
 use crate::packet::ext;
-use crate::packet::rtcp::{Compound, CompoundWriter, FeedbackFields, FirEntry, Nack, Packet, ReportBlock, SenderInfo, SenderReport};
+use crate::packet::rtcp::{
+    Compound, CompoundWriter, FeedbackFields, FirEntry, Nack, Packet, ReportBlock, SenderInfo, SenderReport,
+};
 use crate::receive::{self, rtt::round_trip};
 use crate::srtp::Profile;
 use crate::transport::publisher::{REPORT_INTERVAL, StreamRole};
@@ -75,7 +77,7 @@ impl Worker {
                     self.handle_keyframe_request(key, entry.ssrc, now)?;
                 }
             }
-            Packet::Bye(bye) => self.handle_bye(key, bye.ssrcs(), now),
+            Packet::Bye(bye) => self.handle_bye(key, bye.ssrcs()),
             // Bandwidth estimation towards subscribers attaches here; until then the feedback is read and let go.
             Packet::TransportFeedback(_) | Packet::Remb(_) => {}
             Packet::Description(_) | Packet::Unknown { .. } => {}
@@ -84,7 +86,12 @@ impl Worker {
     }
 
     /// A publisher's sender report: kept for lip sync, and for the round trip of our own reports.
-    fn handle_sender_report(&mut self, key: TransportKey, report: &SenderReport<'_>, now: Now) -> Result<(), DropReason> {
+    fn handle_sender_report(
+        &mut self,
+        key: TransportKey,
+        report: &SenderReport<'_>,
+        now: Now,
+    ) -> Result<(), DropReason> {
         let ours = self.clock.at(now).0;
         let transport = self.transports.get_mut(key).ok_or(DropReason::UnknownRemote)?;
         let publisher = transport.publisher.as_deref_mut().ok_or(DropReason::ForeignFeedback)?;
@@ -98,13 +105,19 @@ impl Worker {
         let (spatial, track) = (stream.spatial, publisher.tracks.get(stream.track).map(|track| track.key));
         let Some(track) = track.and_then(|key| self.tracks.get_mut(key)) else { return Ok(()) };
         let clock = SenderClock { ntp: info.ntp, rtp: info.rtp_timestamp, clock_rate: track.clock_rate() };
-        track.offset = offset;
-        let id = track.id();
         if let Some(layer) = track.layer_mut(spatial) {
             layer.clock = Some(clock);
         }
-        for &to in &track.mirrors {
-            self.outbox.relays.push((to, RelayItem::Clock { track: id, spatial, clock, offset }));
+        // One offset for all tracks of the publisher, at once: or they would be apart until each has had its own report.
+        for key in publisher.tracks.iter().map(|track| track.key) {
+            let Some(track) = self.tracks.get_mut(key) else { continue };
+            track.offset = offset;
+            let id = track.id();
+            for (spatial, layer) in (0..).zip(&track.layers) {
+                let Some(clock) = layer.as_ref().and_then(|layer| layer.clock) else { continue };
+                let item = RelayItem::Clock { track: id, spatial, clock, offset };
+                self.outbox.relays.extend(track.mirrors.iter().map(|&to| (to, item.clone())));
+            }
         }
         Ok(())
     }
@@ -170,8 +183,10 @@ impl Worker {
         match track.origin {
             Origin::Relay(from) => {
                 let id = track.id();
-                if track.keyframes_asked.is_none_or(|at| now.since(at) >= RELAYED_REQUEST_INTERVAL) {
-                    track.keyframes_asked = Some(now);
+                let Some(layer) = track.layer_mut(spatial) else { return };
+                // Asked and not answered: the origin's arbiter has the wish. Once more after a while, as rings may overflow.
+                if layer.keyframe_asked.is_none_or(|at| now.since(at) >= RELAYED_REQUEST_INTERVAL) {
+                    layer.keyframe_asked = Some(now);
                     self.outbox.relays.push((from, RelayItem::KeyframeWanted { track: id, spatial }));
                 }
             }
@@ -188,17 +203,19 @@ impl Worker {
         }
     }
 
-    fn handle_bye(&mut self, key: TransportKey, ssrcs: impl Iterator<Item = Ssrc>, now: Now) {
+    fn handle_bye(&mut self, key: TransportKey, ssrcs: impl Iterator<Item = Ssrc>) {
         for ssrc in ssrcs {
             let Some(transport) = self.transports.get_mut(key) else { return };
             let Some(publisher) = transport.publisher.as_deref_mut() else { return };
-            let Some(at) = publisher.streams.iter().position(|stream| stream.ssrc == ssrc) else { continue };
-            let stream = publisher.streams.swap_remove(at);
+            let Some(stream) = publisher.streams.iter_mut().find(|stream| stream.ssrc == ssrc) else { continue };
+            // Its numbers are kept: whoever takes its place goes on above them.
+            stream.ended = true;
             let Some(track) = publisher.tracks.get_mut(stream.track) else { continue };
-            let changed = matches!(stream.role, StreamRole::Media(_)).then(|| track.activity.end(stream.spatial)).flatten();
+            let changed =
+                matches!(stream.role, StreamRole::Media(_)).then(|| track.activity.end(stream.spatial)).flatten();
             let key = track.key;
             if let Some(layers) = changed {
-                self.layers_changed(key, layers, now);
+                self.layers_changed(key, layers);
             }
         }
     }
@@ -264,7 +281,7 @@ impl Worker {
         self.send_arrivals(key, now, out);
         self.send_receiver_reports(key, now, out);
         for (track, layers) in changes {
-            self.layers_changed(track, layers, now);
+            self.layers_changed(track, layers);
         }
     }
 

@@ -40,12 +40,13 @@ impl Worker {
                             continue;
                         }
                     };
-                    if restarted && subscription.layer() == Some(packet.spatial) {
-                        subscription.begin_again();
+                    if restarted && subscription.begin_again(packet.spatial) {
                         self.unsettled.push(subscriber);
                     }
                     let layer = track.layers.get(usize::from(packet.spatial)).and_then(Option::as_ref);
-                    let Some((media, bytes)) = layer.and_then(|layer| layer.cache.get(packet.sequence)) else { continue };
+                    let Some((media, bytes)) = layer.and_then(|layer| layer.cache.get(packet.sequence)) else {
+                        continue;
+                    };
                     match subscription.forward(media, packet.spatial, bytes, track, &mut egress, now, out) {
                         Outcome::Sent => sent += 1,
                         Outcome::Switched => {

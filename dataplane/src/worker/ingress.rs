@@ -117,15 +117,15 @@ impl Worker {
             self.fed.push(key);
         }
         let received = publisher.receive(&clear, now)?;
-        self.take(received, &clear, now)
+        self.take(received, &clear)
     }
 
     /// Keeps a packet and puts it on the list of what is to be forwarded.
-    fn take(&mut self, received: Received, clear: &RtpClear<'_>, now: Now) -> Result<(), DropReason> {
+    fn take(&mut self, received: Received, clear: &RtpClear<'_>) -> Result<(), DropReason> {
         let Received { track: key, spatial, mut packet, descriptor, payload, kind, alive } = received;
         self.stats.rtp_received += 1;
         if let Some(layers) = alive {
-            self.layers_changed(key, layers, now);
+            self.layers_changed(key, layers);
         }
         let track = self.tracks.get_mut(key).ok_or(DropReason::UnknownStream)?;
         if matches!(kind, PendingKind::Media { .. }) {
@@ -219,16 +219,17 @@ impl Publisher {
         let index = self.stream_of(&header, bytes, now)?;
         let stream = self.streams.get_mut(index).ok_or(DropReason::UnknownStream)?;
         stream.heard = now;
-        let (track_index, spatial, is_repair) = (stream.track, stream.spatial, matches!(stream.role, StreamRole::Repair));
+        stream.ended = false;
+        let (track_index, spatial, is_repair) =
+            (stream.track, stream.spatial, matches!(stream.role, StreamRole::Repair));
         let mut sequence = header.sequence;
         if is_repair {
             // RFC 4588 §4: the first two bytes are the original sequence number.
             let original = bytes.get(payload.clone()).and_then(|bytes| bytes.first_chunk::<2>());
             sequence = u16::from_be_bytes(*original.ok_or(DropReason::PaddingOnly)?);
             payload.start += 2;
-            packet.payload_type = self
-                .repaired_payload_type(track_index, header.payload_type)
-                .ok_or(DropReason::UnknownPayloadType)?;
+            packet.payload_type =
+                self.repaired_payload_type(track_index, header.payload_type).ok_or(DropReason::UnknownPayloadType)?;
         }
         let spec = self.spec.tracks.get(track_index).ok_or(DropReason::UnknownStream)?;
         let codec = spec.codecs.iter().find(|codec| codec.payload_type == packet.payload_type);

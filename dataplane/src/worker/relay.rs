@@ -99,7 +99,7 @@ impl Worker {
             }
             RelayItem::Alive { track, layers } => {
                 if let Some(&key) = self.names.tracks.get(&track) {
-                    self.layers_changed(key, layers, now);
+                    self.layers_changed(key, layers);
                 }
             }
             RelayItem::KeyframeWanted { track, spatial } => {
@@ -131,6 +131,9 @@ impl Worker {
         if matches!(kind, PendingKind::Media { .. }) && !layer.cache.insert(packet, (&[], bytes)) {
             return self.count(DropReason::Duplicate);
         }
+        if packet.keyframe && packet.frame_start {
+            layer.keyframe_asked = None;
+        }
         if track.pending.is_empty() {
             self.touched.push(key);
         }
@@ -138,7 +141,8 @@ impl Worker {
     }
 
     fn tracks_are_full(&self) -> bool {
-        let full = |key| self.tracks.get(key).is_some_and(|track| track.pending.len() >= crate::forward::track::BATCH_MAX);
+        let full =
+            |key| self.tracks.get(key).is_some_and(|track| track.pending.len() >= crate::forward::track::BATCH_MAX);
         self.touched.iter().copied().any(full)
     }
 

@@ -121,6 +121,9 @@ impl Worker {
             IceState::Connected | IceState::Disconnected => None,
             _ => Some(now + TRANSPORT_ABANDONED),
         };
+        if state == IceState::Connected {
+            self.unsettled.extend(transport.subscriber.streams.iter().map(|stream| stream.subscription));
+        }
         let (room, id) = (transport.room, transport.id);
         self.outbox.events.push(Event::IceState { transport: id, state });
         if state == IceState::Connected && !transport.validated {
