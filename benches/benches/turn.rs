@@ -5,89 +5,14 @@
 
 #![allow(missing_docs)]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::hint::black_box;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use ringmain_benches::{Camera, address, answer, check, open, publish, secure, subscribe, worker};
+use ringmain_benches::counting::{Counting, allocations};
+use ringmain_benches::room::{PACKETS, Room, SIZE};
 use ringmain_dataplane::io::Link;
-use ringmain_dataplane::io::memory::MemoryLink;
-use ringmain_dataplane::worker::Worker;
-use ringmain_shared::Now;
-use ringmain_shared::transport::Side;
-
-const PACKETS: usize = 8;
-const SIZE: usize = 1100;
-const FRAME: Duration = Duration::from_millis(33);
-
-struct Room {
-    worker: Worker,
-    link: MemoryLink,
-    cameras: Vec<(u64, Camera)>,
-    frame: Vec<u8>,
-    now: Now,
-}
-
-impl Room {
-    /// Everybody who publishes is heard by all others.
-    fn new(publishers: u64, peers: u64) -> Self {
-        let (mut worker, mut link, now) = (worker(), MemoryLink::new(), Now::from_millis(1_000));
-        for peer in 0..peers {
-            open(&mut worker, peer, if peer < publishers { Side::Publisher } else { Side::Subscriber }, now);
-            link.push(address(peer), &check(peer));
-            for _ in 0..2 {
-                turn(&mut worker, &mut link, now);
-                for (path, bytes) in link.take() {
-                    if let Some(answer) = answer(peer, &bytes) {
-                        link.push(path, &answer);
-                    }
-                }
-            }
-            secure(&mut worker, peer, link.parts().1);
-        }
-        (0..publishers).for_each(|publisher| publish(&mut worker, publisher, now));
-        for peer in 0..peers {
-            for publisher in (0..publishers).filter(|&publisher| publisher != peer) {
-                subscribe(&mut worker, peer, publisher, now);
-            }
-        }
-        // A link that counts what it sends and keeps nothing.
-        let cameras = (0..publishers).map(|publisher| (publisher, Camera::new(publisher))).collect();
-        let mut room = Self { worker, link: MemoryLink::counting(), cameras, frame: Vec::new(), now };
-        (0..100).for_each(|_| room.frames());
-        room
-    }
-
-    fn push(&mut self) {
-        for (peer, camera) in &mut self.cameras {
-            camera.frame(PACKETS, SIZE, &mut self.frame);
-            self.frame.chunks_exact(SIZE).for_each(|packet| self.link.push(address(*peer), packet));
-        }
-        // Consent is not renewed here, so time goes slowly.
-        self.now = self.now + FRAME / 1_000;
-    }
-
-    fn frames(&mut self) {
-        self.push();
-        self.turn();
-    }
-
-    fn turn(&mut self) {
-        turn(&mut self.worker, &mut self.link, self.now);
-    }
-}
-
-fn turn(worker: &mut Worker, link: &mut MemoryLink, now: Now) {
-    link.receive(None).expect("works");
-    let (rx, out) = link.parts();
-    worker.turn(now, rx, out);
-    out.flush();
-    worker.outbox().events.clear();
-    worker.outbox().handshakes.clear();
-}
 
 fn bench(c: &mut Criterion) {
     let mut group = c.benchmark_group("turn");
@@ -103,6 +28,8 @@ fn bench(c: &mut Criterion) {
     });
     for (publishers, peers) in [(1, 3), (1, 51), (1, 501), (20, 20)] {
         let mut room = Room::new(publishers, peers);
+        drop(room.last_sent());
+        (0..100).for_each(|_| room.frames());
         let forwarded = publishers * (peers - 1) * PACKETS as u64;
         let before = (room.link.counters().sent, allocations());
         (0..20).for_each(|_| room.frames());
@@ -116,7 +43,7 @@ fn bench(c: &mut Criterion) {
                 let mut spent = Duration::ZERO;
                 for _ in 0..turns {
                     room.push();
-                    let began = std::time::Instant::now();
+                    let began = Instant::now();
                     room.turn();
                     spent += began.elapsed();
                 }
@@ -127,39 +54,8 @@ fn bench(c: &mut Criterion) {
     group.finish();
 }
 
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-/// Counts what this thread allocates.
-struct Counting;
-
-// SAFETY: all calls go to the system's allocator as they come.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
-        // SAFETY: as the caller promised.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: as the caller promised.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
-        // SAFETY: as the caller promised.
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-}
-
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
-
-fn allocations() -> u64 {
-    ALLOCATIONS.with(Cell::get)
-}
 
 criterion_group!(benches, bench);
 criterion_main!(benches);

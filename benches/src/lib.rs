@@ -2,11 +2,15 @@
 
 #![allow(missing_docs, reason = "benches have no readers but themselves")]
 
+pub mod counting;
+pub mod room;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use ringmain_dataplane::handshake::{FromHandshake, SrtpKeys, SrtpProfile};
 use ringmain_dataplane::io::{Path, SocketIndex, Transmit};
+use ringmain_dataplane::packet::rtcp::CompoundWriter;
 use ringmain_dataplane::packet::rtp::HeaderFields;
 use ringmain_dataplane::packet::stun::{
     BindingRequest, Class, IntegrityKey, Message, Role, TransactionId, write_binding_request, write_binding_success,
@@ -20,7 +24,9 @@ use ringmain_shared::id::{PeerId, RoomId, SubscriptionId, TrackId, TransportId, 
 use ringmain_shared::media::{
     Codec, Extension, ExtensionIds, Kind, Mid, PayloadType, ReceiveCodec, SendCodec, Ssrc, SsrcLayer,
 };
-use ringmain_shared::transport::{DtlsRole, Fingerprint, FingerprintHash, IceCredentials, RemotePeer, Side, TransportSpec};
+use ringmain_shared::transport::{
+    DtlsRole, Fingerprint, FingerprintHash, IceCredentials, RemotePeer, Side, TransportSpec,
+};
 
 /// A worker with nobody in it.
 pub fn worker() -> Worker {
@@ -81,11 +87,8 @@ pub fn answer(peer: u64, datagram: &[u8]) -> Option<Vec<u8>> {
 
 /// Gives the transport its keys, as if DTLS were done.
 pub fn secure(worker: &mut Worker, peer: u64, out: &mut dyn Transmit) {
-    let keys = SrtpKeys {
-        profile: SrtpProfile::AeadAes128Gcm,
-        material: material(peer).into(),
-        role: DtlsRole::Server,
-    };
+    let keys =
+        SrtpKeys { profile: SrtpProfile::AeadAes128Gcm, material: material(peer).into(), role: DtlsRole::Server };
     let item = FromHandshake::Keys { worker: WorkerIndex(0), transport: TransportId(peer), keys };
     worker.handle_handshake(item, out);
 }
@@ -128,7 +131,7 @@ pub fn subscribe(worker: &mut Worker, peer: u64, publisher: u64, now: Now) {
         track: TrackId(publisher),
         kind: Kind::Video,
         mid: Mid::from("7").expect("short"),
-        ssrc: Ssrc(0x1000_0000 + 2 * publisher as u32),
+        ssrc: sent_ssrc(publisher),
         rtx_ssrc: Some(Ssrc(0x1000_0001 + 2 * publisher as u32)),
         cname: "publisher".into(),
         codecs: vec![codec],
@@ -151,7 +154,8 @@ pub struct Camera {
 
 impl Camera {
     pub fn new(peer: u64) -> Self {
-        let keys = split_keying_material(Profile::AeadAes128Gcm, &material(peer), DtlsRole::Client).expect("its length");
+        let keys =
+            split_keying_material(Profile::AeadAes128Gcm, &material(peer), DtlsRole::Client).expect("its length");
         Self { ssrc: ssrc(peer), srtp: Outbound::new(keys.1), index: 100, frame: 0, wide: 0 }
     }
 
@@ -178,6 +182,37 @@ impl Camera {
             self.srtp.protect_rtp(self.index, packet, header, clear).expect("room");
         }
     }
+}
+
+/// What a subscriber sends back.
+pub struct Feedback {
+    srtp: Outbound,
+}
+
+impl Feedback {
+    pub fn new(peer: u64) -> Self {
+        let keys =
+            split_keying_material(Profile::AeadAes128Gcm, &material(peer), DtlsRole::Client).expect("its length");
+        Self { srtp: Outbound::new(keys.1) }
+    }
+
+    /// Asks for packets of a publisher again, and for a keyframe.
+    pub fn ask(&mut self, publisher: u64, sequences: &[u16]) -> Vec<u8> {
+        let mut bytes = vec![0; 400];
+        let mut writer = CompoundWriter::new(&mut bytes);
+        let media = sent_ssrc(publisher);
+        writer.nack(Ssrc(1), media, sequences).expect("room");
+        writer.pli(Ssrc(1), media).expect("room");
+        let len = writer.len();
+        let size = self.srtp.protect_rtcp(&mut bytes, len).expect("room");
+        bytes.truncate(size);
+        bytes
+    }
+}
+
+/// Under which SSRC a publisher goes out.
+pub fn sent_ssrc(publisher: u64) -> Ssrc {
+    Ssrc(0x1000_0000 + 2 * publisher as u32)
 }
 
 /// Where the peer of that number is, when there is no network.
