@@ -107,7 +107,7 @@ impl Engine {
                     proved = true;
                 }
             }
-            secure(&mut worker, number, link.parts().1);
+            secure(&mut worker, number, now(start), link.parts().1);
         }
         publish(&mut worker, 0, now(start));
         (1..peers.len() as u64).for_each(|peer| subscribe(&mut worker, peer, 0, now(start)));

@@ -8,7 +8,7 @@ pub mod room;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use ringmain_dataplane::handshake::{FromHandshake, SrtpKeys, SrtpProfile};
+use ringmain_dataplane::handshake::{FromHandshake, SrtpKeys};
 use ringmain_dataplane::io::{Path, SocketIndex, Transmit};
 use ringmain_dataplane::packet::rtcp::CompoundWriter;
 use ringmain_dataplane::packet::rtp::HeaderFields;
@@ -86,11 +86,11 @@ pub fn answer(peer: u64, datagram: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// Gives the transport its keys, as if DTLS were done.
-pub fn secure(worker: &mut Worker, peer: u64, out: &mut dyn Transmit) {
+pub fn secure(worker: &mut Worker, peer: u64, now: Now, out: &mut dyn Transmit) {
     let keys =
-        SrtpKeys { profile: SrtpProfile::AeadAes128Gcm, material: material(peer).into(), role: DtlsRole::Server };
+        SrtpKeys { profile: Profile::AeadAes128Gcm, material: material(peer).into(), role: DtlsRole::Server };
     let item = FromHandshake::Keys { worker: WorkerIndex(0), transport: TransportId(peer), keys };
-    worker.handle_handshake(item, out);
+    worker.handle_handshake(item, now, out);
 }
 
 /// Tells the worker that the peer publishes one VP8 track.

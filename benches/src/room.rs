@@ -40,7 +40,7 @@ impl Room {
                     }
                 }
             }
-            secure(&mut worker, peer, link.parts().1);
+            secure(&mut worker, peer, now, link.parts().1);
         }
         (0..publishers).for_each(|publisher| publish(&mut worker, publisher, now));
         for peer in 0..peers {

@@ -158,10 +158,15 @@ impl Rooms {
     fn subscribe_all(&mut self, peer_id: PeerId, now: Now) {
         let Some(peer) = self.peers.get(&peer_id) else { return };
         let Some(room) = self.rooms.get(&peer.room) else { return };
-        for track in room.tracks.clone() {
-            if self.tracks.get(&track).is_some_and(|track| track.peer != peer_id) {
-                self.subscribe_auto(peer_id, track, now);
-            }
+        let Some(subscriber) = peer.subscriber.as_ref() else { return };
+        let places = self.settings.subscriptions_per_peer_max.saturating_sub(subscriber.subscriptions.len());
+        let is_wanted = |id: &TrackId| {
+            let is_others = self.tracks.get(id).is_some_and(|track| track.peer != peer_id);
+            is_others && !subscriber.by_track.contains_key(id) && !subscriber.unwanted.contains(id)
+        };
+        let wanted: Vec<TrackId> = room.tracks.iter().copied().filter(is_wanted).take(places).collect();
+        for track in wanted {
+            self.subscribe(peer_id, track, now);
         }
     }
 

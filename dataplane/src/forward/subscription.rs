@@ -6,6 +6,7 @@ use std::time::Duration;
 use arrayvec::ArrayVec;
 use ringmain_shared::command::SubscriptionSpec;
 use ringmain_shared::id::{SubscriptionId, TrackId, TransportId};
+use ringmain_shared::limits::KEYFRAME_INTERVAL;
 use ringmain_shared::media::{Kind, PayloadType, SendCodec, SpatialLayer, Ssrc, TemporalLayer};
 use ringmain_shared::{DropReason, Now};
 
@@ -60,6 +61,8 @@ pub struct Subscription {
     layer_before: Option<SpatialLayer>,
     /// The layer that should go out.
     wanted: Option<SpatialLayer>,
+    /// When a keyframe was last asked for again.
+    asked: Option<Now>,
     temporal: TemporalLayer,
     retransmission: OutboundSeq,
     /// Packets sent, for sender reports.
@@ -102,6 +105,7 @@ impl Subscription {
             layer: None,
             layer_before: None,
             wanted: None,
+            asked: None,
             temporal: spec.temporal_max,
             retransmission: OutboundSeq(random[1] >> 32 & 0x7fff),
             packets: 0,
@@ -167,10 +171,24 @@ impl Subscription {
         self.wanted.filter(|_| waits)
     }
 
-    /// A layer began again: nothing of before fits what comes now. True when it was the one that goes out.
+    /// A keyframe was asked for and did not come in time: true, at most once an interval.
+    pub fn should_ask_again(&mut self, now: Now) -> bool {
+        if self.needs_keyframe_of().is_none() || self.asked.is_some_and(|at| now.since(at) < KEYFRAME_INTERVAL) {
+            return false;
+        }
+        self.asked = Some(now);
+        true
+    }
+
+    /// The publisher began a layer anew: if this is the one that goes out, or that a muted subscription would go on with, nothing
+    /// of before fits what comes now. Whether it is.
     pub fn begin_again(&mut self, spatial: SpatialLayer) -> bool {
-        self.layer_before.take_if(|before| *before == spatial);
-        self.layer.take_if(|layer| *layer == spatial).is_some()
+        let concerned = self.layer_before == Some(spatial);
+        if concerned {
+            self.layer = None;
+            self.layer_before = None;
+        }
+        concerned
     }
 
     /// Forwards one packet of the track, if it is for this subscriber.
@@ -201,7 +219,6 @@ impl Subscription {
             return Outcome::NotForUs;
         }
         let Some(payload_type) = self.payload_type(packet.payload_type) else {
-            self.rewrite.skip(packet.sequence);
             return Outcome::Dropped(DropReason::UnknownPayloadType);
         };
         let Some((sequence, timestamp)) = self.rewrite.map(packet, now) else {
@@ -248,7 +265,7 @@ impl Subscription {
     ) -> Result<(), DropReason> {
         let rtx_ssrc = self.spec.rtx_ssrc.ok_or(DropReason::RtxMissed)?;
         let history = self.history.as_mut().ok_or(DropReason::RtxMissed)?;
-        let sent = history.may_resend(sequence, self.round_trip, now).ok_or(DropReason::RtxMissed)?;
+        let sent = history.resend(sequence, self.round_trip, now).ok_or(DropReason::RtxMissed)?;
         let layer = layers.get(usize::from(sent.layer)).and_then(Option::as_ref).ok_or(DropReason::RtxMissed)?;
         let (packet, bytes) = layer.cache.get(sent.inbound).ok_or(DropReason::RtxMissed)?;
         let codec = self.codecs.iter().find(|codec| codec.from == packet.payload_type);
@@ -256,7 +273,6 @@ impl Subscription {
         if !egress.budget.spend(bytes.len() + RESEND_OVERHEAD, now) {
             return Err(DropReason::RtxBudget);
         }
-        history.note_resent(sequence, now);
         let shape = Shape {
             payload_type,
             ssrc: rtx_ssrc,

@@ -44,6 +44,8 @@ pub struct Track {
     pub mirrors: Vec<WorkerIndex>,
     /// The publisher's wall clock against ours.
     pub offset: ClockOffset,
+    /// When its origin was last asked for a keyframe, if that is another worker.
+    pub keyframes_asked: Option<Now>,
     /// Packets of this batch that are still to be forwarded.
     pub pending: Vec<Pending>,
 }
@@ -55,8 +57,6 @@ pub struct Layer {
     pub cache: PacketCache,
     /// Its latest sender report.
     pub clock: Option<SenderClock>,
-    /// When its origin, another worker, was asked for a keyframe; none since the last one came.
-    pub keyframe_asked: Option<Now>,
 }
 
 /// A packet that came in this batch.
@@ -105,6 +105,7 @@ impl Track {
             subscribers: Vec::new(),
             mirrors: Vec::new(),
             offset: ClockOffset::default(),
+            keyframes_asked: None,
             pending: Vec::with_capacity(BATCH_MAX),
         }
     }
@@ -143,6 +144,6 @@ impl Layer {
             Kind::Audio => PacketCache::new(AUDIO_PACKETS, AUDIO_BYTES),
             Kind::Video => PacketCache::new(CACHE_PACKETS, VIDEO_BYTES),
         };
-        Self { cache, clock: None, keyframe_asked: None }
+        Self { cache, clock: None }
     }
 }

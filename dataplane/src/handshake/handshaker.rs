@@ -297,6 +297,12 @@ impl Handshaker {
         for datagram in parts.iter().map(|part| part.as_slice()).chain([bytes]) {
             result = result.and_then(|()| engine.handle_datagram(datagram, instant, &mut produced));
         }
+        if result.is_err() {
+            // Whoever was in the handshake before stays in it.
+            transport.failed = true;
+            self.stats.failed += 1;
+            return self.touch(id);
+        }
         transport.stage = Stage::Handshaking { engine, random: Some(hello.random), received: 0 };
         self.handshakes += usize::from(fresh);
         self.digest(id, produced, result, now, out);
@@ -480,6 +486,15 @@ impl Handshaker {
         }
         transport.scheduled = next;
         self.deadlines.extend(next.map(|at| (at, id)));
+    }
+}
+
+#[cfg(test)]
+impl Handshaker {
+    /// Bytes that wait for the peer of a transport.
+    pub(super) fn buffered(&mut self, id: TransportId) -> usize {
+        let Some(transport) = self.transports.get_mut(&id) else { return 0 };
+        transport.sctp.as_mut().map_or(0, |sctp| sctp.buffered_in_all())
     }
 }
 

@@ -21,6 +21,12 @@ impl Identity {
         Ok(Self { certificate: made.certificate, private_key: Zeroizing::new(made.private_key) })
     }
 
+    /// An identity made elsewhere: DER of the certificate and of the private key.
+    #[cfg(test)]
+    pub(super) fn from_parts(certificate: Vec<u8>, private_key: Vec<u8>) -> Self {
+        Self { certificate, private_key: Zeroizing::new(private_key) }
+    }
+
     /// The sha-256 of the certificate, as `a=fingerprint` carries it (RFC 8122).
     pub fn fingerprint(&self) -> Fingerprint {
         let value = digest::digest(&digest::SHA256, &self.certificate).as_ref().to_vec();

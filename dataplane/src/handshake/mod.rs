@@ -28,13 +28,15 @@ use ringmain_shared::event::{CloseReason, Event};
 use ringmain_shared::id::{TransportId, WorkerIndex};
 use ringmain_shared::transport::{RemotePeer, TransportSpec};
 
+pub use client_hello::{Assembler, ClientHello, Early};
 pub use dcep::{Limit, Message, Open, Reliability, ack as dcep_ack, open as dcep_open, parse as dcep_parse};
-pub use dtls::{Datagram, SrtpKeys, SrtpProfile};
+pub use dtls::{Datagram, SrtpKeys};
 pub use handshaker::{HandshakeConfig, HandshakeStats, Handshaker};
 pub use identity::{Identity, SetupError};
 
 /// What comes to the handshake thread. About an unknown transport it does nothing.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "datagrams are the common case, and lie in place instead of on the heap")]
 pub enum ToHandshake {
     /// A new transport.
     Open {
@@ -78,6 +80,7 @@ pub enum ToHandshake {
 
 /// What comes from the handshake thread.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "datagrams are the common case, and lie in place instead of on the heap")]
 pub enum FromHandshake {
     /// Send this to the transport's selected address.
     Datagram {

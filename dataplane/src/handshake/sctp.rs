@@ -145,10 +145,16 @@ impl Sctp {
                 Event::Connected => {
                     self.established = true;
                     out.push(Heard::Up);
+                    for id in association.stream_ids() {
+                        read(association, id, out);
+                    }
                 }
                 Event::Stream(StreamEvent::Opened { id } | StreamEvent::Readable { id }) => {
                     while association.accept_stream().is_some() {}
-                    read(association, id, out);
+                    // Data may overtake the COOKIE ACK; nothing can be answered before that, so it waits.
+                    if self.established {
+                        read(association, id, out);
+                    }
                 }
                 Event::Stream(StreamEvent::Finished { id }) => {
                     self.closing.retain(|&stream| stream != id);
@@ -229,6 +235,16 @@ impl Sctp {
     }
 }
 
+#[cfg(test)]
+impl Sctp {
+    /// Bytes queued on every stream there is.
+    pub(super) fn buffered_in_all(&mut self) -> usize {
+        let Some((_, association)) = &mut self.association else { return 0 };
+        let streams = association.stream_ids();
+        streams.into_iter().filter_map(|stream| association.stream(stream).ok()?.buffered_amount().ok()).sum()
+    }
+}
+
 fn read(association: &mut Association, id: u16, out: &mut Vec<Heard>) {
     let Ok(mut stream) = association.stream(id) else { return };
     while let Ok(Some(chunks)) = stream.read() {
@@ -251,3 +267,68 @@ const CHUNK_INIT: u8 = 1;
 const CLIENT_PATIENCE: Duration = Duration::from_millis(100);
 /// How long a DTLS server leaves its peer to begin.
 const SERVER_PATIENCE: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Carries packets between two associations until both are silent; says which of them came up.
+    fn converse(a: &mut Sctp, b: &mut Sctp, now: Instant) -> (bool, bool) {
+        let mut heard = Vec::new();
+        loop {
+            let (mut from_a, mut from_b) = (Vec::new(), Vec::new());
+            a.poll(&mut heard);
+            b.poll(&mut heard);
+            a.poll_transmit(now, &mut from_a);
+            b.poll_transmit(now, &mut from_b);
+            if from_a.is_empty() && from_b.is_empty() {
+                return (a.is_up(), b.is_up());
+            }
+            from_a.into_iter().for_each(|packet| b.handle_packet(packet, now));
+            from_b.into_iter().for_each(|packet| a.handle_packet(packet, now));
+        }
+    }
+
+    #[test]
+    fn whoever_is_left_waiting_begins() {
+        let (setup, start) = (Setup::new(), Instant::now());
+        for role in [DtlsRole::Client, DtlsRole::Server] {
+            let mut ours = Sctp::new(&setup, role, start);
+            let mut theirs = Sctp::new(&setup, DtlsRole::Server, start);
+            theirs.connect_at = None;
+            assert_eq!(converse(&mut ours, &mut theirs, start), (false, false));
+            let later = ours.deadline().unwrap();
+            ours.handle_timeout(later);
+            assert_eq!(converse(&mut ours, &mut theirs, later), (true, true), "{role:?}");
+        }
+    }
+
+    #[test]
+    fn our_attempt_gives_way_to_the_peers() {
+        let (setup, start) = (Setup::new(), Instant::now());
+        let mut ours = Sctp::new(&setup, DtlsRole::Client, start);
+        let mut theirs = Sctp::new(&setup, DtlsRole::Server, start);
+        let later = start + SERVER_PATIENCE;
+        ours.handle_timeout(later);
+        let mut lost = Vec::new();
+        ours.poll_transmit(later, &mut lost);
+        assert!(!lost.is_empty(), "our INIT, which the network loses");
+        theirs.handle_timeout(later);
+        assert_eq!(converse(&mut ours, &mut theirs, later), (true, true));
+    }
+
+    #[test]
+    fn a_late_init_does_not_end_an_association() {
+        let (setup, start) = (Setup::new(), Instant::now());
+        let mut ours = Sctp::new(&setup, DtlsRole::Server, start);
+        let mut theirs = Sctp::new(&setup, DtlsRole::Client, start);
+        let later = start + CLIENT_PATIENCE;
+        theirs.handle_timeout(later);
+        let mut init = Vec::new();
+        theirs.poll_transmit(later, &mut init);
+        init.iter().for_each(|packet| ours.handle_packet(packet.clone(), later));
+        assert_eq!(converse(&mut ours, &mut theirs, later), (true, true));
+        init.into_iter().for_each(|packet| ours.handle_packet(packet, later));
+        assert_eq!(converse(&mut ours, &mut theirs, later), (true, true));
+    }
+}

@@ -6,7 +6,7 @@
 //! | [`mmsg`] | `ppoll`, `recvmmsg`, `sendmmsg` | where io_uring is missing or forbidden |
 //! | [`memory`] | two queues | tests and benches |
 //!
-//! Both kernel links send trains with `UDP_SEGMENT`. [`open`] picks one and says why.
+//! Both kernel links send trains with `UDP_SEGMENT`. [`open()`] picks one and says why.
 
 mod address;
 pub mod memory;

@@ -199,3 +199,118 @@ impl Router {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ringmain_shared::id::PeerId;
+    use ringmain_shared::media::{ExtensionIds, Kind, Mid, Ssrc};
+    use ringmain_shared::transport::{IceCredentials, Side, TransportSpec};
+
+    use super::*;
+
+    fn open(router: &mut Router, id: u64, worker: u16) -> Vec<Routed> {
+        let spec = Box::new(TransportSpec {
+            id: TransportId(id),
+            peer: PeerId(id),
+            room: RoomId(7),
+            side: Side::Publisher,
+            local: IceCredentials { ufrag: format!("u{id}"), pwd: "p".repeat(22) },
+            remote: None,
+            channels: None,
+        });
+        route(router, Command::OpenTransport { worker: WorkerIndex(worker), spec })
+    }
+
+    fn route(router: &mut Router, command: Command) -> Vec<Routed> {
+        let mut routed = Vec::new();
+        router.route(command, &mut |order| routed.push(order));
+        routed
+    }
+
+    fn track(id: u64) -> TrackSpec {
+        TrackSpec { id: TrackId(id), mid: Mid::new(), kind: Kind::Audio, codecs: vec![], ssrcs: vec![], rids: vec![] }
+    }
+
+    fn receive(router: &mut Router, transport: u64, tracks: &[u64]) -> Vec<Routed> {
+        let tracks = tracks.iter().copied().map(track).collect();
+        route(
+            router,
+            Command::Receive { transport: TransportId(transport), spec: ReceiveSpec { tracks, ..Default::default() } },
+        )
+    }
+
+    fn subscribe(router: &mut Router, id: u64, transport: u64, track: u64) -> Vec<Routed> {
+        route(
+            router,
+            Command::Subscribe(Box::new(SubscriptionSpec {
+                id: SubscriptionId(id),
+                transport: TransportId(transport),
+                track: TrackId(track),
+                kind: Kind::Audio,
+                mid: Mid::new(),
+                ssrc: Ssrc(id as u32),
+                rtx_ssrc: None,
+                cname: String::new(),
+                codecs: vec![],
+                extensions: ExtensionIds::default(),
+                muted: false,
+                spatial_max: 2,
+                temporal_max: 2,
+            })),
+        )
+    }
+
+    /// What goes to which worker, in short.
+    fn orders(routed: &[Routed]) -> Vec<(u16, &'static str)> {
+        let name = |command: &WorkerCommand| match command {
+            WorkerCommand::Control(_) => "control",
+            WorkerCommand::Mirror { .. } => "mirror",
+            WorkerCommand::Unmirror { .. } => "unmirror",
+            WorkerCommand::MirrorTo { .. } => "mirror to",
+            WorkerCommand::UnmirrorTo { .. } => "unmirror to",
+        };
+        let order = |routed: &Routed| match routed {
+            Routed::Worker(to, command) => Some((to.0, name(command))),
+            Routed::Handshaker(..) => None,
+        };
+        routed.iter().filter_map(order).collect()
+    }
+
+    #[test]
+    fn the_handshake_thread_hears_of_a_transport_before_its_worker() {
+        let routed = open(&mut Router::new(2), 1, 0);
+        assert!(matches!(routed[..], [Routed::Handshaker(1, _), Routed::Worker(WorkerIndex(0), _)]));
+    }
+
+    #[test]
+    fn a_track_is_mirrored_once_per_worker_and_until_its_last_subscriber_there_is_gone() {
+        let mut router = Router::new(1);
+        open(&mut router, 1, 0);
+        open(&mut router, 2, 1);
+        open(&mut router, 3, 1);
+        receive(&mut router, 1, &[10]);
+        assert_eq!(orders(&subscribe(&mut router, 100, 2, 10)), [(1, "mirror"), (0, "mirror to"), (1, "control")]);
+        assert_eq!(orders(&subscribe(&mut router, 101, 3, 10)), [(1, "control")]);
+        assert_eq!(orders(&subscribe(&mut router, 101, 3, 10)), [(1, "control")], "said again, counted once");
+        let close = |id| Command::CloseTransport { transport: TransportId(id) };
+        assert_eq!(orders(&route(&mut router, close(2))), [(1, "control")]);
+        let unsubscribe = Command::Unsubscribe { subscription: SubscriptionId(101) };
+        assert_eq!(orders(&route(&mut router, unsubscribe)), [(1, "control"), (0, "unmirror to"), (1, "unmirror")]);
+    }
+
+    #[test]
+    fn a_track_that_ends_takes_its_mirrors_along() {
+        let mut router = Router::new(1);
+        open(&mut router, 1, 0);
+        open(&mut router, 2, 1);
+        receive(&mut router, 1, &[10, 11]);
+        subscribe(&mut router, 100, 2, 10);
+        assert_eq!(orders(&receive(&mut router, 1, &[11])), [(0, "control"), (1, "unmirror")]);
+        assert!(router.subscriptions.is_empty());
+        let mut routed = Vec::new();
+        let closed =
+            Event::Closed { transport: TransportId(1), reason: ringmain_shared::event::CloseReason::PeerClosed };
+        router.note(&closed, &mut |order| routed.push(order));
+        assert!(router.tracks.is_empty() && routed.is_empty());
+    }
+}

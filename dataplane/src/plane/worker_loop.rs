@@ -74,7 +74,7 @@ impl Ports {
         }
         for ring in &mut self.from_handshake {
             for item in std::iter::from_fn(|| ring.pop().ok()).take(ITEMS_PER_TURN) {
-                worker.handle_handshake(item, tx);
+                worker.handle_handshake(item, moment, tx);
             }
         }
         for ring in &mut self.from_peers {

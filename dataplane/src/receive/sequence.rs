@@ -51,8 +51,8 @@ pub struct Sequence {
     highest: InboundSeq,
     /// RFC 3550 §A.1 `bad_seq`: the packet that would prove a restart.
     restart_at: Option<u16>,
-    /// The next packet is from another source.
-    anew: bool,
+    /// Whatever comes next begins a new series.
+    ended: bool,
     seen: SeenWindow,
 }
 
@@ -66,12 +66,12 @@ impl Sequence {
     fn begin_at(first: InboundSeq) -> Self {
         let mut seen = SeenWindow::default();
         seen.insert(first.0);
-        Self { base: first, highest: first, restart_at: None, anew: false, seen }
+        Self { base: first, highest: first, restart_at: None, ended: false, seen }
     }
 
     /// Places a packet that came on the stream's own SSRC.
     pub fn handle(&mut self, seq: u16) -> Arrival {
-        if self.anew {
+        if self.ended {
             return self.restart(seq);
         }
         match self.place(seq) {
@@ -88,18 +88,21 @@ impl Sequence {
         }
     }
 
-    /// The next packet that `handle` gets begins a new series.
-    pub fn begin_anew(&mut self) {
-        self.anew = true;
-    }
-
     /// Places a packet that was sent again on another SSRC (RFC 4588); such packets prove no restart.
     pub fn handle_repair(&mut self, seq: u16) -> Arrival {
         match self.place(seq) {
+            Place::Ahead(extended) | Place::Behind(extended) | Place::Elsewhere(extended) if self.ended => {
+                Arrival { extended, kind: ArrivalKind::TooOld }
+            }
             Place::Ahead(extended) => self.go_on_to(extended),
             Place::Behind(extended) => self.fill(extended),
             Place::Elsewhere(extended) => Arrival { extended, kind: ArrivalKind::TooOld },
         }
+    }
+
+    /// The series is over: the next packet is of another one, however near its number is.
+    pub fn end(&mut self) {
+        self.ended = true;
     }
 
     /// The highest so far.
@@ -117,6 +120,13 @@ impl Sequence {
         (self.highest.0 - (self.base.0 & !(CYCLE - 1))) as u32
     }
 
+    fn restart(&mut self, seq: u16) -> Arrival {
+        // Two cycles on, so that no number of the old series comes again.
+        let first = InboundSeq((self.highest.0 & !(CYCLE - 1)) + 2 * CYCLE + u64::from(seq));
+        *self = Self::begin_at(first);
+        Arrival { extended: first, kind: ArrivalKind::Restarted }
+    }
+
     fn place(&self, seq: u16) -> Place {
         let ahead = u64::from(seq.wrapping_sub(self.highest.seq()));
         let behind = CYCLE - ahead;
@@ -129,13 +139,6 @@ impl Sequence {
         } else {
             Place::Elsewhere(InboundSeq(self.highest.0 - behind))
         }
-    }
-
-    fn restart(&mut self, seq: u16) -> Arrival {
-        // Two cycles on, so that no number of the old series comes again.
-        let first = InboundSeq((self.highest.0 & !(CYCLE - 1)) + 2 * CYCLE + u64::from(seq));
-        *self = Self::begin_at(first);
-        Arrival { extended: first, kind: ArrivalKind::Restarted }
     }
 
     fn go_on_to(&mut self, extended: InboundSeq) -> Arrival {

@@ -34,10 +34,7 @@ pub struct IceAgent {
     /// The peer's latest wish, waiting for its proof or for its turn.
     nominated: Option<Path>,
     state: IceState,
-    /// Of requests from addresses that are not proved: who knows our user fragment can use it up.
     budget: TokenBucket,
-    /// Of requests from proved addresses, so that the former does not cost the peer its consent.
-    budget_proved: TokenBucket,
     moves: TokenBucket,
     consent: Option<Now>,
     heard: Now,
@@ -127,7 +124,6 @@ impl IceAgent {
             nominated: None,
             state: IceState::New,
             budget: TokenBucket::new(STUN_PER_SECOND, STUN_BURST, now),
-            budget_proved: TokenBucket::new(STUN_PER_SECOND, STUN_BURST, now),
             moves: TokenBucket::new(1, MOVES_BURST, now),
             consent: None,
             heard: now,
@@ -189,15 +185,11 @@ impl IceAgent {
         random: &mut Random,
         now: Now,
     ) -> Result<Reaction, DropReason> {
+        if !self.budget.take(now) {
+            return Err(DropReason::StunBudget);
+        }
         match message.class() {
-            Class::Request => {
-                let budget = if self.is_proved(path) { &mut self.budget_proved } else { &mut self.budget };
-                if !budget.take(now) {
-                    return Err(DropReason::StunBudget);
-                }
-                self.handle_request(message, path, datagram_len, reply, random, now)
-            }
-            // Needs no budget: its integrity is looked at only when it repeats the 64 random bits of a check of ours.
+            Class::Request => self.handle_request(message, path, datagram_len, reply, random, now),
             Class::Success => self.handle_response(message, path, random, now),
             // An error response to our check changes nothing: the check goes unanswered.
             Class::Error => Err(DropReason::StunUnexpected),
@@ -238,7 +230,8 @@ impl IceAgent {
         let pair = &mut self.pairs[index];
         pair.heard = now;
         pair.received += datagram_len as u64;
-        pair.sent += len.unwrap_or(0) as u64;
+        // The response: far below three times what it answers, so it always has room.
+        let _ = pair.allows(len.unwrap_or(0));
         reaction.claims = Some(if pair.proved { Claim::Proved } else { Claim::Heard });
         if !pair.proved && pair.check.is_none() {
             pair.check = Some(Check::new(self.number, random, now));
@@ -292,12 +285,12 @@ impl IceAgent {
         if let Some(selected) = self.selected() {
             return Some(selected);
         }
-        let pair = self.pairs.iter_mut().max_by_key(|pair| (pair.proved, pair.heard))?;
-        let allowed = pair.affords(size);
-        if allowed {
-            pair.sent += size as u64;
+        // RFC 7675 §5.1: without consent nothing is sent, wherever the peer was before.
+        if self.state == IceState::Failed {
+            return None;
         }
-        allowed.then_some(pair.path)
+        let pair = self.pairs.iter_mut().max_by_key(|pair| (pair.proved, pair.heard))?;
+        pair.allows(size).then_some(pair.path)
     }
 
     /// Bytes came from an address of ours, for its allowance.
@@ -328,8 +321,8 @@ impl IceAgent {
                 role: Role::Controlled(tie_breaker),
             };
             let len = write_binding_request(out, &request, &remote.key)?;
-            if pair.affords(len) {
-                pair.sent += len as u64;
+            // What the address has not earned is not sent; the peer's next check earns more.
+            if pair.allows(len) {
                 return Some((pair.path, len));
             }
         }
@@ -359,10 +352,6 @@ impl IceAgent {
             (IceState::Disconnected, Some(_)) if now.since(self.heard) <= ICE_DISCONNECTED => IceState::Connected,
             (state, _) => state,
         };
-        if self.state == IceState::Failed {
-            // RFC 7675 §5.1: without consent nothing is sent any more, checks of the same pair included.
-            self.pairs.iter_mut().filter(|pair| pair.proved).for_each(|pair| pair.check = None);
-        }
         reaction
     }
 
@@ -471,9 +460,17 @@ impl Pair {
         Self { path, generation, proved: false, check: None, next_consent: now, heard: now, received: 0, sent: 0 }
     }
 
-    /// Whether so many bytes may go there: what nobody there has answered for stays below three times what came.
-    fn affords(&self, size: usize) -> bool {
-        self.proved || self.sent + size as u64 <= UNPROVED_FACTOR * self.received
+    /// Whether `size` bytes may go there, and takes note of them: to an unproved address three times what came from it.
+    fn allows(&mut self, size: usize) -> bool {
+        if self.proved {
+            return true;
+        }
+        let sent = self.sent + size as u64;
+        let allowed = sent <= UNPROVED_FACTOR * self.received;
+        if allowed {
+            self.sent = sent;
+        }
+        allowed
     }
 }
 

@@ -56,13 +56,6 @@ pub struct Transport {
     pub abandoned_at: Option<Now>,
 }
 
-impl Transport {
-    /// Media can go out: there is an address, and there are keys.
-    pub fn is_reachable(&self) -> bool {
-        self.keys.is_some() && self.ice.selected().is_some()
-    }
-}
-
 /// Both directions of SRTP.
 #[derive(Debug)]
 pub struct Keys {

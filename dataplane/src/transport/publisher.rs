@@ -40,6 +40,8 @@ pub struct Publisher {
     pub round_trip: Duration,
     /// When the next receiver report is due; none while nothing came since the last.
     pub report_at: Option<Now>,
+    /// Packets expected on streams that are gone.
+    expected_before: u64,
     /// SSRC that we report from.
     pub own_ssrc: Ssrc,
     /// Extensions by their negotiated id, to be looked up per packet.
@@ -68,8 +70,8 @@ pub struct Stream {
     pub spatial: SpatialLayer,
     /// When its last packet came.
     pub heard: Now,
-    /// It said BYE, and nothing since.
-    pub ended: bool,
+    /// When the publisher last said BYE for it.
+    pub ended: Option<Now>,
     /// Media or repair.
     pub role: StreamRole,
 }
@@ -98,6 +100,8 @@ pub struct MediaStream {
     pub pli: bool,
     /// FIR command sequence number (RFC 5104 §4.3.1.1).
     pub fir_sequence: u8,
+    /// It began anew, and no packet has carried that to the subscribers yet.
+    pub began_anew: bool,
 }
 
 /// Settings that are the same for every publisher.
@@ -131,6 +135,7 @@ impl Publisher {
             clock: ClockOffset::default(),
             round_trip: Duration::from_millis(50),
             report_at: None,
+            expected_before: 0,
             own_ssrc,
             extensions: [None; 16],
         }
@@ -141,6 +146,7 @@ impl Publisher {
         let mut former = std::mem::take(&mut self.tracks);
         let moved: Vec<Option<usize>> =
             former.iter().map(|track| keys.iter().position(|&key| key == track.key)).collect();
+        let before = self.expected();
         self.streams.retain_mut(|stream| match moved.get(stream.track).copied().flatten() {
             Some(index) => {
                 stream.track = index;
@@ -148,6 +154,7 @@ impl Publisher {
             }
             None => false,
         });
+        self.expected_before += before - self.expected();
         self.tracks = std::iter::zip(keys, &spec.tracks)
             .map(|(&key, track)| match former.iter().position(|old| old.key == key) {
                 Some(index) => former.swap_remove(index),
@@ -177,6 +184,15 @@ impl Publisher {
         let transport_cc = self.transport_cc.next_deadline().filter(|_| self.spec.transport_cc);
         let activity = self.tracks.iter().filter_map(|track| track.activity.next_deadline());
         streams.chain(transport_cc).chain(self.report_at).chain(activity).min()
+    }
+
+    /// Packets that should have come so far, on all of its streams.
+    pub fn expected(&self) -> u64 {
+        let expected = |stream: &Stream| match &stream.role {
+            StreamRole::Media(media) => media.inbound.counters().expected,
+            StreamRole::Repair => 0,
+        };
+        self.expected_before + self.streams.iter().map(expected).sum::<u64>()
     }
 
     /// The stream of an authenticated packet; a new SSRC is bound to its place if it has one.
@@ -256,9 +272,9 @@ impl Publisher {
                 && matches!(stream.role, StreamRole::Repair) == place.repair
         };
         if let Some(index) = self.streams.iter().position(same_place) {
-            // The place is taken: only a stream that ended or is silent gives way, so that nobody takes a live one over.
+            // The place is taken: only a silent stream gives way, so that nobody takes a live one over.
             let stream = self.streams.get_mut(index).ok_or(DropReason::UnknownStream)?;
-            if !stream.ended && now.since(stream.heard) < REBIND_AFTER {
+            if !stream.has_ended() && now.since(stream.heard) < REBIND_AFTER {
                 return Err(DropReason::UnknownStream);
             }
             stream.ssrc = ssrc;
@@ -273,8 +289,16 @@ impl Publisher {
         let track = self.spec.tracks.get(place.track).ok_or(DropReason::UnknownStream)?;
         let role =
             if place.repair { StreamRole::Repair } else { StreamRole::Media(Box::new(MediaStream::new(ssrc, track))) };
-        self.streams.push(Stream { ssrc, track: place.track, spatial: place.spatial, heard: now, ended: false, role });
+        self.streams.push(Stream { ssrc, track: place.track, spatial: place.spatial, heard: now, ended: None, role });
         Ok(self.streams.len() - 1)
+    }
+}
+
+impl Stream {
+    /// Nothing came since the publisher said BYE for it. Its place and its numbers stay: senders that switch a layer off say BYE,
+    /// and go on under the same SSRC when they switch it on again.
+    pub fn has_ended(&self) -> bool {
+        self.ended.is_some_and(|at| at >= self.heard)
     }
 }
 
@@ -304,6 +328,7 @@ impl MediaStream {
             wants_keyframe: false,
             pli: codec.is_none_or(|codec| codec.pli || !codec.fir),
             fir_sequence: 0,
+            began_anew: false,
         }
     }
 }

@@ -18,6 +18,8 @@ pub const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 pub struct Subscriber {
     /// What is forwarded, by SSRC at the subscriber.
     pub streams: Vec<SentStream>,
+    /// SSRCs that went out and ended, to be told by BYE.
+    pub ended: Vec<Ssrc>,
     /// Every SSRC ever sent under with these keys: one that begins anew would use its SRTP indices twice.
     pub used: HashSet<Ssrc, RandomState>,
     /// The next transport-wide sequence number.

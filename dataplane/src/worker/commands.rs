@@ -16,7 +16,7 @@ use crate::forward::subscription::{Subscription, SubscriptionKey};
 use crate::forward::track::{Origin, Track, TrackKey};
 use crate::handshake::{FromHandshake, SrtpKeys};
 use crate::io::Transmit;
-use crate::srtp::{Inbound, Outbound, Profile, split_keying_material};
+use crate::srtp::{Inbound, Outbound, split_keying_material};
 use crate::transport::{IceAgent, Keys, Publisher, Subscriber, Transport, TransportKey};
 
 /// What a worker is asked to do: control's commands about what is on it, and how tracks are mirrored between workers.
@@ -79,7 +79,7 @@ impl Worker {
     }
 
     /// Something a handshake thread has for this worker.
-    pub fn handle_handshake(&mut self, item: FromHandshake, out: &mut dyn Transmit) {
+    pub fn handle_handshake(&mut self, item: FromHandshake, now: Now, out: &mut dyn Transmit) {
         match item {
             FromHandshake::Datagram { transport, bytes, .. } => {
                 let key = self.names.transports.get(&transport).copied();
@@ -89,7 +89,7 @@ impl Worker {
                     self.send(path, bytes.as_slice(), out);
                 }
             }
-            FromHandshake::Keys { transport, keys, .. } => self.secure(transport, &keys),
+            FromHandshake::Keys { transport, keys, .. } => self.secure(transport, &keys, now),
             FromHandshake::Closed { transport, reason, .. } => {
                 if let Some(&key) = self.names.transports.get(&transport) {
                     self.remove_transport(key);
@@ -183,16 +183,26 @@ impl Worker {
         self.schedule(key);
     }
 
-    fn secure(&mut self, id: TransportId, keys: &SrtpKeys) {
+    fn secure(&mut self, id: TransportId, keys: &SrtpKeys, now: Now) {
         let key = self.names.transports.get(&id).copied();
         let Some((key, transport)) = key.and_then(|key| Some((key, self.transports.get_mut(key)?))) else { return };
-        let split = Profile::from_id(keys.profile.id())
-            .and_then(|profile| split_keying_material(profile, &keys.material, keys.role));
+        let split = split_keying_material(keys.profile, &keys.material, keys.role);
         let Some((inbound, outbound)) = split else { return };
         transport.keys = Some(Keys { inbound: Inbound::new(inbound), outbound: Outbound::new(outbound) });
-        self.unsettled.extend(transport.subscriber.streams.iter().map(|stream| stream.subscription));
         self.outbox.events.push(Event::Secured { transport: id });
         self.schedule(key);
+        self.begin_sending(key, now);
+    }
+
+    /// A transport can send from now on. Keyframes that came before were lost on it: they are asked for again.
+    pub(super) fn begin_sending(&mut self, key: TransportKey, now: Now) {
+        let Some(transport) = self.transports.get(key) else { return };
+        if transport.keys.is_none() || transport.ice.selected().is_none() {
+            return;
+        }
+        let subscriptions: Vec<SubscriptionKey> =
+            transport.subscriber.streams.iter().map(|stream| stream.subscription).collect();
+        subscriptions.into_iter().for_each(|key| self.choose_layer(key, now));
     }
 
     /// Control ends a transport: its media ends now, its path stays a moment for DTLS to say close_notify.
@@ -218,7 +228,10 @@ impl Worker {
     fn end_media(&mut self, key: TransportKey) {
         let Some(transport) = self.transports.get_mut(key) else { return };
         let tracks: Vec<TrackKey> = match transport.publisher.take() {
-            Some(publisher) => publisher.tracks.iter().map(|track| track.key).collect(),
+            Some(publisher) => {
+                self.stats.rtp_expected += publisher.expected();
+                publisher.tracks.iter().map(|track| track.key).collect()
+            }
             None => Vec::new(),
         };
         let sent = transport.subscriber.streams.iter().map(|stream| stream.subscription);
@@ -343,6 +356,10 @@ impl Worker {
         }
         if let Some(transport) = self.transports.get_mut(subscription.transport) {
             transport.subscriber.streams.retain(|stream| stream.subscription != key);
+            // RFC 3550 §6.6: the subscriber hears of the end with the next report, which is due at once.
+            transport.subscriber.ended.push(subscription.spec.ssrc);
+            transport.subscriber.report_at = Some(Now(0));
+            self.schedule(subscription.transport);
         }
     }
 
@@ -351,16 +368,13 @@ impl Worker {
         let Some(subscription) = self.subscriptions.get_mut(key) else { return };
         let track_key = subscription.track;
         let Some(track) = self.tracks.get(track_key) else { return };
-        let needed = subscription.choose(track.alive);
-        // A keyframe that cannot be sent yet helps nobody; `secure` comes back to it.
-        let is_reachable = self.transports.get(subscription.transport).is_some_and(Transport::is_reachable);
-        if let Some(spatial) = needed.filter(|_| is_reachable) {
+        if let Some(spatial) = subscription.choose(track.alive) {
             self.want_keyframe(track_key, spatial, now);
         }
     }
 
     /// The set of live layers of a track is another one.
-    pub(super) fn layers_changed(&mut self, key: TrackKey, layers: u8) {
+    pub(super) fn layers_changed(&mut self, key: TrackKey, layers: u8, now: Now) {
         let Some(track) = self.tracks.get_mut(key) else { return };
         if track.alive == layers {
             return;
@@ -374,12 +388,8 @@ impl Worker {
                 self.relay_to(to, RelayItem::Alive { track: id, layers });
             }
         }
-        for key in subscribers {
-            // Whether that takes a keyframe shows when this batch is forwarded: it may have brought one.
-            if let Some(subscription) = self.subscriptions.get_mut(key) {
-                let _ = subscription.choose(layers);
-                self.unsettled.push(key);
-            }
+        for subscriber in subscribers {
+            self.choose_layer(subscriber, now);
         }
     }
 

@@ -77,7 +77,7 @@ impl Worker {
                     self.handle_keyframe_request(key, entry.ssrc, now)?;
                 }
             }
-            Packet::Bye(bye) => self.handle_bye(key, bye.ssrcs()),
+            Packet::Bye(bye) => self.handle_bye(key, bye.ssrcs(), now),
             // Bandwidth estimation towards subscribers attaches here; until then the feedback is read and let go.
             Packet::TransportFeedback(_) | Packet::Remb(_) => {}
             Packet::Description(_) | Packet::Unknown { .. } => {}
@@ -105,19 +105,13 @@ impl Worker {
         let (spatial, track) = (stream.spatial, publisher.tracks.get(stream.track).map(|track| track.key));
         let Some(track) = track.and_then(|key| self.tracks.get_mut(key)) else { return Ok(()) };
         let clock = SenderClock { ntp: info.ntp, rtp: info.rtp_timestamp, clock_rate: track.clock_rate() };
+        track.offset = offset;
+        let id = track.id();
         if let Some(layer) = track.layer_mut(spatial) {
             layer.clock = Some(clock);
         }
-        // One offset for all tracks of the publisher, at once: or they would be apart until each has had its own report.
-        for key in publisher.tracks.iter().map(|track| track.key) {
-            let Some(track) = self.tracks.get_mut(key) else { continue };
-            track.offset = offset;
-            let id = track.id();
-            for (spatial, layer) in (0..).zip(&track.layers) {
-                let Some(clock) = layer.as_ref().and_then(|layer| layer.clock) else { continue };
-                let item = RelayItem::Clock { track: id, spatial, clock, offset };
-                self.outbox.relays.extend(track.mirrors.iter().map(|&to| (to, item.clone())));
-            }
+        for &to in &track.mirrors {
+            self.outbox.relays.push((to, RelayItem::Clock { track: id, spatial, clock, offset }));
         }
         Ok(())
     }
@@ -183,10 +177,8 @@ impl Worker {
         match track.origin {
             Origin::Relay(from) => {
                 let id = track.id();
-                let Some(layer) = track.layer_mut(spatial) else { return };
-                // Asked and not answered: the origin's arbiter has the wish. Once more after a while, as rings may overflow.
-                if layer.keyframe_asked.is_none_or(|at| now.since(at) >= RELAYED_REQUEST_INTERVAL) {
-                    layer.keyframe_asked = Some(now);
+                if track.keyframes_asked.is_none_or(|at| now.since(at) >= RELAYED_REQUEST_INTERVAL) {
+                    track.keyframes_asked = Some(now);
                     self.outbox.relays.push((from, RelayItem::KeyframeWanted { track: id, spatial }));
                 }
             }
@@ -203,19 +195,22 @@ impl Worker {
         }
     }
 
-    fn handle_bye(&mut self, key: TransportKey, ssrcs: impl Iterator<Item = Ssrc>) {
+    fn handle_bye(&mut self, key: TransportKey, ssrcs: impl Iterator<Item = Ssrc>, now: Now) {
         for ssrc in ssrcs {
             let Some(transport) = self.transports.get_mut(key) else { return };
             let Some(publisher) = transport.publisher.as_deref_mut() else { return };
             let Some(stream) = publisher.streams.iter_mut().find(|stream| stream.ssrc == ssrc) else { continue };
-            // Its numbers are kept: whoever takes its place goes on above them.
-            stream.ended = true;
+            // Each end is work for every subscriber, so a stream that goes on and off has to take its time.
+            if stream.ended.is_some_and(|at| now.since(at) < BYE_INTERVAL) {
+                continue;
+            }
+            stream.ended = Some(now);
             let Some(track) = publisher.tracks.get_mut(stream.track) else { continue };
             let changed =
                 matches!(stream.role, StreamRole::Media(_)).then(|| track.activity.end(stream.spatial)).flatten();
             let key = track.key;
             if let Some(layers) = changed {
-                self.layers_changed(key, layers);
+                self.layers_changed(key, layers, now);
             }
         }
     }
@@ -281,7 +276,7 @@ impl Worker {
         self.send_arrivals(key, now, out);
         self.send_receiver_reports(key, now, out);
         for (track, layers) in changes {
-            self.layers_changed(track, layers);
+            self.layers_changed(track, layers, now);
         }
     }
 
@@ -347,6 +342,7 @@ impl Worker {
         if transport.subscriber.report_at.is_none_or(|at| at > now) {
             return;
         }
+        say_goodbye(transport, out);
         let ntp = self.clock.at(now).0;
         let mut active = false;
         let streams: ArrayVec<SubscriptionKey, STREAMS_MAX> =
@@ -384,6 +380,8 @@ impl Worker {
 
 /// Streams of one subscriber that reports are sent for.
 const STREAMS_MAX: usize = 512;
+/// A stream may end once in this time; one that ends sooner again is taken for silent when it is.
+const BYE_INTERVAL: Duration = Duration::from_secs(1);
 /// Feedback datagrams to one publisher in one turn.
 const FEEDBACKS_PER_TURN_MAX: usize = 4;
 /// Keyframe requests for a mirrored track, at most this often; the origin coalesces them further.
@@ -400,6 +398,20 @@ impl Publisher {
         let lost = blocks.iter().map(|block| u64::from(block.fraction_lost)).sum();
         self.remb.update(received, 256 * blocks.len() as u64, lost, now);
         self.remb.poll(now)
+    }
+}
+
+/// Tells the peer which of our streams have ended (RFC 3550 §6.6): a report without blocks, then BYE.
+fn say_goodbye(transport: &mut Transport, out: &mut dyn Transmit) {
+    let ended = std::mem::take(&mut transport.subscriber.ended);
+    for group in ended.chunks(RTCP_BLOCKS_MAX) {
+        let mut buffer = [0; RTCP_SIZE_MAX];
+        let mut writer = CompoundWriter::new(&mut buffer);
+        let Some(&first) = group.first() else { continue };
+        let _ = writer.receiver_report(first, &[]);
+        let _ = writer.bye(group);
+        let len = writer.len();
+        send_rtcp(transport, buffer.get(..len).unwrap_or_default(), out);
     }
 }
 

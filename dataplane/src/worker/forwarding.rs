@@ -57,7 +57,11 @@ impl Worker {
                                 temporal: subscription.temporal(),
                             });
                         }
-                        Outcome::NotForUs => {}
+                        Outcome::NotForUs => {
+                            if subscription.should_ask_again(now) {
+                                self.unsettled.push(subscriber);
+                            }
+                        }
                         Outcome::Dropped(reason) => self.drops[reason as usize] += 1,
                     }
                 }

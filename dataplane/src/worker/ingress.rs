@@ -33,6 +33,8 @@ struct Received {
     kind: PendingKind,
     /// The set of live layers changed to this.
     alive: Option<u8>,
+    /// It came on the retransmission stream.
+    is_repair: bool,
 }
 
 impl Worker {
@@ -117,19 +119,20 @@ impl Worker {
             self.fed.push(key);
         }
         let received = publisher.receive(&clear, now)?;
-        self.take(received, &clear)
+        self.take(received, &clear, now)
     }
 
     /// Keeps a packet and puts it on the list of what is to be forwarded.
-    fn take(&mut self, received: Received, clear: &RtpClear<'_>) -> Result<(), DropReason> {
-        let Received { track: key, spatial, mut packet, descriptor, payload, kind, alive } = received;
-        self.stats.rtp_received += 1;
+    fn take(&mut self, received: Received, clear: &RtpClear<'_>, now: Now) -> Result<(), DropReason> {
+        let Received { track: key, spatial, mut packet, descriptor, payload, kind, alive, is_repair } = received;
+        self.stats.rtp_received += u64::from(!is_repair);
         if let Some(layers) = alive {
-            self.layers_changed(key, layers);
+            self.layers_changed(key, layers, now);
         }
         let track = self.tracks.get_mut(key).ok_or(DropReason::UnknownStream)?;
-        if matches!(kind, PendingKind::Media { .. }) {
+        if let PendingKind::Media { restarted } = kind {
             let layer = track.layer_mut(spatial).ok_or(DropReason::UnknownStream)?;
+            layer.clock = layer.clock.filter(|_| !restarted);
             let bytes = clear.bytes();
             let parts = (bytes.get(descriptor).unwrap_or_default(), bytes.get(payload).unwrap_or_default());
             packet.descriptor_len = parts.0.len() as u8;
@@ -219,7 +222,6 @@ impl Publisher {
         let index = self.stream_of(&header, bytes, now)?;
         let stream = self.streams.get_mut(index).ok_or(DropReason::UnknownStream)?;
         stream.heard = now;
-        stream.ended = false;
         let (track_index, spatial, is_repair) =
             (stream.track, stream.spatial, matches!(stream.role, StreamRole::Repair));
         let mut sequence = header.sequence;
@@ -243,8 +245,12 @@ impl Publisher {
         };
         media.note(arrival, is_video, now)?;
         packet.sequence = arrival.extended;
-        let restarted = arrival.kind == ArrivalKind::Restarted;
-        let kind = if payload.is_empty() { PendingKind::Padding } else { PendingKind::Media { restarted } };
+        media.began_anew |= arrival.kind == ArrivalKind::Restarted;
+        let kind = match payload.is_empty() {
+            // Padding tells subscribers nothing: the next packet of media says that the stream began anew.
+            true => PendingKind::Padding,
+            false => PendingKind::Media { restarted: std::mem::take(&mut media.began_anew) },
+        };
         if let Some(content) = bytes.get(payload.clone()).filter(|content| !content.is_empty()) {
             let description = describe(codec, content);
             packet.keyframe = description.keyframe;
@@ -262,8 +268,9 @@ impl Publisher {
         if let (Some(audio), Some(level)) = (&mut track.audio, packet.audio_level) {
             audio.handle(level & 0x7f);
         }
-        let alive = if is_repair { None } else { track.activity.handle_packet(spatial, now) };
-        Ok(Received { track: track.key, spatial, packet, descriptor, payload, kind, alive })
+        let is_fresh_media = !is_repair && kind != PendingKind::Padding;
+        let alive = if is_fresh_media { track.activity.handle_packet(spatial, now) } else { None };
+        Ok(Received { track: track.key, spatial, packet, descriptor, payload, kind, alive, is_repair })
     }
 }
 

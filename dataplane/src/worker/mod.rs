@@ -3,8 +3,7 @@
 //! A turn, in order: what other threads sent ([`commands`], [`relay`]), what came from the network ([`ingress`]), what goes to
 //! subscribers ([`forwarding`]), what publishers and subscribers are owed ([`feedback`]), deadlines ([`timers`]), counters
 //! ([`stats`]). Bytes, values and `now` come in; bytes go out through [`Transmit`], everything else through the [`Outbox`].
-//! Nothing here waits, locks, logs or reads a clock. Threads and rings are in [`crate::plane`]; tests, through the public door and
-//! with a client of their own, in `tests/worker`.
+//! Nothing here waits, locks, logs or reads a clock. Threads and rings are in [`crate::plane`].
 
 mod commands;
 mod feedback;
@@ -14,6 +13,8 @@ pub mod names;
 pub mod outbox;
 pub mod relay;
 mod stats;
+#[cfg(test)]
+mod tests;
 mod timers;
 
 use std::time::Duration;
@@ -116,9 +117,10 @@ impl Worker {
     /// One turn: takes in the batch, forwards, answers, does what is due. What is for other threads is in the outbox afterwards.
     pub fn turn(&mut self, now: Now, rx: &mut RxBatch, out: &mut dyn Transmit) {
         self.stats.turns += 1;
-        // What other workers sent waits to be forwarded even if nothing came from the network.
+        // What other workers sent before this turn does not wait for a datagram to come.
+        self.forward_pending(now, out);
         let mut at = 0;
-        loop {
+        while at < rx.len() {
             let end = rx.len().min(at + BATCH_MAX);
             for index in at..end {
                 let path = rx.path(index);
@@ -128,9 +130,6 @@ impl Worker {
             }
             self.forward_pending(now, out);
             at = end;
-            if at == rx.len() {
-                break;
-            }
         }
         self.answer_publishers(now, out);
         self.run_timers(now, out);

@@ -14,6 +14,7 @@ use crate::io::Transmit;
 
 /// What one worker tells another about a track.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "it lies in a ring, in place: a box would be an allocation per packet")]
 pub enum RelayItem {
     /// A packet of the track.
     Media(RelayedPacket),
@@ -82,11 +83,11 @@ impl Worker {
                 let len = usize::from(relayed.packet.payload_len);
                 let kind = PendingKind::Media { restarted: relayed.restarted };
                 if let Some(bytes) = relayed.bytes.get(..len) {
-                    self.take_mirrored(relayed.track, relayed.spatial, relayed.packet, bytes, kind);
+                    self.take_mirrored(relayed.track, relayed.spatial, relayed.packet, bytes, kind, now);
                 }
             }
             RelayItem::Padding { track, spatial, packet } => {
-                self.take_mirrored(track, spatial, packet, &[], PendingKind::Padding);
+                self.take_mirrored(track, spatial, packet, &[], PendingKind::Padding, now);
             }
             RelayItem::Clock { track, spatial, clock, offset } => {
                 let key = self.names.tracks.get(&track).copied();
@@ -99,7 +100,7 @@ impl Worker {
             }
             RelayItem::Alive { track, layers } => {
                 if let Some(&key) = self.names.tracks.get(&track) {
-                    self.layers_changed(key, layers);
+                    self.layers_changed(key, layers, now);
                 }
             }
             RelayItem::KeyframeWanted { track, spatial } => {
@@ -121,6 +122,7 @@ impl Worker {
         packet: MediaPacket,
         bytes: &[u8],
         kind: PendingKind,
+        now: Now,
     ) {
         let key = self.names.tracks.get(&track).copied();
         let Some((key, track)) = key.and_then(|key| Some((key, self.tracks.get_mut(key)?))) else { return };
@@ -128,16 +130,17 @@ impl Worker {
             return;
         }
         let Some(layer) = track.layer_mut(spatial) else { return };
+        layer.clock = layer.clock.filter(|_| kind != PendingKind::Media { restarted: true });
         if matches!(kind, PendingKind::Media { .. }) && !layer.cache.insert(packet, (&[], bytes)) {
             return self.count(DropReason::Duplicate);
-        }
-        if packet.keyframe && packet.frame_start {
-            layer.keyframe_asked = None;
         }
         if track.pending.is_empty() {
             self.touched.push(key);
         }
         track.pending.push(Pending { spatial, sequence: packet.sequence, kind });
+        // What the origin said of its layers may have come before the order to mirror the track: the packet says it too.
+        let alive = track.alive | 1 << spatial;
+        self.layers_changed(key, alive, now);
     }
 
     fn tracks_are_full(&self) -> bool {

@@ -30,20 +30,18 @@ impl Worker {
                 *counter += count;
             }
         }
-        let (mut streams, mut jitter, mut drift) = (0, 0, 0);
+        let (mut streams, mut jitter, mut drift) = (0u64, 0u64, 0i64);
         for publisher in self.transports.values().filter_map(|transport| transport.publisher.as_deref()) {
+            stats.rtp_expected += publisher.expected();
             for stream in &publisher.streams {
                 let StreamRole::Media(media) = &stream.role else { continue };
                 streams += 1;
                 jitter += media.inbound.jitter_us();
                 drift += media.inbound.drift_ms();
-                stats.rtp_expected += media.inbound.counters().expected;
             }
         }
-        if streams > 0 {
-            stats.jitter_us = jitter / streams;
-            stats.drift_ms = drift / streams as i64;
-        }
+        stats.jitter_us = jitter.checked_div(streams).unwrap_or(0);
+        stats.drift_ms = drift.checked_div(streams as i64).unwrap_or(0);
         stats
     }
 

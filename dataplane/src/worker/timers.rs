@@ -14,13 +14,13 @@ use crate::transport::{Reaction, TransportKey};
 
 /// When to look at which transport. An entry that is not its transport's current one is passed over.
 #[derive(Debug, Default)]
-pub struct Timers {
+pub(super) struct Timers {
     heap: BinaryHeap<Reverse<(Now, TransportKey)>>,
 }
 
 impl Timers {
     /// The first deadline.
-    pub fn next(&self) -> Option<Now> {
+    pub(super) fn next(&self) -> Option<Now> {
         self.heap.peek().map(|Reverse((at, _))| *at)
     }
 }
@@ -121,14 +121,14 @@ impl Worker {
             IceState::Connected | IceState::Disconnected => None,
             _ => Some(now + TRANSPORT_ABANDONED),
         };
-        if state == IceState::Connected {
-            self.unsettled.extend(transport.subscriber.streams.iter().map(|stream| stream.subscription));
-        }
         let (room, id) = (transport.room, transport.id);
         self.outbox.events.push(Event::IceState { transport: id, state });
         if state == IceState::Connected && !transport.validated {
             transport.validated = true;
             self.outbox.handshakes.push((room, ToHandshake::Validated { transport: id }));
+        }
+        if state == IceState::Connected {
+            self.begin_sending(key, now);
         }
     }
 }

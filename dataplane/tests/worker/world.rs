@@ -9,13 +9,14 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use ringmain_dataplane::handshake::{FromHandshake, SrtpKeys, SrtpProfile};
+use ringmain_dataplane::handshake::{FromHandshake, SrtpKeys};
 use ringmain_dataplane::io::memory::MemoryLink;
 use ringmain_dataplane::io::{Link, Path, SocketIndex};
 use ringmain_dataplane::packet::demux::{Protocol, classify};
 use ringmain_dataplane::packet::stun::{
     BindingRequest, Class, IntegrityKey, Message, Role, TransactionId, write_binding_request, write_binding_success,
 };
+use ringmain_dataplane::srtp::Profile;
 use ringmain_dataplane::transport::PublisherSettings;
 use ringmain_dataplane::worker::{Worker, WorkerCommand, WorkerSettings};
 use ringmain_shared::command::{Command, ReceiveSpec};
@@ -164,10 +165,10 @@ impl World {
     pub fn secure(&mut self, peer: usize) {
         let (worker, transport) = (self.peers[peer].worker, self.peers[peer].transport);
         let keys =
-            SrtpKeys { profile: SrtpProfile::AeadAes128Gcm, material: material(peer).into(), role: DtlsRole::Server };
+            SrtpKeys { profile: Profile::AeadAes128Gcm, material: material(peer).into(), role: DtlsRole::Server };
         let item = FromHandshake::Keys { worker: WorkerIndex(worker as u16), transport, keys };
         let (_, out) = self.links[worker].parts();
-        self.workers[worker].handle_handshake(item, out);
+        self.workers[worker].handle_handshake(item, self.now, out);
         self.settle();
     }
 

@@ -2,7 +2,8 @@
 //!
 //! OpenSSL keeps a clock of its own for retransmission. So that time comes in from outside here as everywhere, the last flight
 //! is kept and sent again, byte for byte, when our timer says so: a peer that has the records already drops them as replays,
-//! one that lost them takes them.
+//! one that lost them takes them. What this cannot do is ask a server again for its lost last flight, which takes records with
+//! new numbers: where we are the client, that waits for OpenSSL's own timer, a second.
 
 use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};
@@ -18,8 +19,9 @@ use ringmain_shared::limits::{CERTIFICATE_SIZE_MAX, DATAGRAM_SIZE_MAX};
 use ringmain_shared::transport::DtlsRole;
 use zeroize::Zeroizing;
 
-use super::{DTLS_MTU, Datagram, Fatal, Produced, Proof, SrtpKeys, SrtpProfile};
+use super::{DTLS_MTU, Datagram, Fatal, Produced, Proof, SrtpKeys};
 use crate::handshake::identity::{Identity, SetupError};
+use crate::srtp::Profile;
 
 /// Configuration that all associations share.
 pub(in crate::handshake) struct Setup {
@@ -28,13 +30,17 @@ pub(in crate::handshake) struct Setup {
 
 impl Setup {
     pub(super) fn new(identity: &Identity) -> Result<Self, SetupError> {
+        Self::with_profiles(identity, SRTP_PROFILES)
+    }
+
+    pub(super) fn with_profiles(identity: &Identity, profiles: &str) -> Result<Self, SetupError> {
         let build = || -> Result<SslContext, openssl::error::ErrorStack> {
             let mut context = SslContextBuilder::new(SslMethod::dtls())?;
             context.set_min_proto_version(Some(SslVersion::DTLS1_2))?;
             context.set_cipher_list(SUITES)?;
             context.set_sigalgs_list(SIGNATURES)?;
             context.set_groups_list("X25519:P-256:P-384")?;
-            context.set_tlsext_use_srtp(SRTP_PROFILES)?;
+            context.set_tlsext_use_srtp(profiles)?;
             context.set_certificate(&*X509::from_der(identity.certificate())?)?;
             context.set_private_key(&*PKey::private_key_from_der(identity.private_key())?)?;
             context.set_session_cache_mode(SslSessionCacheMode::OFF);
@@ -48,7 +54,7 @@ impl Setup {
             // Certificates are self-signed: what counts is the fingerprint, and only our caller knows that. Here only what
             // would be expensive to verify is refused, before its signature is.
             context.set_verify_callback(SslVerifyMode::PEER | SslVerifyMode::FAIL_IF_NO_PEER_CERT, |_, chain| {
-                chain.current_cert().is_none_or(|certificate| is_affordable(certificate))
+                chain.current_cert().is_none_or(is_affordable)
             });
             Ok(context.build())
         };
@@ -63,8 +69,7 @@ impl Setup {
             DtlsRole::Client => ssl.set_connect_state(),
             DtlsRole::Server => ssl.set_accept_state(),
         }
-        let stream = SslStream::new(ssl, Pipe::default()).ok()?;
-        Some(Dtls12 { stream, role, connected: false, flight: Vec::new(), interval: RETRANSMIT_FIRST, deadline: None })
+        Dtls12::over(ssl, role)
     }
 }
 
@@ -87,11 +92,29 @@ pub(in crate::handshake) struct Dtls12 {
     flight: Vec<Datagram>,
     interval: Duration,
     deadline: Option<Instant>,
+    /// Records of epoch 0 that came in.
+    plain_records: u64,
 }
 
 impl Dtls12 {
+    pub(super) fn over(ssl: Ssl, role: DtlsRole) -> Option<Self> {
+        let stream = SslStream::new(ssl, Pipe::default()).ok()?;
+        Some(Self {
+            stream,
+            role,
+            connected: false,
+            flight: Vec::new(),
+            interval: RETRANSMIT_FIRST,
+            deadline: None,
+            plain_records: 0,
+        })
+    }
+
     pub(super) fn handle_datagram(&mut self, bytes: &[u8], now: Instant, out: &mut Vec<Produced>) -> Result<(), Fatal> {
-        let Ok(datagram) = Datagram::try_from(bytes) else { return Ok(()) };
+        let Ok(mut datagram) = Datagram::try_from(bytes) else { return Ok(()) };
+        if !self.connected {
+            self.renumber(&mut datagram);
+        }
         self.stream.get_mut().incoming = Some(datagram);
         self.advance(now, out)
     }
@@ -165,6 +188,20 @@ impl Dtls12 {
         read
     }
 
+    /// Gives records of epoch 0 numbers of our own. Nothing authenticates those they came with, and one forged high number
+    /// would move the replay window (RFC 6347 §4.1.2.6) past everything that the true peer has yet to send.
+    fn renumber(&mut self, datagram: &mut [u8]) {
+        let mut rest = datagram;
+        while let Some((header, body)) = rest.split_first_chunk_mut::<RECORD_HEADER_SIZE>() {
+            if header[3..5] == [0, 0] {
+                header[5..11].copy_from_slice(&self.plain_records.to_be_bytes()[2..]);
+                self.plain_records += 1;
+            }
+            let size = usize::from(u16::from_be_bytes([header[11], header[12]]));
+            rest = body.get_mut(size..).unwrap_or_default();
+        }
+    }
+
     fn read(&mut self, out: &mut Vec<Produced>) -> Result<(), Fatal> {
         let mut buffer = [0; DATAGRAM_SIZE_MAX];
         for _ in 0..RECORDS_MAX {
@@ -196,14 +233,14 @@ impl Dtls12 {
             return Err(Fatal);
         }
         let profile = ssl.selected_srtp_profile().and_then(|profile| {
-            SrtpProfile::ALL
+            Profile::ALL
                 .into_iter()
                 .find(|ours| profile.id() == openssl::srtp::SrtpProfileId::from_raw(ours.id().into()))
         });
         let keys = match profile {
             None => None,
             Some(profile) => {
-                let mut material = Zeroizing::new(vec![0; profile.material_size()]);
+                let mut material = Zeroizing::new(vec![0; profile.keying_material_len()]);
                 // RFC 5764 §4.2: no context.
                 ssl.export_keying_material(&mut material, "EXTRACTOR-dtls_srtp", None).map_err(|_| Fatal)?;
                 Some(SrtpKeys { profile, material, role: self.role })
@@ -255,7 +292,7 @@ const SUITES: &str = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA38
 /// No SHA-1.
 const SIGNATURES: &str = "ECDSA+SHA256:ECDSA+SHA384:ECDSA+SHA512:ed25519:RSA-PSS+SHA256:RSA-PSS+SHA384:RSA-PSS+SHA512:\
                           RSA+SHA256:RSA+SHA384:RSA+SHA512";
-/// As `SrtpProfile::ALL`; a server takes the first of these that the client has too.
+/// As `Profile::ALL`; a server takes the first of these that the client has too.
 const SRTP_PROFILES: &str = "SRTP_AEAD_AES_128_GCM:SRTP_AEAD_AES_256_GCM:SRTP_AES128_CM_SHA1_80";
 /// Verifying a signature of more costs milliseconds.
 const RSA_BITS_MAX: u32 = 4096;
@@ -267,5 +304,7 @@ const RETRANSMIT_FIRST: Duration = Duration::from_millis(200);
 const RETRANSMIT_LAST: Duration = Duration::from_secs(2);
 /// Datagrams of one flight: ours are one or two.
 const FLIGHT_DATAGRAMS_MAX: usize = 16;
+/// Content type, version, epoch, sequence number, length (RFC 6347 §4.1).
+const RECORD_HEADER_SIZE: usize = 13;
 /// Records of one datagram that carry data.
 const RECORDS_MAX: usize = 128;

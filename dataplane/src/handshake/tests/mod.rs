@@ -1,1 +1,5 @@
+//! A handshaker against DTLS and SCTP peers of other makes, under loss, junk and lies, in virtual time.
 
+mod channels;
+mod dtls;
+mod world;
