@@ -34,7 +34,10 @@ pub struct IceAgent {
     /// The peer's latest wish, waiting for its proof or for its turn.
     nominated: Option<Path>,
     state: IceState,
+    /// Of requests from addresses that are not proved: who knows our user fragment can use it up.
     budget: TokenBucket,
+    /// Of requests from proved addresses, so that the former does not cost the peer its consent.
+    budget_proved: TokenBucket,
     moves: TokenBucket,
     consent: Option<Now>,
     heard: Now,
@@ -124,6 +127,7 @@ impl IceAgent {
             nominated: None,
             state: IceState::New,
             budget: TokenBucket::new(STUN_PER_SECOND, STUN_BURST, now),
+            budget_proved: TokenBucket::new(STUN_PER_SECOND, STUN_BURST, now),
             moves: TokenBucket::new(1, MOVES_BURST, now),
             consent: None,
             heard: now,
@@ -185,11 +189,15 @@ impl IceAgent {
         random: &mut Random,
         now: Now,
     ) -> Result<Reaction, DropReason> {
-        if !self.budget.take(now) {
-            return Err(DropReason::StunBudget);
-        }
         match message.class() {
-            Class::Request => self.handle_request(message, path, datagram_len, reply, random, now),
+            Class::Request => {
+                let budget = if self.is_proved(path) { &mut self.budget_proved } else { &mut self.budget };
+                if !budget.take(now) {
+                    return Err(DropReason::StunBudget);
+                }
+                self.handle_request(message, path, datagram_len, reply, random, now)
+            }
+            // Needs no budget: its integrity is looked at only when it repeats the 64 random bits of a check of ours.
             Class::Success => self.handle_response(message, path, random, now),
             // An error response to our check changes nothing: the check goes unanswered.
             Class::Error => Err(DropReason::StunUnexpected),
@@ -352,6 +360,10 @@ impl IceAgent {
             (IceState::Disconnected, Some(_)) if now.since(self.heard) <= ICE_DISCONNECTED => IceState::Connected,
             (state, _) => state,
         };
+        if self.state == IceState::Failed {
+            // RFC 7675 §5.1: without consent nothing is sent any more, checks of the same pair included.
+            self.pairs.iter_mut().filter(|pair| pair.proved).for_each(|pair| pair.check = None);
+        }
         reaction
     }
 
