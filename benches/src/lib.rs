@@ -87,8 +87,7 @@ pub fn answer(peer: u64, datagram: &[u8]) -> Option<Vec<u8>> {
 
 /// Gives the transport its keys, as if DTLS were done.
 pub fn secure(worker: &mut Worker, peer: u64, now: Now, out: &mut dyn Transmit) {
-    let keys =
-        SrtpKeys { profile: Profile::AeadAes128Gcm, material: material(peer).into(), role: DtlsRole::Server };
+    let keys = SrtpKeys { profile: Profile::AeadAes128Gcm, material: material(peer).into(), role: DtlsRole::Server };
     let item = FromHandshake::Keys { worker: WorkerIndex(0), transport: TransportId(peer), keys };
     worker.handle_handshake(item, now, out);
 }

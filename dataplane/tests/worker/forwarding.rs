@@ -341,7 +341,7 @@ fn the_same_seed_gives_the_same_bytes() {
             let packet = microphone.packet(&mut world);
             world.send_rtp(publisher, &packet);
             for packet in camera.frame(&mut world, frame % 30 == 0, 5) {
-                if world.chance() % 10 > 0 {
+                if !world.chance().is_multiple_of(10) {
                     world.send_rtp(publisher, &packet);
                 }
             }

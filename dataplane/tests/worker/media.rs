@@ -207,7 +207,7 @@ impl Camera {
     }
 
     /// A clear packet of ours, as the RTX stream repeats it (RFC 4588).
-    pub fn repair(&mut self, world: &mut World, clear: &[u8]) -> Vec<u8> {
+    pub fn repair(&mut self, clear: &[u8]) -> Vec<u8> {
         use webrtc_util::marshal::Unmarshal;
         let mut packet = Packet::unmarshal(&mut &clear[..]).expect("our own");
         let mut payload = packet.header.sequence_number.to_be_bytes().to_vec();
@@ -222,7 +222,6 @@ impl Camera {
             let repaired = Bytes::copy_from_slice(rid.as_bytes());
             packet.header.extensions.push(HeaderExtension { id: IN_REPAIRED, payload: repaired });
         }
-        let _ = world;
         packet.marshal().expect("sound").to_vec()
     }
 

@@ -152,7 +152,7 @@ fn lost_packets_are_asked_for_and_repaired_over_either_stream() {
             world.run_ms(33);
             let asked = asked_again(&world, publisher);
             for (_, packet) in lost.extract_if(.., |(sequence, _)| asked.contains(sequence)) {
-                let packet = if over_rtx { camera.repair(&mut world, &packet) } else { packet };
+                let packet = if over_rtx { camera.repair(&packet) } else { packet };
                 world.send_rtp(publisher, &packet);
             }
         }
@@ -175,7 +175,7 @@ fn what_is_repaired_though_it_had_come_is_forwarded_once() {
     for frame in 0..20 {
         for packet in camera.frame(&mut world, frame == 0, 2) {
             world.send_rtp(publisher, &packet);
-            let again = camera.repair(&mut world, &packet);
+            let again = camera.repair(&packet);
             world.send_rtp(publisher, &again);
         }
         world.run_ms(33);
