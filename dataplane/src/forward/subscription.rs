@@ -226,6 +226,7 @@ impl Subscription {
             return Outcome::NotForUs;
         }
         let Some(payload_type) = self.payload_type(packet.payload_type) else {
+            self.rewrite.skip(packet.sequence);
             return Outcome::Dropped(DropReason::UnknownPayloadType);
         };
         let Some((sequence, timestamp)) = self.rewrite.map(packet, now) else {
@@ -272,7 +273,7 @@ impl Subscription {
     ) -> Result<(), DropReason> {
         let rtx_ssrc = self.spec.rtx_ssrc.ok_or(DropReason::RtxMissed)?;
         let history = self.history.as_mut().ok_or(DropReason::RtxMissed)?;
-        let sent = history.resend(sequence, self.round_trip, now).ok_or(DropReason::RtxMissed)?;
+        let sent = history.may_resend(sequence, self.round_trip, now).ok_or(DropReason::RtxMissed)?;
         let layer = layers.get(usize::from(sent.layer)).and_then(Option::as_ref).ok_or(DropReason::RtxMissed)?;
         let (packet, bytes) = layer.cache.get(sent.inbound).ok_or(DropReason::RtxMissed)?;
         let codec = self.codecs.iter().find(|codec| codec.from == packet.payload_type);
@@ -280,6 +281,7 @@ impl Subscription {
         if !egress.budget.spend(bytes.len() + RESEND_OVERHEAD, now) {
             return Err(DropReason::RtxBudget);
         }
+        history.note_resent(sequence, now);
         let shape = Shape {
             payload_type,
             ssrc: rtx_ssrc,

@@ -385,6 +385,13 @@ impl Worker {
         }
     }
 
+    /// Asks for the keyframes that subscriptions still need, after what came was forwarded.
+    pub(super) fn settle(&mut self, now: Now) {
+        while let Some(key) = self.unsettled.pop() {
+            self.choose_layer(key, now);
+        }
+    }
+
     /// The layer that a subscription should get may be another one now.
     pub(super) fn choose_layer(&mut self, key: SubscriptionKey, now: Now) {
         let Some(subscription) = self.subscriptions.get_mut(key) else { return };
@@ -396,7 +403,7 @@ impl Worker {
     }
 
     /// The set of live layers of a track is another one.
-    pub(super) fn layers_changed(&mut self, key: TrackKey, layers: u8, now: Now) {
+    pub(super) fn layers_changed(&mut self, key: TrackKey, layers: u8) {
         let Some(track) = self.tracks.get_mut(key) else { return };
         if track.alive == layers {
             return;
@@ -410,8 +417,12 @@ impl Worker {
                 self.relay_to(to, RelayItem::Alive { track: id, layers });
             }
         }
-        for subscriber in subscribers {
-            self.choose_layer(subscriber, now);
+        for key in subscribers {
+            // Whether that takes a keyframe shows when this batch is forwarded: it may have brought one.
+            if let Some(subscription) = self.subscriptions.get_mut(key) {
+                let _ = subscription.choose(layers);
+                self.unsettled.push(key);
+            }
         }
     }
 

@@ -117,13 +117,19 @@ impl Worker {
         let (spatial, track) = (stream.spatial, publisher.tracks.get(stream.track).map(|track| track.key));
         let Some(track) = track.and_then(|key| self.tracks.get_mut(key)) else { return Ok(()) };
         let clock = SenderClock { ntp: info.ntp, rtp: info.rtp_timestamp, clock_rate: track.clock_rate() };
-        track.offset = offset;
-        let id = track.id();
         if let Some(layer) = track.layer_mut(spatial) {
             layer.clock = Some(clock);
         }
-        for &to in &track.mirrors {
-            self.outbox.relays.push((to, RelayItem::Clock { track: id, spatial, clock, offset }));
+        // One offset for all tracks of the publisher, at once: or they would be apart until each has had its own report.
+        for key in publisher.tracks.iter().map(|track| track.key) {
+            let Some(track) = self.tracks.get_mut(key) else { continue };
+            track.offset = offset;
+            let id = track.id();
+            for (spatial, layer) in (0..).zip(&track.layers) {
+                let Some(clock) = layer.as_ref().and_then(|layer| layer.clock) else { continue };
+                let item = RelayItem::Clock { track: id, spatial, clock, offset };
+                self.outbox.relays.extend(track.mirrors.iter().map(|&to| (to, item.clone())));
+            }
         }
         Ok(())
     }
@@ -222,7 +228,7 @@ impl Worker {
                 matches!(stream.role, StreamRole::Media(_)).then(|| track.activity.end(stream.spatial)).flatten();
             let key = track.key;
             if let Some(layers) = changed {
-                self.layers_changed(key, layers, now);
+                self.layers_changed(key, layers);
             }
         }
     }
@@ -297,7 +303,7 @@ impl Worker {
         self.send_arrivals(key, now, out);
         self.send_receiver_reports(key, now, out);
         for (track, layers) in changes {
-            self.layers_changed(track, layers, now);
+            self.layers_changed(track, layers);
         }
     }
 

@@ -75,9 +75,7 @@ impl Worker {
             track.pending = pending;
             track.pending.clear();
         }
-        while let Some(key) = self.unsettled.pop() {
-            self.choose_layer(key, now);
-        }
+        self.settle(now);
         while let Some(key) = self.unscheduled.pop() {
             self.schedule(key);
         }

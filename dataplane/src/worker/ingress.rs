@@ -130,15 +130,15 @@ impl Worker {
             self.fed.push(key);
         }
         let received = publisher.receive(&clear, now)?;
-        self.take(received, &clear, now)
+        self.take(received, &clear)
     }
 
     /// Keeps a packet and puts it on the list of what is to be forwarded.
-    fn take(&mut self, received: Received, clear: &RtpClear<'_>, now: Now) -> Result<(), DropReason> {
+    fn take(&mut self, received: Received, clear: &RtpClear<'_>) -> Result<(), DropReason> {
         let Received { track: key, spatial, mut packet, descriptor, payload, kind, alive, is_repair } = received;
         self.stats.rtp_received += u64::from(!is_repair);
         if let Some(layers) = alive {
-            self.layers_changed(key, layers, now);
+            self.layers_changed(key, layers);
         }
         let track = self.tracks.get_mut(key).ok_or(DropReason::UnknownStream)?;
         if let PendingKind::Media { restarted } = kind {

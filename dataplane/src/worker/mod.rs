@@ -133,6 +133,11 @@ impl Worker {
         }
         self.answer_publishers(now, out);
         self.run_timers(now, out);
+        // A layer may have died by the clock: those who had it want another one.
+        if !self.unsettled.is_empty() {
+            self.settle(now);
+            self.answer_publishers(now, out);
+        }
     }
 
     /// When the next turn is due even if nothing comes.
