@@ -233,12 +233,14 @@ impl Config {
 
     /// The addresses that media sockets are bound to, given those of the `host`.
     ///
-    /// Without `bind` and `announce` each address of the host gets its own socket, so that an answer leaves from the
-    /// address that was asked. With `announce`, where the local address is of no interest, one socket takes all.
+    /// Without `bind` each address of the host gets its own socket, so that an answer leaves from the address that was
+    /// asked; ICE fails otherwise (RFC 8445 §7.2.5.2.1). Where only others' addresses are in `announce`, as behind NAT,
+    /// the local one is of no interest and one socket takes all.
     pub fn media_binds(&self, host: &[IpAddr]) -> Vec<IpAddr> {
+        let announces_others = !self.announce.is_empty() && !self.announce.iter().any(|told| host.contains(told));
         if !self.bind.is_empty() {
             self.bind.clone()
-        } else if !self.announce.is_empty() || host.is_empty() {
+        } else if announces_others || host.is_empty() {
             let v6 = host.is_empty() || host.iter().any(IpAddr::is_ipv6);
             let v4 = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
             if v6 { vec![v4, Ipv6Addr::UNSPECIFIED.into()] } else { vec![v4] }

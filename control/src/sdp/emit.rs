@@ -52,7 +52,8 @@ impl Description {
         Self { text, group: Vec::new() }
     }
 
-    /// An m-section on the bundled transport. The first one carries the candidates (RFC 8843 §7.1).
+    /// An m-section on the bundled transport. All carry its candidates, though the first one's would do (RFC 8843 §7.1):
+    /// aiortc takes those of the last m-section.
     pub(super) fn live(
         &mut self,
         (media, proto, formats): (&str, &str, Vec<String>),
@@ -63,12 +64,10 @@ impl Description {
         let default = local.candidates.first();
         let port = default.map_or(DISCARD_PORT, SocketAddr::port);
         let mut section = Media::new(media, port, proto, formats, default.map(SocketAddr::ip));
-        if self.group.is_empty() {
-            for (index, &candidate) in local.candidates.iter().enumerate() {
-                section.line("candidate", candidate_line(index, candidate));
-            }
-            section.flag("end-of-candidates");
+        for (index, &candidate) in local.candidates.iter().enumerate() {
+            section.line("candidate", candidate_line(index, candidate));
         }
+        section.flag("end-of-candidates");
         section.line("ice-ufrag", &local.ice.ufrag);
         section.line("ice-pwd", &local.ice.pwd);
         section.line("fingerprint", fingerprint_line(&local.fingerprint));

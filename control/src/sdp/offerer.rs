@@ -1,8 +1,10 @@
 //! The subscriber's connection: we offer, the peer answers (RFC 3264 §5 and §8, RFC 8829 §5.2).
 //!
-//! Owns the m-sections of one connection: each has its place for ever and a mid that is never used twice; a removed track
-//! leaves a place that a later one may take under a new mid, once the peer has answered the removal. Payload
-//! types mean the same for the connection's whole life. Wishes come in between offers; an offer contains all of them.
+//! Owns the m-sections of one connection: each has its place for ever and a mid that is never used twice. A removed track
+//! leaves an inactive m-section in the bundle, as ion-sfu does; some clients cannot read one with port 0. Only when many
+//! have gathered are they ended with port 0, and then a later track may take the place under a new mid, once the peer has
+//! answered the end. Payload types mean the same for the connection's whole life. Wishes come in between offers; an offer
+//! contains all of them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -89,6 +91,8 @@ struct Place {
     mid: Mid,
     /// A place keeps its medium (audio, video or application) whatever comes and goes in it.
     content: Content,
+    /// The formats it was last offered with.
+    formats: Vec<Assigned>,
     /// The peer has answered an offer that has this content.
     is_settled: bool,
 }
@@ -97,6 +101,9 @@ struct Place {
 enum Content {
     Channels,
     Track(Kind, SubscriptionId),
+    /// Its track is gone; it stays in the bundle.
+    Idle(Kind),
+    /// Out of the bundle, with port 0.
     Ended(Kind),
 }
 
@@ -118,7 +125,7 @@ impl Offerer {
         };
         if channels {
             let mid = offerer.new_mid();
-            offerer.places.push(Place { mid, content: Content::Channels, is_settled: false });
+            offerer.places.push(Place::new(mid, Content::Channels));
         }
         offerer
     }
@@ -164,7 +171,7 @@ impl Offerer {
         (self.is_outstanding, self.is_stale) = (true, false);
         self.version += 1;
         let mut description = Description::new(self.session_id, self.version);
-        for place in &self.places {
+        for place in &mut self.places {
             match place.content {
                 Content::Channels => {
                     let name = ("application", "UDP/DTLS/SCTP", vec!["webrtc-datachannel".to_owned()]);
@@ -172,13 +179,15 @@ impl Offerer {
                     media.channels();
                     description.push(media);
                 }
+                Content::Idle(kind) => write_idle(&mut description, place, kind, local),
                 Content::Ended(kind) => {
                     description.refused((media_name(kind), PROTO, vec!["0".to_owned()]), Some(&place.mid));
                 }
                 Content::Track(kind, id) => {
                     let track =
                         self.wishes.get(&id).expect("end_removed has just ended the places of all that is not wished");
-                    write_track(&mut description, place.mid, kind, track, &mut self.payload_types, local);
+                    place.formats = self.payload_types.assign_all(track);
+                    write_track(&mut description, place, kind, track, local);
                 }
             }
         }
@@ -225,7 +234,8 @@ impl Offerer {
                         self.refused.insert(id);
                     }
                 }
-                (Content::Ended(_), _) => {}
+                (Content::Idle(kind), None) => place.content = Content::Ended(kind),
+                (Content::Idle(_), Some(_)) | (Content::Ended(_), _) => {}
             }
         }
         self.is_outstanding = false;
@@ -239,8 +249,19 @@ impl Offerer {
             if let Content::Track(kind, id) = place.content
                 && self.wishes.get(&id).is_none_or(|track| track.kind != kind)
             {
-                place.content = Content::Ended(kind);
+                // Without a format that we know it has port 0 already.
+                place.content = if place.formats.is_empty() { Content::Ended(kind) } else { Content::Idle(kind) };
                 place.is_settled = false;
+            }
+        }
+        let is_idle = |place: &Place| matches!(place.content, Content::Idle(_));
+        let idle = self.places.iter().filter(|place| is_idle(place)).count();
+        if idle > IDLE_MAX || self.places.len() >= text::SECTIONS_MAX {
+            for place in &mut self.places {
+                if let Content::Idle(kind) = place.content {
+                    place.content = Content::Ended(kind);
+                    place.is_settled = false;
+                }
             }
         }
     }
@@ -255,7 +276,7 @@ impl Offerer {
                 None if self.places.len() < text::SECTIONS_MAX => self.places.len(),
                 None => continue,
             };
-            let place = Place { mid: self.new_mid(), content, is_settled: false };
+            let place = Place::new(self.new_mid(), content);
             match self.places.get_mut(index) {
                 // RFC 8829 §5.2.2: a refused or ended m-section may be recycled, with a new mid.
                 Some(ended) => *ended = place,
@@ -350,35 +371,27 @@ impl OfferedTrack {
 }
 
 impl Place {
+    fn new(mid: Mid, content: Content) -> Self {
+        Self { mid, content, formats: Vec::new(), is_settled: false }
+    }
+
     fn media_name(&self) -> &'static str {
         match self.content {
             Content::Channels => "application",
-            Content::Track(kind, _) | Content::Ended(kind) => media_name(kind),
+            Content::Track(kind, _) | Content::Idle(kind) | Content::Ended(kind) => media_name(kind),
         }
     }
 }
 
-fn write_track(
-    description: &mut Description,
-    mid: Mid,
-    kind: Kind,
-    track: &OfferedTrack,
-    payload_types: &mut PayloadTypes,
-    local: &Local,
-) {
-    let mut once = HashSet::new();
-    let formats = track.formats().filter(|(_, format)| once.insert(format.meaning));
-    let assigned: Vec<Assigned> =
-        formats.filter_map(|(codec, format)| payload_types.assign(codec.codec, &format)).collect();
-    let rtx = |assigned: &Assigned| assigned.rtx.filter(|_| track.rtx_ssrc.is_some());
-    let numbers = assigned.iter().flat_map(|one| [Some(one.payload_type), rtx(one)]).flatten();
-    let numbers: Vec<String> = numbers.map(|number| number.0.to_string()).collect();
+fn write_track(description: &mut Description, place: &Place, kind: Kind, track: &OfferedTrack, local: &Local) {
+    let rtx = |one: &Assigned| one.rtx.filter(|_| track.rtx_ssrc.is_some());
     let name = (media_name(kind), PROTO);
-    if numbers.is_empty() {
+    if place.formats.is_empty() {
         // No format that we know: nothing to offer, but the place is kept.
-        return description.refused((name.0, name.1, vec!["0".to_owned()]), Some(&mid));
+        return description.refused((name.0, name.1, vec!["0".to_owned()]), Some(&place.mid));
     }
-    let mut media = description.live((name.0, name.1, numbers), &mid, local, SetupLine::Actpass);
+    let name = (name.0, name.1, numbers(&place.formats, rtx));
+    let mut media = description.live(name, &place.mid, local, SetupLine::Actpass);
     for &extension in &track.extensions {
         media.line("extmap", format_args!("{} {}", extension_id(extension), extension.uri()));
     }
@@ -386,11 +399,31 @@ fn write_track(
     media.line("msid", format_args!("{} {}", track.stream_id, track.track_id));
     media.flag("rtcp-mux");
     media.flag("rtcp-rsize");
-    for one in &assigned {
+    for one in &place.formats {
         media.codec(one.payload_type, one.codec, &one.fmtp, feedback_of(kind), rtx(one));
     }
-    write_ssrcs(&mut media, track, assigned.iter().any(|one| rtx(one).is_some()));
+    write_ssrcs(&mut media, track, place.formats.iter().any(|one| rtx(one).is_some()));
     description.push(media);
+}
+
+/// The track is gone, the m-section stays: nothing but the direction tells, so any peer can answer it as before.
+fn write_idle(description: &mut Description, place: &Place, kind: Kind, local: &Local) {
+    let name = (media_name(kind), PROTO, numbers(&place.formats, |_| None));
+    let mut media = description.live(name, &place.mid, local, SetupLine::Actpass);
+    media.line("extmap", format_args!("{} {}", extension_id(Extension::Mid), Extension::Mid.uri()));
+    media.flag("inactive");
+    media.flag("rtcp-mux");
+    media.flag("rtcp-rsize");
+    for one in &place.formats {
+        media.codec(one.payload_type, one.codec, &one.fmtp, feedback_of(kind), None);
+    }
+    description.push(media);
+}
+
+/// Payload types as an m-line names them.
+fn numbers(formats: &[Assigned], rtx: impl Fn(&Assigned) -> Option<PayloadType>) -> Vec<String> {
+    let numbers = formats.iter().flat_map(|one| [Some(one.payload_type), rtx(one)]).flatten();
+    numbers.map(|number| number.0.to_string()).collect()
 }
 
 /// RFC 5576; browsers bind the track to these even before the first packet.
@@ -460,6 +493,13 @@ struct Assigned {
 }
 
 impl PayloadTypes {
+    /// The payload types of a track's formats, one for each meaning.
+    fn assign_all(&mut self, track: &OfferedTrack) -> Vec<Assigned> {
+        let mut once = HashSet::new();
+        let formats = track.formats().filter(|(_, format)| once.insert(format.meaning));
+        formats.filter_map(|(codec, format)| self.assign(codec.codec, &format)).collect()
+    }
+
     /// The payload type of a format, and that of its retransmissions. `None` when there are no numbers left, which the
     /// number of meanings rules out.
     fn assign(&mut self, codec: Codec, format: &Format) -> Option<Assigned> {
@@ -503,5 +543,9 @@ const fn media_name(kind: Kind) -> &'static str {
         Kind::Video => "video",
     }
 }
+
+/// Inactive m-sections that may gather before they are ended: clients that choke on port 0 get by for as many, and
+/// descriptions stay bounded.
+pub(super) const IDLE_MAX: usize = 32;
 
 const PROTO: &str = "UDP/TLS/RTP/SAVPF";

@@ -50,7 +50,11 @@ impl Rooms {
         if join.subscribe {
             self.open_subscriber(peer, join.auto_subscribe, now);
         }
-        if let (Some(result), Some(peer)) = (result.as_object_mut(), self.peers.get(&peer)) {
+        // Clients hand an answer on as they get it, some to a constructor that takes `type` and `sdp` only: so the uid is
+        // told to whoever did not name one, or gets no answer.
+        if let (Some(result), Some(peer)) = (result.as_object_mut(), self.peers.get(&peer))
+            && (join.uid.is_none() || result.is_empty())
+        {
             result.insert("uid".to_owned(), peer.uid.clone().into());
         }
         self.reply(connection, id, result);

@@ -199,6 +199,18 @@ fn a_refused_join_harms_nobody() {
 }
 
 #[test]
+fn an_answer_is_nothing_but_an_answer_for_who_has_named_itself() {
+    let mut world = World::new(Settings::default());
+    let offer = json!({"type": "offer", "sdp": client::offer("abcd", &camera("s"), &[])});
+    let members =
+        |reply: &Value| -> Vec<String> { reply["result"].as_object().expect("joined").keys().cloned().collect() };
+    let named = world.request(ALICE, "join", json!({"sid": "room", "uid": "alice", "offer": offer}));
+    assert_eq!(members(&named), ["sdp", "type"]);
+    let nameless = world.request(BOB, "join", json!({"sid": "room", "offer": offer}));
+    assert_eq!(members(&nameless), ["sdp", "type", "uid"]);
+}
+
+#[test]
 fn names_and_info_are_shown_to_the_others() {
     let mut world = World::new(Settings::default());
     let join = |uid: Value, name: &str| json!({"sid": "room", "uid": uid, "info": {"name": name}, "config": {"NoPublish": true}});
