@@ -11,3 +11,5 @@ import './codecs.test.js';
 import './renegotiation.test.js';
 import './loss.test.js';
 import './links.test.js';
+import './demo/alone.test.js';
+import './demo/room.test.js';

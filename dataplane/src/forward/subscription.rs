@@ -180,10 +180,15 @@ impl Subscription {
         true
     }
 
-    /// The publisher began again: nothing of before fits what comes now.
-    pub fn begin_again(&mut self) {
-        self.layer = None;
-        self.layer_before = None;
+    /// The publisher began a layer anew: if this is the one that goes out, or that a muted subscription would go on with, nothing
+    /// of before fits what comes now. Whether it is.
+    pub fn begin_again(&mut self, spatial: SpatialLayer) -> bool {
+        let concerned = self.layer_before == Some(spatial);
+        if concerned {
+            self.layer = None;
+            self.layer_before = None;
+        }
+        concerned
     }
 
     /// Forwards one packet of the track, if it is for this subscriber.

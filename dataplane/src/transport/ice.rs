@@ -230,6 +230,8 @@ impl IceAgent {
         let pair = &mut self.pairs[index];
         pair.heard = now;
         pair.received += datagram_len as u64;
+        // The response: far below three times what it answers, so it always has room.
+        let _ = pair.allows(len.unwrap_or(0));
         reaction.claims = Some(if pair.proved { Claim::Proved } else { Claim::Heard });
         if !pair.proved && pair.check.is_none() {
             pair.check = Some(Check::new(self.number, random, now));
@@ -283,13 +285,12 @@ impl IceAgent {
         if let Some(selected) = self.selected() {
             return Some(selected);
         }
-        let size = size as u64;
-        let pair = self.pairs.iter_mut().max_by_key(|pair| (pair.proved, pair.heard))?;
-        let allowed = pair.proved || pair.sent + size <= UNPROVED_FACTOR * pair.received;
-        if allowed {
-            pair.sent += size;
+        // RFC 7675 §5.1: without consent nothing is sent, wherever the peer was before.
+        if self.state == IceState::Failed {
+            return None;
         }
-        allowed.then_some(pair.path)
+        let pair = self.pairs.iter_mut().max_by_key(|pair| (pair.proved, pair.heard))?;
+        pair.allows(size).then_some(pair.path)
     }
 
     /// Bytes came from an address of ours, for its allowance.
@@ -320,7 +321,10 @@ impl IceAgent {
                 role: Role::Controlled(tie_breaker),
             };
             let len = write_binding_request(out, &request, &remote.key)?;
-            return Some((pair.path, len));
+            // What the address has not earned is not sent; the peer's next check earns more.
+            if pair.allows(len) {
+                return Some((pair.path, len));
+            }
         }
         None
     }
@@ -454,6 +458,19 @@ impl std::fmt::Debug for Credentials {
 impl Pair {
     fn new(path: Path, generation: u32, now: Now) -> Self {
         Self { path, generation, proved: false, check: None, next_consent: now, heard: now, received: 0, sent: 0 }
+    }
+
+    /// Whether `size` bytes may go there, and takes note of them: to an unproved address three times what came from it.
+    fn allows(&mut self, size: usize) -> bool {
+        if self.proved {
+            return true;
+        }
+        let sent = self.sent + size as u64;
+        let allowed = sent <= UNPROVED_FACTOR * self.received;
+        if allowed {
+            self.sent = sent;
+        }
+        allowed
     }
 }
 

@@ -16,7 +16,7 @@ use crate::forward::subscription::{Subscription, SubscriptionKey};
 use crate::forward::track::{Origin, Track, TrackKey};
 use crate::handshake::{FromHandshake, SrtpKeys};
 use crate::io::Transmit;
-use crate::srtp::{Inbound, Outbound, Profile, split_keying_material};
+use crate::srtp::{Inbound, Outbound, split_keying_material};
 use crate::transport::{IceAgent, Keys, Publisher, Subscriber, Transport, TransportKey};
 
 /// What a worker is asked to do: control's commands about what is on it, and how tracks are mirrored between workers.
@@ -186,8 +186,7 @@ impl Worker {
     fn secure(&mut self, id: TransportId, keys: &SrtpKeys, now: Now) {
         let key = self.names.transports.get(&id).copied();
         let Some((key, transport)) = key.and_then(|key| Some((key, self.transports.get_mut(key)?))) else { return };
-        let split = Profile::from_id(keys.profile.id())
-            .and_then(|profile| split_keying_material(profile, &keys.material, keys.role));
+        let split = split_keying_material(keys.profile, &keys.material, keys.role);
         let Some((inbound, outbound)) = split else { return };
         transport.keys = Some(Keys { inbound: Inbound::new(inbound), outbound: Outbound::new(outbound) });
         self.outbox.events.push(Event::Secured { transport: id });

@@ -199,8 +199,12 @@ impl Worker {
         for ssrc in ssrcs {
             let Some(transport) = self.transports.get_mut(key) else { return };
             let Some(publisher) = transport.publisher.as_deref_mut() else { return };
-            let Some(at) = publisher.streams.iter().position(|stream| stream.ssrc == ssrc) else { continue };
-            let stream = publisher.streams.swap_remove(at);
+            let Some(stream) = publisher.streams.iter_mut().find(|stream| stream.ssrc == ssrc) else { continue };
+            // Each end is work for every subscriber, so a stream that goes on and off has to take its time.
+            if stream.ended.is_some_and(|at| now.since(at) < BYE_INTERVAL) {
+                continue;
+            }
+            stream.ended = Some(now);
             let Some(track) = publisher.tracks.get_mut(stream.track) else { continue };
             let changed =
                 matches!(stream.role, StreamRole::Media(_)).then(|| track.activity.end(stream.spatial)).flatten();
@@ -376,6 +380,8 @@ impl Worker {
 
 /// Streams of one subscriber that reports are sent for.
 const STREAMS_MAX: usize = 512;
+/// A stream may end once in this time; one that ends sooner again is taken for silent when it is.
+const BYE_INTERVAL: Duration = Duration::from_secs(1);
 /// Feedback datagrams to one publisher in one turn.
 const FEEDBACKS_PER_TURN_MAX: usize = 4;
 /// Keyframe requests for a mirrored track, at most this often; the origin coalesces them further.

@@ -40,8 +40,7 @@ impl Worker {
                             continue;
                         }
                     };
-                    if restarted && subscription.layer() == Some(packet.spatial) {
-                        subscription.begin_again();
+                    if restarted && subscription.begin_again(packet.spatial) {
                         self.unsettled.push(subscriber);
                     }
                     let layer = track.layers.get(usize::from(packet.spatial)).and_then(Option::as_ref);

@@ -130,8 +130,9 @@ impl Worker {
             self.layers_changed(key, layers, now);
         }
         let track = self.tracks.get_mut(key).ok_or(DropReason::UnknownStream)?;
-        if matches!(kind, PendingKind::Media { .. }) {
+        if let PendingKind::Media { restarted } = kind {
             let layer = track.layer_mut(spatial).ok_or(DropReason::UnknownStream)?;
+            layer.clock = layer.clock.filter(|_| !restarted);
             let bytes = clear.bytes();
             let parts = (bytes.get(descriptor).unwrap_or_default(), bytes.get(payload).unwrap_or_default());
             packet.descriptor_len = parts.0.len() as u8;
@@ -244,8 +245,12 @@ impl Publisher {
         };
         media.note(arrival, is_video, now)?;
         packet.sequence = arrival.extended;
-        let restarted = arrival.kind == ArrivalKind::Restarted;
-        let kind = if payload.is_empty() { PendingKind::Padding } else { PendingKind::Media { restarted } };
+        media.began_anew |= arrival.kind == ArrivalKind::Restarted;
+        let kind = match payload.is_empty() {
+            // Padding tells subscribers nothing: the next packet of media says that the stream began anew.
+            true => PendingKind::Padding,
+            false => PendingKind::Media { restarted: std::mem::take(&mut media.began_anew) },
+        };
         if let Some(content) = bytes.get(payload.clone()).filter(|content| !content.is_empty()) {
             let description = describe(codec, content);
             packet.keyframe = description.keyframe;

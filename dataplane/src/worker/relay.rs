@@ -130,6 +130,7 @@ impl Worker {
             return;
         }
         let Some(layer) = track.layer_mut(spatial) else { return };
+        layer.clock = layer.clock.filter(|_| kind != PendingKind::Media { restarted: true });
         if matches!(kind, PendingKind::Media { .. }) && !layer.cache.insert(packet, (&[], bytes)) {
             return self.count(DropReason::Duplicate);
         }
