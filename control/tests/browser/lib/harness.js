@@ -4,6 +4,7 @@ import { after, test } from 'node:test';
 import { Peer, closeBrowser } from './browser.js';
 import { seed } from './random.js';
 import { Server } from './server.js';
+import { until } from './until.js';
 
 let shared;
 const open = new Set();
@@ -76,10 +77,28 @@ export function roomTest(name, body, { serverOf = sharedServer, timeout = 90_000
   });
 }
 
-/** Fails if anything that a file started does not end well. */
+/** Fails if a server keeps anything of the peers that are gone, or does not end well. */
 after(async () => {
   await closeBrowser();
   const servers = [...open];
   open.clear();
-  await Promise.all(servers.map((server) => server.stop()));
+  await Promise.all(
+    servers.map(async (server) => {
+      try {
+        await until('all peers to be freed', async () => left(await server.metrics()).length === 0, {
+          timeout: 45_000,
+          show: async () => left(await server.metrics()),
+        });
+      } finally {
+        await server.stop();
+      }
+    }),
+  );
 });
+
+/** What a server still has, of things that live and die with peers. */
+function left(metrics) {
+  return Object.entries(metrics).filter(([name, value]) => value > 0 && OF_PEERS.includes(name));
+}
+
+const OF_PEERS = ['sfu_sessions', 'sfu_peers', 'sfu_audio_tracks', 'sfu_video_tracks', 'ringmain_transports', 'ringmain_subscriptions', 'ringmain_commands_waiting'];
