@@ -24,6 +24,8 @@ pub struct Actor<R, P> {
     /// Commands that found their ring full, in order.
     backlog: VecDeque<Command>,
     commands_lost: u64,
+    /// When the log last said that commands wait.
+    behind_told: Option<Now>,
     overflows: u64,
     workers: BTreeMap<u16, (WorkerStats, Now)>,
     worker_count: usize,
@@ -72,6 +74,7 @@ impl<R: Rooms, P: DataPlane> Actor<R, P> {
             clients: HashMap::new(),
             backlog: VecDeque::new(),
             commands_lost: 0,
+            behind_told: None,
             overflows: 0,
             workers: BTreeMap::new(),
             worker_count,
@@ -180,7 +183,11 @@ impl<R: Rooms, P: DataPlane> Actor<R, P> {
         if !self.backlog.is_empty() {
             self.postpone(command);
         } else if let Err(command) = self.plane.send(command) {
-            tracing::warn!("the data plane is behind: commands wait");
+            let now = self.now();
+            if self.behind_told.is_none_or(|told| now.since(told) >= BEHIND_TOLD_AGAIN) {
+                self.behind_told = Some(now);
+                tracing::warn!("the data plane is behind: commands wait");
+            }
             self.postpone(command);
         }
     }
@@ -238,6 +245,7 @@ impl<R: Rooms, P: DataPlane> Actor<R, P> {
             self.rooms.handle_closed(id, self.now());
         }
         self.take_outputs();
+        let least = tokio::time::Instant::now() + if leaving > 0 { FAREWELL_LEAST } else { Duration::ZERO };
         let end = tokio::time::Instant::now() + FAREWELL;
         while (leaving > 0 || !self.backlog.is_empty()) && tokio::time::Instant::now() < end {
             self.send_backlog();
@@ -247,6 +255,8 @@ impl<R: Rooms, P: DataPlane> Actor<R, P> {
                 Ok(Some(Coming::Opened(..))) | Err(_) => {}
             }
         }
+        // The close frames and close_notify are still on their way when the last line is dropped.
+        tokio::time::sleep_until(least).await;
         let plane = self.plane;
         if tokio::task::spawn_blocking(move || plane.shutdown()).await.is_err() {
             tracing::error!("the data plane did not end cleanly");
@@ -272,5 +282,9 @@ const IDLE: Duration = Duration::from_millis(500);
 const WORKER_SILENT: Duration = Duration::from_secs(5);
 /// Time to say goodbye.
 const FAREWELL: Duration = Duration::from_secs(3);
+/// The least of it, for what was said to reach the clients.
+const FAREWELL_LEAST: Duration = Duration::from_millis(300);
+/// Time before the log says again that commands wait.
+const BEHIND_TOLD_AGAIN: Duration = Duration::from_secs(10);
 /// RFC 6455 §7.4.1.
 const CLOSE_GOING_AWAY: u16 = 1001;

@@ -155,8 +155,9 @@ impl Outbox {
     pub(super) fn send(&mut self, text: String) -> Result<(), Overflow> {
         let size = text.len() + TEXT_OVERHEAD;
         let before = self.waiting.fetch_add(size, Ordering::Relaxed);
-        // A single message may be longer than the bound: an offer in a very large room.
-        if before > 0 && before + size > OUTGOING_SIZE_MAX {
+        // What counts is what lies there unread, not the newest message: the first offer in a large room may be longer
+        // than the bound, and follows close upon the reply to its join.
+        if before >= OUTGOING_SIZE_MAX {
             if let Some(overflow) = self.overflow.take() {
                 let _ = overflow.send(());
             }
@@ -177,7 +178,7 @@ impl Outbox {
 #[derive(Debug)]
 pub(super) struct Overflow;
 
-/// Bytes that wait for one client; then it is closed.
+/// Bytes that may wait for one client; with as many there, the next message closes it.
 pub const OUTGOING_SIZE_MAX: usize = 256 * 1024;
 /// What a queued text weighs beside its own bytes, so that empty ones are not free.
 const TEXT_OVERHEAD: usize = 64;

@@ -6,6 +6,9 @@ use nix::net::if_::InterfaceFlags;
 
 /// Addresses of interfaces that are up, loopback last.
 ///
+/// An address that cannot be bound is left out, lest it keeps the server from starting: at boot an IPv6 address is tentative
+/// for a second or two (RFC 4862 §5.4).
+///
 /// IPv6 link-local addresses are left out: a candidate cannot name the link that they belong to (RFC 8839 §5.1).
 pub fn addresses() -> std::io::Result<Vec<IpAddr>> {
     let interfaces = nix::ifaddrs::getifaddrs()?;
@@ -18,6 +21,7 @@ pub fn addresses() -> std::io::Result<Vec<IpAddr>> {
             addresses.push(address);
         }
     }
+    addresses.retain(|&address| can_bind(address));
     Ok(ordered(addresses))
 }
 
@@ -25,6 +29,16 @@ pub fn addresses() -> std::io::Result<Vec<IpAddr>> {
 fn ordered(mut addresses: Vec<IpAddr>) -> Vec<IpAddr> {
     addresses.sort_by_key(|address| (address.is_loopback(), address.is_ipv6()));
     addresses
+}
+
+fn can_bind(address: IpAddr) -> bool {
+    match std::net::UdpSocket::bind((address, 0)) {
+        Ok(_) => true,
+        Err(error) => {
+            tracing::warn!(%address, %error, "an address of this host cannot be used now and is left out");
+            false
+        }
+    }
 }
 
 fn is_usable(address: IpAddr) -> bool {
@@ -50,6 +64,12 @@ mod tests {
         {
             assert_eq!(is_usable(text.parse().expect("an address")), usable, "{text}");
         }
+    }
+
+    #[test]
+    fn an_address_that_cannot_be_bound_is_left_out() {
+        assert!(can_bind("127.0.0.1".parse().expect("an address")));
+        assert!(!can_bind("192.0.2.1".parse().expect("an address of documentation, which no host has")));
     }
 
     #[test]

@@ -65,7 +65,7 @@ pub async fn run(config: Config, start: impl Start) -> anyhow::Result<()> {
     let rooms = start.rooms(&config, hello, candidates, epoch());
 
     let (door, inbox) = door();
-    let certificate = identity.map(|identity| reload_on_hangup(&config, identity.config)).transpose()?;
+    let certificate = reload_on_hangup(&config, identity.map(|identity| identity.config))?;
     serve(&config, door, page, metrics, certificate, &stop);
     let actor = Actor::new(rooms, plane, worker_count, began).run(inbox, stop);
     tokio::spawn(actor).await?.context("the control plane's event loop")?;
@@ -135,9 +135,13 @@ fn identity(config: &Config, host: &[IpAddr]) -> anyhow::Result<Option<Identity>
     }
 }
 
-/// The present certificate; on SIGHUP read again, and kept as it is when that fails.
-fn reload_on_hangup(config: &Config, first: Arc<ServerConfig>) -> anyhow::Result<watch::Receiver<Arc<ServerConfig>>> {
-    let (sender, receiver) = watch::channel(first);
+/// The present certificate, if TLS is served; on SIGHUP read again, and kept as it is when that fails. The signal is taken
+/// where there is nothing to read as well: a service manager that says "reload" must not end every call.
+fn reload_on_hangup(
+    config: &Config,
+    first: Option<Arc<ServerConfig>>,
+) -> anyhow::Result<Option<watch::Receiver<Arc<ServerConfig>>>> {
+    let (sender, receiver) = first.map(watch::channel).unzip();
     let files = match config.tls.mode() {
         TlsMode::Files { cert, key } => Some((cert.clone(), key.clone())),
         TlsMode::Off | TlsMode::SelfSigned => None,
@@ -145,13 +149,14 @@ fn reload_on_hangup(config: &Config, first: Arc<ServerConfig>) -> anyhow::Result
     let mut hangups = signal(SignalKind::hangup())?;
     tokio::spawn(async move {
         while hangups.recv().await.is_some() {
-            let Some((cert, key)) = &files else { continue };
+            let (Some((cert, key)), Some(sender)) = (&files, &sender) else {
+                tracing::info!("nothing to read again: there are no TLS files, and settings hold until the end");
+                continue;
+            };
             match tls::from_files(cert, key) {
                 Ok(identity) => {
                     tracing::info!(fingerprint = identity.fingerprint, "TLS certificate read again");
-                    if sender.send(identity.config).is_err() {
-                        return;
-                    }
+                    sender.send_replace(identity.config);
                 }
                 Err(error) => tracing::error!("the old TLS certificate stays: {error:#}"),
             }

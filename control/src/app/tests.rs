@@ -117,3 +117,14 @@ async fn what_is_written_makes_room_for_more() {
     joined.next(|told| matches!(told, Told::Closed(_))).await;
     assert_eq!(connection.outgoing().await, Outgoing::Overflown);
 }
+
+#[tokio::test]
+async fn a_message_longer_than_the_bound_may_follow_a_short_one() {
+    let joined = joined(0);
+    let mut connection = joined.door.open().expect("open");
+    assert!(connection.pass("echo reply".into()).await);
+    let offer = "o".repeat(super::connection::OUTGOING_SIZE_MAX + 1);
+    assert!(connection.pass(format!("echo {offer}")).await);
+    assert_eq!(next_text(&mut connection).await, "reply");
+    assert_eq!(next_text(&mut connection).await, offer);
+}

@@ -227,6 +227,10 @@ impl Config {
         match listen.address {
             Some(address) => vec![SocketAddr::new(address, listen.port)],
             None if self.bind.is_empty() => vec![SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), listen.port)],
+            // An unspecified IPv6 address takes every IPv4 address as well, so that a second socket would find it in use.
+            None if self.bind.contains(&Ipv6Addr::UNSPECIFIED.into()) => {
+                vec![SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), listen.port)]
+            }
             None => self.bind.iter().map(|&address| SocketAddr::new(address, listen.port)).collect(),
         }
     }

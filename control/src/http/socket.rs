@@ -89,7 +89,7 @@ impl End {
             End::Asked { code, reason } => return Some((code, reason)),
             End::Slow => (1013, "messages to you pile up: read them, then connect again"),
             End::Flood => (1008, "too many ping or pong frames"),
-            End::TooLong => (1009, "a message may have at most 65536 bytes"),
+            End::TooLong => (1009, "a message may have at most 262144 bytes"),
             End::Binary => (1003, "send JSON in text frames"),
             End::NotUtf8 => (1007, "a text frame must be UTF-8"),
             End::Protocol => (1002, "not WebSocket"),

@@ -27,8 +27,8 @@
 //! | --- | --- |
 //! | `offer` | `{type,sdp}`: the offer of the subscriber connection. One at a time: the next comes after its answer, or when none came for ten seconds |
 //! | `iceconnectionstate` | `{target, state}`: as seen by the server; `new`, `checking`, `connected`, `disconnected`, `failed`, `closed` |
-//! | `peerevent` | `{state, peers:[{uid,info},…]}`: `join` or `leave`. The first one lists who is there already; oneself is listed too |
-//! | `trackevent` | `{state, tracks:[{uid,streamId,trackId,kind},…]}`: `add` or `remove`. The first one lists what is there already |
+//! | `peerevent` | `{state, peers:[{uid,info},…]}`: `join` or `leave`. The first ones list who is there already; oneself is listed too |
+//! | `trackevent` | `{state, tracks:[{uid,streamId,trackId,kind},…]}`: `add` or `remove`. The first ones list what is there already |
 //!
 //! `streamId` and `trackId` are the ids that the subscriber's browser shows. They are the publisher's own unless another
 //! peer of the room already uses the same; then they get a suffix.

@@ -120,14 +120,46 @@ impl Format {
         answer
     }
 
-    /// The parameters of our offer to a subscriber: the publisher's, without what only concerned us as its receiver.
+    /// The parameters of our offer to a subscriber: the publisher's, without what only concerned us as its receiver, and
+    /// without values that no browser takes: they would spoil the payload type for every publisher who shares it.
     pub(super) fn offer_fmtp(&self) -> String {
         match self.meaning {
             Meaning::Opus { stereo: false } => "minptime=10;useinbandfec=1".to_owned(),
             Meaning::Opus { stereo: true } => "minptime=10;useinbandfec=1;stereo=1;sprop-stereo=1".to_owned(),
-            _ => self.fmtp.clone(),
+            _ => {
+                let mut offer = String::new();
+                for (name, value) in self.fmtp.split(';').filter_map(|parameter| parameter.split_once('=')) {
+                    if let Some(sound) = sound(name, value) {
+                        push_parameter(&mut offer, name, &sound);
+                    }
+                }
+                offer
+            }
         }
     }
+}
+
+/// The value of a parameter as a subscriber may be offered it; `None` leaves the parameter to its default. Those that make
+/// up the [`Meaning`] have been checked for it.
+fn sound(name: &str, value: &str) -> Option<String> {
+    let number = value.parse::<u8>().ok();
+    let is_sound = match name {
+        "level-asymmetry-allowed" | "tier" | "tier-flag" => number.is_some_and(|flag| flag <= 1),
+        // AV1 specification, annex A.3: 0 to 23, and 31 for no limit.
+        "level-idx" => number.is_some_and(|level| level <= 23 || level == 31),
+        // RFC 7798 §7.1: thirty times the level.
+        "level-id" => number.is_some_and(|level| H265_LEVELS.contains(&level)),
+        "profile-level-id" => {
+            let level = value.get(4..).and_then(|level| u8::from_str_radix(level, 16).ok());
+            return match level.is_some_and(|level| H264_LEVELS.contains(&level)) {
+                true => Some(value.to_owned()),
+                // Level 3.1, which browsers take for a level that is not said.
+                false => value.get(..4).map(|profile| format!("{profile}1f")),
+            };
+        }
+        _ => true,
+    };
+    is_sound.then(|| value.to_owned())
 }
 
 impl H264Profile {
@@ -239,6 +271,12 @@ fn push_parameter(fmtp: &mut String, name: &str, value: &str) {
     fmtp.push('=');
     fmtp.push_str(value);
 }
+
+/// `level_idc` of H.264 levels 1 to 5.2 (RFC 6184 §8.1).
+const H264_LEVELS: [u8; 16] = [10, 11, 12, 13, 20, 21, 22, 30, 31, 32, 40, 41, 42, 50, 51, 52];
+
+/// `general_level_idc` of H.265 levels 1 to 6.2.
+const H265_LEVELS: [u8; 13] = [30, 60, 63, 90, 93, 120, 123, 150, 153, 156, 180, 183, 186];
 
 const CODECS: [Codec; 9] =
     [Codec::Opus, Codec::Pcmu, Codec::Pcma, Codec::G722, Codec::Vp8, Codec::Vp9, Codec::H264, Codec::H265, Codec::Av1];

@@ -782,3 +782,22 @@ fn a_rid_is_no_longer_than_a_header_extension() {
     let text = ION_SDK.replace("a=rid:f send", "a=rid:longer-than-16-bytes send");
     assert_eq!(answer(&text).tracks[1].rids.len(), 2);
 }
+
+#[test]
+fn a_publisher_cannot_spoil_a_payload_type_that_others_share() {
+    for (codec, fmtp, offered) in [
+        (Codec::H264, "packetization-mode=1;profile-level-id=42e0ff", "packetization-mode=1;profile-level-id=42e01f"),
+        (Codec::H264, "level-asymmetry-allowed=x;profile-level-id=42e028", "profile-level-id=42e028"),
+        (Codec::Av1, "level-idx=99;profile=0;tier=z", "profile=0"),
+        (Codec::Av1, "level-idx=5;profile=0;tier=0", "level-idx=5;profile=0;tier=0"),
+        (Codec::H265, "level-id=1;profile-id=1;tier-flag=7", "profile-id=1"),
+        (
+            Codec::H265,
+            "level-id=93;profile-id=1;tier-flag=0;tx-mode=SRST",
+            "level-id=93;profile-id=1;tier-flag=0;tx-mode=SRST",
+        ),
+    ] {
+        let format = Format::parse(codec, fmtp).expect("one that is forwarded");
+        assert_eq!(format.offer_fmtp(), offered, "{fmtp}");
+    }
+}

@@ -7,6 +7,7 @@ use ringmain_shared::transport::{ChannelSpec, IceCredentials, Side, TransportSpe
 use ringmain_shared::{Command, Now};
 use serde_json::json;
 
+use super::news::Untold;
 use super::peer::Peer;
 use super::room::Room;
 use super::timers::Timer;
@@ -59,7 +60,7 @@ impl Rooms {
         }
         self.reply(connection, id, result);
         self.negotiate(peer, now);
-        self.tell_present(peer);
+        self.tell_present(peer, now);
         Ok(())
     }
 
@@ -102,6 +103,7 @@ impl Rooms {
             publisher: None,
             subscriber: None,
             streams: BTreeMap::new(),
+            untold: Untold::default(),
         };
         tracing::info!(room = ?join.sid, uid = ?peer.uid, peer = %peer_id, "peer joined");
         if let Some(room) = self.rooms.get_mut(&room_id) {
@@ -121,6 +123,7 @@ impl Rooms {
     pub(super) fn leave(&mut self, peer_id: PeerId, now: Now) {
         self.close_publisher(peer_id, now);
         self.close_subscriber(peer_id);
+        self.timers.clear(Timer::Present(peer_id));
         let row = self.peer_row(peer_id);
         let Some(peer) = self.peers.remove(&peer_id) else { return };
         if let Some(entry) = self.connections.get_mut(&peer.connection) {

@@ -124,6 +124,7 @@ pub struct Rooms {
 /// A signalling connection that said something.
 struct Connection {
     rate: TokenBucket,
+    offers: TokenBucket,
     refused_in_row: u32,
     peer: Option<PeerId>,
     closing: bool,
@@ -162,6 +163,7 @@ impl Rooms {
         let settings = &self.settings;
         let entry = self.connections.entry(connection).or_insert_with(|| Connection {
             rate: TokenBucket::new(settings.requests_per_second, settings.requests_burst, now),
+            offers: TokenBucket::new(settings.offers_per_second, settings.offers_burst, now),
             refused_in_row: 0,
             peer: None,
             closing: false,
@@ -217,6 +219,7 @@ impl Rooms {
                 Timer::Offer(peer) => self.negotiate(peer, now),
                 Timer::Answer(peer) => self.handle_answer_overdue(peer, now),
                 Timer::Restart(peer) => self.restart_subscriber(peer, now),
+                Timer::Present(newcomer) => self.tell_untold(newcomer, now),
                 Timer::News(room) => self.tell_news(room),
                 Timer::Silence(worker) => self.handle_silence(worker),
             }
@@ -259,7 +262,10 @@ impl Rooms {
             }
             (Call::Join(join), None) => return self.join(connection, id, *join, now),
             (_, None) => return Err(RpcError::new(ErrorCode::NotJoined, "join a room first")),
-            (Call::Offer(sdp), Some(peer)) => self.handle_offer(peer, &sdp, now)?,
+            (Call::Offer(sdp), Some(peer)) => {
+                self.allow_offer(connection, now)?;
+                self.handle_offer(peer, &sdp, now)?
+            }
             (Call::Answer(sdp), Some(peer)) => self.handle_answer(peer, &sdp, now).map(|()| Value::Null)?,
             // RFC 8445 §2.5: a lite agent sends no checks, so it has no use for the peer's candidates.
             (Call::Trickle(_), Some(_)) => Value::Null,
@@ -275,6 +281,16 @@ impl Rooms {
         if let Some(id) = id {
             self.outputs.push_back(Output::Send { connection, text: rpc::reply(&id, result) });
         }
+    }
+
+    fn allow_offer(&mut self, connection: ConnectionId, now: Now) -> Result<(), RpcError> {
+        if self.connections.get_mut(&connection).is_some_and(|entry| entry.offers.take(now)) {
+            return Ok(());
+        }
+        let (rate, burst) = (self.settings.offers_per_second, self.settings.offers_burst);
+        let message =
+            format!("too many offers: {rate} per second and {burst} at once are answered; offer changes together");
+        Err(RpcError::new(ErrorCode::RateLimited, message))
     }
 
     fn refuse_rate(&self, recipient: Recipient) -> Result<(), Refusal> {

@@ -1,7 +1,7 @@
 //! Who came and went, and what: `peerevent` and `trackevent`. A room's news of a tenth of a second go out together, so that
 //! a crowd that joins costs each member ten messages a second and not one for every join.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use ringmain_shared::Now;
@@ -16,6 +16,9 @@ use crate::rpc;
 
 /// How long news are gathered.
 pub(super) const NEWS_DELAY: Duration = Duration::from_millis(100);
+/// Bytes of a newcomer's first news that are told at once, and then after each delay, so that a client of a few Mb/s reads
+/// them as they come: what a thousand peers are and publish is more than may wait for one client.
+const PRESENT_SIZE: usize = 32 * 1024;
 /// Peers or tracks in one message, so that no message grows with the room.
 const ROWS_PER_MESSAGE: usize = 32;
 
@@ -51,6 +54,27 @@ impl News {
     }
 }
 
+/// What was in a room before a peer came, as far as the peer has not been told.
+#[derive(Default)]
+pub(super) struct Untold {
+    peers: VecDeque<PeerId>,
+    tracks: VecDeque<TrackId>,
+}
+
+impl Untold {
+    fn is_empty(&self) -> bool {
+        self.peers.is_empty() && self.tracks.is_empty()
+    }
+
+    fn next_peers(&mut self) -> Vec<PeerId> {
+        self.peers.drain(..self.peers.len().min(ROWS_PER_MESSAGE)).collect()
+    }
+
+    fn next_tracks(&mut self) -> Vec<TrackId> {
+        self.tracks.drain(..self.tracks.len().min(ROWS_PER_MESSAGE)).collect()
+    }
+}
+
 impl Rooms {
     /// Has the room told soon.
     pub(super) fn news_due(&mut self, room: RoomId, now: Now) {
@@ -78,15 +102,45 @@ impl Rooms {
         }
     }
 
-    /// Tells a newcomer what the others know already; the rest will be news to all.
-    pub(super) fn tell_present(&mut self, newcomer: PeerId) {
+    /// Tells a newcomer what the others know already, a page at a time; the rest will be news to all.
+    pub(super) fn tell_present(&mut self, newcomer: PeerId, now: Now) {
         let Some(room) = self.peers.get(&newcomer).and_then(|peer| self.rooms.get(&peer.room)) else { return };
-        let peers = room.peers.difference(&room.news.joined).filter_map(|peer| self.peer_row(*peer)).collect();
-        let tracks = room.tracks.difference(&room.news.added).filter_map(|track| self.track_row(*track)).collect();
-        let texts =
-            [messages("peerevent", "join", "peers", peers), messages("trackevent", "add", "tracks", tracks)].concat();
-        for text in texts {
-            self.send(newcomer, text);
+        let untold = Untold {
+            peers: room.peers.difference(&room.news.joined).copied().collect(),
+            tracks: room.tracks.difference(&room.news.added).copied().collect(),
+        };
+        if let Some(peer) = self.peers.get_mut(&newcomer) {
+            peer.untold = untold;
+        }
+        self.tell_untold(newcomer, now);
+    }
+
+    /// The next page for a newcomer. What has gone in the meantime is passed over.
+    pub(super) fn tell_untold(&mut self, newcomer: PeerId, now: Now) {
+        let Some(peer) = self.peers.get_mut(&newcomer) else { return };
+        let mut untold = std::mem::take(&mut peer.untold);
+        let mut size = 0;
+        while size < PRESENT_SIZE && !untold.is_empty() {
+            let texts = match untold.next_peers() {
+                peers if !peers.is_empty() => {
+                    let rows = peers.into_iter().filter_map(|peer| self.peer_row(peer)).collect();
+                    messages("peerevent", "join", "peers", rows)
+                }
+                _ => {
+                    let rows = untold.next_tracks().into_iter().filter_map(|track| self.track_row(track)).collect();
+                    messages("trackevent", "add", "tracks", rows)
+                }
+            };
+            for text in texts {
+                size += text.len();
+                self.send(newcomer, text);
+            }
+        }
+        if !untold.is_empty() {
+            self.timers.set(Timer::Present(newcomer), now + NEWS_DELAY);
+        }
+        if let Some(peer) = self.peers.get_mut(&newcomer) {
+            peer.untold = untold;
         }
     }
 

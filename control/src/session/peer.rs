@@ -11,6 +11,7 @@ use ringmain_shared::transport::RemotePeer;
 use serde_json::Value;
 
 use super::ConnectionId;
+use super::news::Untold;
 use crate::rpc::TokenBucket;
 use crate::sdp::{Answerer, Local, Offerer};
 
@@ -32,6 +33,8 @@ pub(super) struct Peer {
     pub(super) subscriber: Option<Subscriber>,
     /// Its streams: its own id of each, what subscribers see, and how many tracks it has.
     pub(super) streams: BTreeMap<String, ShownStream>,
+    /// What of the room it came into it has not been told yet.
+    pub(super) untold: Untold,
 }
 
 /// A stream's name in the room, for as long as it has tracks.

@@ -1,6 +1,6 @@
 //! The publisher connection: the peer offers, we answer, and what it sends becomes tracks of the room.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ringmain_shared::command::{ReceiveSpec, TrackSpec};
 use ringmain_shared::id::{PeerId, TrackId, TransportId, WorkerIndex};
@@ -184,6 +184,7 @@ impl Rooms {
         };
         let shown = MediaIds { stream, track: room.show_track(&own.track, id) };
         room.tracks.insert(id);
+        room.stream_ids.entry(shown.stream.clone()).or_default().insert(id);
         let ssrcs: Vec<Ssrc> =
             published.ssrcs.iter().flat_map(|layer| [Some(layer.ssrc), layer.rtx]).flatten().collect();
         room.ssrcs.extend(ssrcs.iter().map(|ssrc| (*ssrc, id)));
@@ -221,6 +222,9 @@ impl Rooms {
         let Some(room) = self.rooms.get_mut(&peer.room) else { return };
         room.tracks.remove(&id);
         room.track_ids.remove(&track.shown.track);
+        if let Some(tracks) = room.stream_ids.get_mut(&track.shown.stream) {
+            tracks.remove(&id);
+        }
         for ssrc in &track.ssrcs {
             room.ssrcs.remove(&(*ssrc, id));
         }
@@ -255,8 +259,8 @@ impl Room {
     /// `ion-sdk-js` files every track under its stream.
     fn show_stream(&mut self, own: &str, peer: PeerId) -> String {
         let wanted = if own.is_empty() || own == "-" { format!("peer-{peer}") } else { own.to_owned() };
-        let shown = unique(&wanted, peer.0, |name| self.stream_ids.contains(name));
-        self.stream_ids.insert(shown.clone());
+        let shown = unique(&wanted, peer.0, |name| self.stream_ids.contains_key(name));
+        self.stream_ids.insert(shown.clone(), BTreeSet::new());
         shown
     }
 

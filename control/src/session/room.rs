@@ -18,8 +18,9 @@ pub(super) struct Room {
     pub(super) peers: BTreeSet<PeerId>,
     pub(super) uids: BTreeMap<String, PeerId>,
     pub(super) tracks: BTreeSet<TrackId>,
-    /// Ids of streams and tracks as subscribers see them.
-    pub(super) stream_ids: BTreeSet<String>,
+    /// Ids of streams as subscribers see them, with the tracks in each.
+    pub(super) stream_ids: BTreeMap<String, BTreeSet<TrackId>>,
+    /// Ids of tracks as subscribers see them.
     pub(super) track_ids: BTreeSet<String>,
     /// SSRCs that publishers announced, each with its track.
     pub(super) ssrcs: BTreeSet<(Ssrc, TrackId)>,
@@ -47,7 +48,7 @@ impl Room {
             peers: BTreeSet::new(),
             uids: BTreeMap::new(),
             tracks: BTreeSet::new(),
-            stream_ids: BTreeSet::new(),
+            stream_ids: BTreeMap::new(),
             track_ids: BTreeSet::new(),
             ssrcs: BTreeSet::new(),
             news: News::default(),

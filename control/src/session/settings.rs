@@ -20,6 +20,10 @@ pub struct Settings {
     pub requests_per_second: u32,
     /// Messages that one connection may send at once.
     pub requests_burst: u32,
+    /// Offers that one connection may make per second. Each may change what every other peer of the room gets.
+    pub offers_per_second: u32,
+    /// Offers that one connection may make at once.
+    pub offers_burst: u32,
     /// How often workers report loudness (ion's `audiolevelinterval`).
     pub audio_interval: Duration,
     /// Share of an interval that a speaker must be heard in, in percent (ion's `audiolevelfilter`).
@@ -36,6 +40,8 @@ impl Default for Settings {
             spread_after: 500,
             requests_per_second: 50,
             requests_burst: 100,
+            offers_per_second: 5,
+            offers_burst: 20,
             audio_interval: Duration::from_millis(1000),
             audio_filter_percent: 20,
         }

@@ -239,12 +239,9 @@ impl Rooms {
     /// The tracks of other peers that a name stands for.
     fn find(&self, peer_id: PeerId, name: &TrackName) -> Vec<TrackId> {
         let room = self.peers.get(&peer_id).and_then(|peer| self.rooms.get(&peer.room));
-        let is_meant = |track: &Track| {
-            track.peer != peer_id
-                && track.shown.stream == name.stream_id
-                && name.track_id.as_ref().is_none_or(|id| track.shown.track == *id)
-        };
-        let tracks = room.into_iter().flat_map(|room| &room.tracks);
+        let is_meant =
+            |track: &Track| track.peer != peer_id && name.track_id.as_ref().is_none_or(|id| track.shown.track == *id);
+        let tracks = room.and_then(|room| room.stream_ids.get(&name.stream_id)).into_iter().flatten();
         tracks.copied().filter(|id| self.tracks.get(id).is_some_and(is_meant)).collect()
     }
 

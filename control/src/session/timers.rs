@@ -14,6 +14,8 @@ pub(super) enum Timer {
     Answer(PeerId),
     /// Restart ICE of this subscriber's connection.
     Restart(PeerId),
+    /// Tell a newcomer more of who and what is there.
+    Present(PeerId),
     /// Tell a room who came and went.
     News(RoomId),
     /// This worker has not reported loudness for a while.

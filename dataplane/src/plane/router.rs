@@ -1,7 +1,7 @@
 //! Which worker and which handshake thread a command is for, and which workers mirror which tracks.
 //! Control names things by id; where they live is known here.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use ringmain_shared::Command;
 use ringmain_shared::command::{ReceiveSpec, SubscriptionSpec, TrackSpec};
@@ -33,13 +33,17 @@ pub(super) struct Router {
 struct Home {
     worker: WorkerIndex,
     handshaker: usize,
+    /// What it publishes.
     tracks: Vec<TrackId>,
+    /// What it is sent.
+    subscriptions: BTreeSet<SubscriptionId>,
 }
 
 #[derive(Debug)]
 struct TrackHome {
     worker: WorkerIndex,
     spec: TrackSpec,
+    subscriptions: BTreeSet<SubscriptionId>,
     /// Workers that mirror it, and for how many subscriptions.
     mirrors: HashMap<WorkerIndex, usize>,
 }
@@ -73,7 +77,8 @@ impl Router {
             Command::OpenTransport { worker, spec } => {
                 let handshaker = handshaker_of(spec.room, self.handshakers);
                 self.workers_seen.insert(worker);
-                self.transports.insert(spec.id, Home { worker, handshaker, tracks: Vec::new() });
+                self.transports
+                    .insert(spec.id, Home { worker, handshaker, tracks: Vec::new(), subscriptions: BTreeSet::new() });
                 // The handshake thread first: the worker may have a datagram for it at once.
                 out(Routed::Handshaker(handshaker, ToHandshake::Open { worker, spec: spec.clone() }));
                 out(Routed::Worker(worker, WorkerCommand::Control(Command::OpenTransport { worker, spec })));
@@ -120,11 +125,14 @@ impl Router {
         }
     }
 
-    /// A transport that ended by itself is forgotten here too.
+    /// A transport that ended by itself is forgotten here too, and by its handshake thread: that was told of it even when the
+    /// worker had no room, and word from the worker may have found a full ring.
     pub(super) fn note(&mut self, event: &Event, out: &mut dyn FnMut(Routed)) {
-        if let Event::Closed { transport, .. } = event {
-            self.forget_transport(*transport, out);
+        let Event::Closed { transport, .. } = *event else { return };
+        if let Some(home) = self.transports.get(&transport) {
+            out(Routed::Handshaker(home.handshaker, ToHandshake::Close { transport }));
         }
+        self.forget_transport(transport, out);
     }
 
     fn receive(&mut self, transport: TransportId, spec: ReceiveSpec, out: &mut dyn FnMut(Routed)) {
@@ -134,7 +142,12 @@ impl Router {
         let before = std::mem::replace(&mut home.tracks, now.clone());
         for track in &spec.tracks {
             let home = self.tracks.entry(track.id);
-            let home = home.or_insert_with(|| TrackHome { worker, spec: track.clone(), mirrors: HashMap::new() });
+            let home = home.or_insert_with(|| TrackHome {
+                worker,
+                spec: track.clone(),
+                subscriptions: BTreeSet::new(),
+                mirrors: HashMap::new(),
+            });
             if home.spec != *track {
                 home.spec = track.clone();
                 for &mirror in home.mirrors.keys() {
@@ -149,10 +162,17 @@ impl Router {
     }
 
     fn subscribe(&mut self, spec: Box<SubscriptionSpec>, out: &mut dyn FnMut(Routed)) {
-        let (Some(home), Some(track)) = (self.transports.get(&spec.transport), self.tracks.get_mut(&spec.track)) else {
+        let moved = |home: &SubscriptionHome| (home.transport, home.track) != (spec.transport, spec.track);
+        if self.subscriptions.get(&spec.id).is_some_and(moved) {
+            self.forget_subscription(spec.id, out);
+        }
+        let (Some(home), Some(track)) = (self.transports.get_mut(&spec.transport), self.tracks.get_mut(&spec.track))
+        else {
             return;
         };
         let worker = home.worker;
+        home.subscriptions.insert(spec.id);
+        track.subscriptions.insert(spec.id);
         let known = self.subscriptions.contains_key(&spec.id);
         if worker != track.worker && !known {
             let subscribers = track.mirrors.entry(worker).or_default();
@@ -173,8 +193,7 @@ impl Router {
         for track in home.tracks {
             self.forget_track(track, out);
         }
-        let its = self.subscriptions.iter().filter(|(_, home)| home.transport == transport).map(|(&id, _)| id);
-        for subscription in its.collect::<Vec<_>>() {
+        for subscription in home.subscriptions {
             self.forget_subscription(subscription, out);
         }
     }
@@ -184,18 +203,26 @@ impl Router {
         for &mirror in home.mirrors.keys() {
             out(Routed::Worker(mirror, WorkerCommand::Unmirror { track }));
         }
-        self.subscriptions.retain(|_, subscription| subscription.track != track);
+        for subscription in home.subscriptions {
+            self.forget_subscription(subscription, out);
+        }
     }
 
     fn forget_subscription(&mut self, id: SubscriptionId, out: &mut dyn FnMut(Routed)) {
-        let Some(SubscriptionHome { track: id, worker, .. }) = self.subscriptions.remove(&id) else { return };
-        let Some(track) = self.tracks.get_mut(&id) else { return };
+        let Some(SubscriptionHome { transport, track: track_id, worker }) = self.subscriptions.remove(&id) else {
+            return;
+        };
+        if let Some(transport) = self.transports.get_mut(&transport) {
+            transport.subscriptions.remove(&id);
+        }
+        let Some(track) = self.tracks.get_mut(&track_id) else { return };
+        track.subscriptions.remove(&id);
         let Some(subscribers) = track.mirrors.get_mut(&worker) else { return };
         *subscribers -= 1;
         if *subscribers == 0 {
             track.mirrors.remove(&worker);
-            out(Routed::Worker(track.worker, WorkerCommand::UnmirrorTo { track: id, to: worker }));
-            out(Routed::Worker(worker, WorkerCommand::Unmirror { track: id }));
+            out(Routed::Worker(track.worker, WorkerCommand::UnmirrorTo { track: track_id, to: worker }));
+            out(Routed::Worker(worker, WorkerCommand::Unmirror { track: track_id }));
         }
     }
 }
@@ -311,6 +338,27 @@ mod tests {
         let closed =
             Event::Closed { transport: TransportId(1), reason: ringmain_shared::event::CloseReason::PeerClosed };
         router.note(&closed, &mut |order| routed.push(order));
-        assert!(router.tracks.is_empty() && routed.is_empty());
+        assert!(router.tracks.is_empty());
+        let told = |routed: &Routed| matches!(routed, Routed::Handshaker(_, ToHandshake::Close { .. }));
+        assert!(routed.len() == 1 && routed.iter().all(told), "the handshake thread may not know: {routed:?}");
+    }
+
+    #[test]
+    fn what_has_ended_leaves_no_trace_whichever_end_goes_first() {
+        for first in [1, 2] {
+            let mut router = Router::new(1);
+            open(&mut router, 1, 0);
+            open(&mut router, 2, 1);
+            receive(&mut router, 1, &[10, 11]);
+            subscribe(&mut router, 100, 2, 10);
+            subscribe(&mut router, 101, 2, 11);
+            for id in [first, 3 - first] {
+                route(&mut router, Command::CloseTransport { transport: TransportId(id) });
+                assert!(router.subscriptions.is_empty(), "closing {first} first");
+                assert!(router.transports.values().all(|home| home.subscriptions.is_empty()));
+                assert!(router.tracks.values().all(|home| home.subscriptions.is_empty() && home.mirrors.is_empty()));
+            }
+            assert!(router.transports.is_empty() && router.tracks.is_empty());
+        }
     }
 }

@@ -332,3 +332,33 @@ fn who_came_and_went_unannounced_is_not_mentioned() {
     world.settle();
     assert_eq!(events(&world), before);
 }
+
+#[test]
+fn a_newcomer_to_a_large_room_is_told_of_it_in_pages() {
+    const CROWD: u64 = 300;
+    let mut world = World::new(Settings::default());
+    for number in 1..=CROWD {
+        let info = "i".repeat(1000);
+        let config = json!({"noPublish": true, "noSubscribe": true});
+        let params = json!({"sid": "room", "uid": format!("u{number}"), "info": info, "config": config});
+        world.request(ConnectionId(number), "join", params);
+    }
+    world.pass(Duration::from_secs(10));
+    let newcomer = ConnectionId(CROWD + 1);
+    world.join(newcomer, "room", "new", &camera("n"));
+    let told = |world: &World| -> usize {
+        let events = world.heard(newcomer, "peerevent");
+        let joins = events.iter().filter(|event| event["state"] == "join");
+        joins.map(|event| event["peers"].as_array().map_or(0, Vec::len)).sum()
+    };
+    let at_once = told(&world);
+    assert!((32..100).contains(&at_once), "{at_once} peers of a kilobyte each: about 32 KiB at a time");
+    world.leave(ConnectionId(CROWD));
+    world.pass(Duration::from_secs(5));
+    assert_eq!(told(&world) as u64, CROWD - 1 + 1, "each once, oneself too, and not the one who left in the meantime");
+    for number in 1..=newcomer.0 {
+        world.leave(ConnectionId(number));
+    }
+    world.check_empty();
+    assert_eq!(world.rooms.poll_timeout(), None);
+}

@@ -187,3 +187,20 @@ fn every_captured_offer_can_join_and_be_seen() {
         assert!(world.gets(BOB).len() >= count, "{count} of {:?}", world.gets(BOB));
     }
 }
+
+#[test]
+fn offers_have_a_budget_of_their_own_since_each_may_concern_the_whole_room() {
+    let mut world = World::new(Settings::default());
+    world.joined(ALICE, "alice");
+    let offer = |world: &mut World| {
+        let sdp = client::offer("abcd", &camera("alice-stream"), &[]);
+        world.request(ALICE, "offer", json!({"desc": {"type": "offer", "sdp": sdp}}))
+    };
+    for number in 0..20 {
+        assert_eq!(offer(&mut world)["result"]["type"], "answer", "offer {number}");
+    }
+    assert_eq!(offer(&mut world)["error"]["code"], -32029);
+    assert!(world.request(ALICE, "tracks", json!({}))["result"].is_object(), "other requests are served");
+    world.pass(Duration::from_secs(1));
+    assert_eq!(offer(&mut world)["result"]["type"], "answer");
+}

@@ -17,6 +17,8 @@ fn storm(seed: u64) {
         spread_after: 4,
         requests_per_second: 1_000_000,
         requests_burst: 1_000_000,
+        offers_per_second: 1_000_000,
+        offers_burst: 1_000_000,
         ..Settings::default()
     };
     let mut world = World::seeded(settings, seed);
