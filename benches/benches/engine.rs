@@ -46,7 +46,9 @@ fn main() {
             let done = done.clone();
             move || drain(&sinks, &done)
         });
-        (0..10).for_each(|_| drop((engine.frame(), floor.frame())));
+        for _ in 0..10 {
+            let _ = (engine.frame(), floor.frame());
+        }
         let (mut ratios, mut ours, mut bare) = (Vec::new(), Duration::ZERO, Duration::ZERO);
         for _ in 0..rounds {
             let of_engine: Duration = (0..frames).map(|_| engine.frame()).sum();

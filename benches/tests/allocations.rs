@@ -17,9 +17,9 @@ fn a_turn_allocates_nothing_after_warm_up() {
     let sent = room.last_sent();
     // The header of what goes out is clear: the sequence number of each peer's last packet.
     let last = |peer: u64| {
-        let its =
+        let mut its =
             sent.iter().filter(|(path, bytes)| *path == address(peer) && bytes[8..12] == sent_ssrc(0).0.to_be_bytes());
-        let (_, bytes) = its.last().expect("the first frame is a keyframe");
+        let (_, bytes) = its.next_back().expect("the first frame is a keyframe");
         u16::from_be_bytes([bytes[2], bytes[3]])
     };
     let mut peers: Vec<(u64, u16, Feedback)> = (2..PEERS).map(|peer| (peer, last(peer), Feedback::new(peer))).collect();
