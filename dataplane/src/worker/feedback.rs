@@ -27,6 +27,8 @@ use crate::transport::{IceAgent, Keys, Publisher, Transport, TransportKey, subsc
 const RTCP_SIZE_MAX: usize = 1200;
 /// Streams whose reports share one datagram.
 const REPORTS_PER_DATAGRAM: usize = 6;
+/// A publisher paces what it sends again: about a frame of patience beyond the round trip before it is asked once more.
+const PACING: Duration = Duration::from_millis(30);
 /// Sequence numbers asked for in one go.
 const NACKS_MAX: usize = RTCP_NACK_ENTRIES_MAX;
 /// What the requests to one stream take at most: a NACK with an entry for each number, and a FIR.
@@ -261,7 +263,7 @@ impl Worker {
         };
         let own = publisher.own_ssrc;
         if let Some(measured) = transport.ice.round_trip() {
-            publisher.round_trip = measured;
+            publisher.round_trip = measured + PACING;
         }
         for stream in &mut publisher.streams {
             let StreamRole::Media(media) = &mut stream.role else { continue };
