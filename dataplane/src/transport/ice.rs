@@ -215,8 +215,9 @@ impl IceAgent {
             _ => return Err(DropReason::StunUnknownUfrag),
         };
         message.verify_integrity(&local.key)?;
-        // Until the peer's answer came we don't know its half of the name; its check will come again.
-        if is_current && self.remote.as_ref().is_none_or(|remote| remote.ufrag != from) {
+        // RFC 8445 §7.3: a check may well overtake the peer's answer, and is answered at once. Its half of the name is not
+        // known until then; the integrity shows that it has read our offer.
+        if is_current && self.remote.as_ref().is_some_and(|remote| remote.ufrag != from) {
             return Err(DropReason::StunIntegrity);
         }
         let len = write_binding_success(reply, message.transaction_id(), path.remote, &local.key);
@@ -494,5 +495,56 @@ impl TokenBucket {
     /// When there is a token again.
     fn next(&self) -> Now {
         self.empty_until - Duration::from_secs(1) / self.per_second * (self.burst - 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use super::*;
+    use crate::io::SocketIndex;
+
+    fn credentials(name: &str) -> IceCredentials {
+        IceCredentials { ufrag: name.to_owned(), pwd: format!("the password of {name}") }
+    }
+
+    /// A peer's check, as a controlling agent sends it.
+    fn check(from: &str, buffer: &mut [u8]) -> usize {
+        let request = BindingRequest {
+            transaction_id: TransactionId([7; 12]),
+            remote_ufrag: "ours",
+            local_ufrag: from,
+            priority: PRIORITY,
+            role: Role::Controlling(1, true),
+        };
+        write_binding_request(buffer, &request, &Credentials::new(&credentials("ours")).key).expect("it fits")
+    }
+
+    #[test]
+    fn a_check_that_overtakes_the_peers_answer_is_answered_and_its_address_proved_later() {
+        let mut random = Random::from_seed([1; 32]);
+        let (now, mut buffer, mut reply) = (Now::default(), [0; 256], [0; 256]);
+        let mut agent = IceAgent::new(&credentials("ours"), None, 1, &mut random, now);
+        let remote: SocketAddr = "192.0.2.7:4000".parse().expect("an address");
+        let path = Path { socket: SocketIndex(0), remote };
+        let len = check("peer", &mut buffer);
+        let message = Message::parse(&buffer[..len]).expect("well-formed");
+        let reaction = agent.handle_stun(&message, path, len, &mut reply, &mut random, now).expect("it is valid");
+        let answer = Message::parse(&reply[..reaction.reply.expect("an answer at once")]).expect("well-formed");
+        assert_eq!((answer.class(), answer.xor_mapped_address()), (Class::Success, Some(remote)));
+        assert!(agent.poll_check(&mut buffer, &mut random, now).is_none(), "there is no password to ask with yet");
+        assert!(agent.selected().is_none() && !agent.is_proved(path));
+
+        agent.set_remote(&credentials("peer"), now);
+        let (asked, len) = agent.poll_check(&mut buffer, &mut random, now).expect("now there is");
+        assert_eq!(
+            (asked, Message::parse(&buffer[..len]).expect("well-formed").username()),
+            (path, Some(("peer", "ours")))
+        );
+        let len = check("other", &mut buffer);
+        let message = Message::parse(&buffer[..len]).expect("well-formed");
+        let refused = agent.handle_stun(&message, path, len, &mut reply, &mut random, now);
+        assert_eq!(refused.expect_err("its name is known now"), DropReason::StunIntegrity);
     }
 }
