@@ -1,1 +1,60 @@
-//! Fuzz bodies.
+//! What strangers can send, thrown at every room that reads it. Each function here is the body of one fuzz target: it takes
+//! any bytes and panics when a promise is broken. The targets in `fuzz_targets/` hand them libFuzzer's inputs; the test
+//! `tests/corpus.rs` hands them everything in `corpus/`, in plain `cargo test`.
+//!
+//! Single packets: [`stun`], [`demux`], [`rtp`], [`rtcp`], [`codec`], [`dcep`], [`dtls_client_hello`]; text: [`sdp`],
+//! [`json_rpc`]; there and back again: [`rtp_rewrite`], [`srtp`]; whole conversations, where the input is a list of steps
+//! under virtual time: [`receive`], [`ice`], [`dtls_flight`], [`worker`].
+//!
+//! `scripts/fuzz [seconds [target]]` runs them with AddressSanitizer. By hand, on a stable toolchain:
+//!
+//! ```text
+//! cargo install --locked cargo-fuzz
+//! RUSTC_BOOTSTRAP=1 cargo fuzz run stun --fuzz-dir fuzz --features libfuzzer -- -max_total_time=60
+//! ```
+//!
+//! A crash is written to `fuzz/artifacts/<target>/`; put it into `fuzz/corpus/<target>/` with the fix, where it stays.
+//! `cargo run -p ringmain-fuzz --example seeds` writes the hand-made beginnings of the corpus again.
+
+mod conversation;
+mod handshake;
+mod ice;
+mod input;
+mod packet;
+mod receive;
+mod rewrite;
+mod signalling;
+mod srtp;
+mod worker;
+
+pub use handshake::{dcep, dtls_client_hello, dtls_flight};
+pub use ice::ice;
+pub use input::{Input, Output};
+pub use packet::{codec, demux, rtcp, rtp, stun};
+pub use receive::receive;
+pub use rewrite::rtp_rewrite;
+pub use signalling::{json_rpc, sdp};
+pub use srtp::srtp;
+pub use worker::worker;
+
+/// The body of a fuzz target.
+pub type Body = fn(&[u8]);
+
+/// Every target by its name, which is also that of its corpus.
+pub const TARGETS: [(&str, Body); 15] = [
+    ("stun", stun),
+    ("demux", demux),
+    ("rtp", rtp),
+    ("rtp_rewrite", rtp_rewrite),
+    ("srtp", srtp),
+    ("rtcp", rtcp),
+    ("codec", codec),
+    ("sdp", sdp),
+    ("json_rpc", json_rpc),
+    ("dcep", dcep),
+    ("dtls_client_hello", dtls_client_hello),
+    ("dtls_flight", dtls_flight),
+    ("receive", receive),
+    ("ice", ice),
+    ("worker", worker),
+];

@@ -47,6 +47,10 @@ reasons! {
     DtlsEarly => "dtls_early",
     /// The ring to the handshake thread is full.
     HandshakeFull => "handshake_full",
+    /// More DTLS than a transport's budget.
+    DtlsBudget => "dtls_budget",
+    /// More RTCP than a transport's budget.
+    RtcpBudget => "rtcp_budget",
     /// RTP or RTCP before the handshake was done.
     MediaEarly => "media_early",
     /// RTP or RTCP from another address than the selected one.

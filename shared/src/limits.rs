@@ -19,6 +19,15 @@ pub const STUN_PER_SECOND: u32 = 100;
 /// STUN requests that a transport may have verified at once.
 pub const STUN_BURST: u32 = 50;
 
+/// RTCP datagrams that a transport may have read per second: feedback at every frame, and requests between.
+pub const RTCP_PER_SECOND: u32 = 1000;
+/// RTCP datagrams that a transport may have read at once.
+pub const RTCP_BURST: u32 = 500;
+/// DTLS datagrams that a transport may hand to the handshake thread per second: 20 Mb/s of data channels.
+pub const DTLS_PER_SECOND: u32 = 2000;
+/// DTLS datagrams that a transport may hand over at once; half of the ring, so that one peer does not fill it alone.
+pub const DTLS_BURST: u32 = HANDSHAKE_RING as u32 / 2;
+
 /// Time without a valid check from the peer before ICE is called disconnected.
 pub const ICE_DISCONNECTED: Duration = Duration::from_secs(7);
 /// Time without consent after which nothing is sent (RFC 7675 §5.1).

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use futures_util::{SinkExt, StreamExt};
 use ringmain_shared::drop_reason::DropReason;
 use ringmain_shared::event::{Event, WorkerStats};
+use ringmain_shared::limits::SIGNAL_MESSAGE_SIZE_MAX;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
@@ -214,7 +215,7 @@ async fn the_rooms_close_a_client_after_what_they_said() {
 #[tokio::test]
 async fn each_misuse_has_its_close_code() {
     let misuses: [(&str, Vec<Message>, u16); 4] = [
-        ("a long message", vec![Message::Text("x".repeat(64 * 1024 + 1).into())], 1009),
+        ("a long message", vec![Message::Text("x".repeat(SIGNAL_MESSAGE_SIZE_MAX + 1).into())], 1009),
         ("a longer message", vec![Message::Text("x".repeat(1024 * 1024).into())], 1009),
         ("a binary message", vec![Message::Binary(vec![1, 2, 3].into())], 1003),
         ("a flood of pings", vec![Message::Ping(vec![0; 8].into()); 200], 1008),
@@ -234,9 +235,9 @@ async fn each_misuse_has_its_close_code() {
     }
     // The longest message that is allowed.
     let mut client = server.websocket().await;
-    let longest = format!("echo {}", "x".repeat(64 * 1024 - 5));
+    let longest = format!("echo {}", "x".repeat(SIGNAL_MESSAGE_SIZE_MAX - 5));
     client.send(longest.into()).await.expect("sends");
-    assert_eq!(client.next().await.expect("open").expect("a message").len(), 64 * 1024 - 5);
+    assert_eq!(client.next().await.expect("open").expect("a message").len(), SIGNAL_MESSAGE_SIZE_MAX - 5);
 }
 
 #[tokio::test]

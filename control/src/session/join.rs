@@ -153,7 +153,9 @@ impl Rooms {
         let room = self.peers.get(&peer_id)?.room;
         let id = TransportId(self.ids.next());
         // A publisher's later offer may add `m=application`; so SCTP is served from the start.
-        let channels = Some(ChannelSpec { api_label: Some(API_LABEL.to_owned()), fan_out: true });
+        // Others' channels appear where the peer receives; those that it opened itself serve both ways.
+        let fan_out = side == Side::Subscriber;
+        let channels = Some(ChannelSpec { api_label: Some(API_LABEL.to_owned()), fan_out });
         let spec = TransportSpec { id, peer: peer_id, room, side, local, remote: None, channels };
         self.workers.opened(worker);
         self.transports.insert(id, (peer_id, side));

@@ -61,7 +61,8 @@ impl HeaderTemplate {
         fixed[8..12].copy_from_slice(&values.ssrc.0.to_be_bytes());
 
         let (extension, body) = rest.split_first_chunk_mut::<4>()?;
-        let mut writer = Writer { body, at: 0, two_byte: values.descriptor.len() > 16 };
+        let two_byte = values.descriptor.len() > 16 && self.ids.id(Extension::DependencyDescriptor).is_some();
+        let mut writer = Writer { body, at: 0, two_byte };
         if let Some(id) = self.ids.id(Extension::TransportCc) {
             writer.put(id, &values.transport_sequence.to_be_bytes())?;
         } else if let Some(id) = self.ids.id(Extension::AbsSendTime) {

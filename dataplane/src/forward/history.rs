@@ -71,8 +71,8 @@ impl SentHistory {
 
     /// The packet that the subscriber calls `sequence`, if it may be sent again now: at most three times, and not again
     /// within a round trip.
-    pub fn resend(&mut self, sequence: u16, round_trip: Duration, now: Now) -> Option<Sent> {
-        let entry = self.entries.get_mut(usize::from(sequence) % PACKETS)?;
+    pub fn may_resend(&self, sequence: u16, round_trip: Duration, now: Now) -> Option<Sent> {
+        let entry = self.entries.get(usize::from(sequence) % PACKETS)?;
         if entry.outbound == EMPTY || entry.outbound as u16 != sequence || entry.resends >= RESENDS_MAX {
             return None;
         }
@@ -81,9 +81,15 @@ impl SentHistory {
         if entry.resends > 0 && now_ms.wrapping_sub(entry.resent_ms) < cooldown {
             return None;
         }
-        entry.resends += 1;
-        entry.resent_ms = now_ms;
         Some(*entry)
+    }
+
+    /// It was sent again.
+    pub fn note_resent(&mut self, sequence: u16, now: Now) {
+        if let Some(entry) = self.entries.get_mut(usize::from(sequence) % PACKETS) {
+            entry.resends += 1;
+            entry.resent_ms = now.as_millis() as u16;
+        }
     }
 }
 
@@ -132,28 +138,34 @@ mod tests {
         history.record(OutboundSeq(outbound), InboundSeq(outbound + 7), 0, OutboundNumbers::default(), 0);
     }
 
+    fn resend(history: &mut SentHistory, sequence: u16, round_trip: Duration, now: Now) -> Option<Sent> {
+        let sent = history.may_resend(sequence, round_trip, now)?;
+        history.note_resent(sequence, now);
+        Some(sent)
+    }
+
     #[test]
     fn a_packet_is_sent_again_three_times_and_not_within_a_round_trip() {
         let mut history = SentHistory::default();
         record(&mut history, 70_000);
         let (sequence, trip) = (70_000u64 as u16, Duration::from_millis(50));
         assert_eq!(
-            history.resend(sequence, trip, Now::from_millis(0)).map(|sent| sent.inbound),
+            resend(&mut history, sequence, trip, Now::from_millis(0)).map(|sent| sent.inbound),
             Some(InboundSeq(70_007))
         );
-        assert!(history.resend(sequence, trip, Now::from_millis(49)).is_none());
-        assert!(history.resend(sequence, trip, Now::from_millis(50)).is_some());
-        assert!(history.resend(sequence, trip, Now::from_millis(100)).is_some());
-        assert!(history.resend(sequence, trip, Now::from_millis(500)).is_none());
+        assert!(resend(&mut history, sequence, trip, Now::from_millis(49)).is_none());
+        assert!(resend(&mut history, sequence, trip, Now::from_millis(50)).is_some());
+        assert!(resend(&mut history, sequence, trip, Now::from_millis(100)).is_some());
+        assert!(resend(&mut history, sequence, trip, Now::from_millis(500)).is_none());
     }
 
     #[test]
     fn what_never_went_out_or_long_ago_is_not_sent_again() {
         let mut history = SentHistory::default();
-        assert!(history.resend(0xffff, Duration::ZERO, Now(0)).is_none());
+        assert!(resend(&mut history, 0xffff, Duration::ZERO, Now(0)).is_none());
         record(&mut history, 10);
         record(&mut history, 10 + PACKETS as u64);
-        assert!(history.resend(10, Duration::ZERO, Now(0)).is_none());
+        assert!(resend(&mut history, 10, Duration::ZERO, Now(0)).is_none());
     }
 
     #[test]

@@ -64,6 +64,8 @@ pub struct Subscription {
     /// When a keyframe was last asked for again.
     asked: Option<Now>,
     temporal: TemporalLayer,
+    /// What control was last told.
+    told: Option<(SpatialLayer, TemporalLayer)>,
     retransmission: OutboundSeq,
     /// Packets sent, for sender reports.
     pub packets: u32,
@@ -107,6 +109,7 @@ impl Subscription {
             wanted: None,
             asked: None,
             temporal: spec.temporal_max,
+            told: None,
             retransmission: OutboundSeq(random[1] >> 32 & 0x7fff),
             packets: 0,
             octets: 0,
@@ -148,7 +151,8 @@ impl Subscription {
     pub fn renegotiate(&mut self, spec: SubscriptionSpec) {
         self.template = HeaderTemplate::new(spec.extensions, spec.mid);
         self.codecs = spec.codecs.iter().take(CODECS_MAX).cloned().collect();
-        self.spec = SubscriptionSpec { muted: self.spec.muted, ..spec };
+        // Another SSRC would begin its indices anew.
+        self.spec = SubscriptionSpec { muted: self.spec.muted, rtx_ssrc: self.spec.rtx_ssrc, ..spec };
     }
 
     /// Chooses the layer to send: the best that is alive and wished for, else the least that is alive.
@@ -180,10 +184,15 @@ impl Subscription {
         true
     }
 
-    /// The publisher began again: nothing of before fits what comes now.
-    pub fn begin_again(&mut self) {
-        self.layer = None;
-        self.layer_before = None;
+    /// The publisher began a layer anew: if this is the one that goes out, or that a muted subscription would go on with, nothing
+    /// of before fits what comes now. Whether it is.
+    pub fn begin_again(&mut self, spatial: SpatialLayer) -> bool {
+        let concerned = self.layer_before == Some(spatial);
+        if concerned {
+            self.layer = None;
+            self.layer_before = None;
+        }
+        concerned
     }
 
     /// Forwards one packet of the track, if it is for this subscriber.
@@ -204,7 +213,10 @@ impl Subscription {
                 return Outcome::NotForUs;
             }
             self.switch(packet, spatial, track, now);
-            outcome = Outcome::Switched;
+            // A publisher that begins anew time and again does not flood control with what it knows.
+            if self.told.replace((spatial, self.temporal)) != Some((spatial, self.temporal)) {
+                outcome = Outcome::Switched;
+            }
         }
         if !self.temporal_admits(packet) {
             self.rewrite.skip(packet.sequence);
@@ -214,6 +226,7 @@ impl Subscription {
             return Outcome::NotForUs;
         }
         let Some(payload_type) = self.payload_type(packet.payload_type) else {
+            self.rewrite.skip(packet.sequence);
             return Outcome::Dropped(DropReason::UnknownPayloadType);
         };
         let Some((sequence, timestamp)) = self.rewrite.map(packet, now) else {
@@ -260,7 +273,7 @@ impl Subscription {
     ) -> Result<(), DropReason> {
         let rtx_ssrc = self.spec.rtx_ssrc.ok_or(DropReason::RtxMissed)?;
         let history = self.history.as_mut().ok_or(DropReason::RtxMissed)?;
-        let sent = history.resend(sequence, self.round_trip, now).ok_or(DropReason::RtxMissed)?;
+        let sent = history.may_resend(sequence, self.round_trip, now).ok_or(DropReason::RtxMissed)?;
         let layer = layers.get(usize::from(sent.layer)).and_then(Option::as_ref).ok_or(DropReason::RtxMissed)?;
         let (packet, bytes) = layer.cache.get(sent.inbound).ok_or(DropReason::RtxMissed)?;
         let codec = self.codecs.iter().find(|codec| codec.from == packet.payload_type);
@@ -268,6 +281,7 @@ impl Subscription {
         if !egress.budget.spend(bytes.len() + RESEND_OVERHEAD, now) {
             return Err(DropReason::RtxBudget);
         }
+        history.note_resent(sequence, now);
         let shape = Shape {
             payload_type,
             ssrc: rtx_ssrc,
@@ -320,6 +334,10 @@ impl Subscription {
     /// Lower at once; higher only where the codec says that it can be joined.
     fn temporal_admits(&mut self, packet: &MediaPacket) -> bool {
         let Some(temporal) = packet.temporal else { return true };
+        if packet.keyframe {
+            // Whatever follows a keyframe can be joined; not every codec has another sign.
+            self.temporal = self.spec.temporal_max;
+        }
         if temporal <= self.temporal {
             return true;
         }

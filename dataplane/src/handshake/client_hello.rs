@@ -15,33 +15,36 @@ const DTLS_1_3: u16 = 0xfefc;
 
 /// What a ClientHello offers, as far as it decides who answers it.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct ClientHello {
+pub struct ClientHello {
     /// Tells one client's hello from another's; a retransmission has the same.
-    pub(super) random: [u8; 32],
+    pub random: [u8; 32],
     /// DTLS 1.3 is among the versions.
-    pub(super) dtls13: bool,
+    pub dtls13: bool,
     /// DTLS 1.2 is among the versions.
-    pub(super) dtls12: bool,
+    pub dtls12: bool,
     /// SRTP protection profiles (RFC 5764 §4.1.2), most wanted first.
-    pub(super) srtp_profiles: Vec<u16>,
+    pub srtp_profiles: Vec<u16>,
 }
 
 /// What a datagram is to a server that has not finished its handshake.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Early {
+pub enum Early {
     /// A ClientHello is complete with this datagram.
     Hello(ClientHello),
     /// A part of a ClientHello; the rest has yet to come.
     Part,
-    /// Later flights, for the engine. `plain`: with handshake messages that are not encrypted.
-    Other { plain: bool },
+    /// Later flights, for the engine.
+    Other {
+        /// With handshake messages that are not encrypted.
+        plain: bool,
+    },
     /// A plaintext alert, plaintext data or a malformed ClientHello: nobody vouches for it, so nobody acts on it.
     Junk,
 }
 
 /// Puts the fragments of one ClientHello together.
 #[derive(Default, Debug)]
-pub(super) struct Assembler {
+pub struct Assembler {
     body: Vec<u8>,
     covered: Vec<(usize, usize)>,
     message_seq: u16,
@@ -50,7 +53,7 @@ pub(super) struct Assembler {
 
 impl Assembler {
     /// Looks at one datagram and keeps what it holds of a ClientHello.
-    pub(super) fn handle(&mut self, datagram: &[u8]) -> Early {
+    pub fn handle(&mut self, datagram: &[u8]) -> Early {
         let mut verdict = Early::Other { plain: false };
         for record in (PlainRecords { rest: datagram }) {
             match record {
@@ -70,7 +73,7 @@ impl Assembler {
     }
 
     /// The datagrams that came before the last one of a ClientHello in parts.
-    pub(super) fn take_parts(&mut self) -> Vec<Datagram> {
+    pub fn take_parts(&mut self) -> Vec<Datagram> {
         std::mem::take(&mut self.parts)
     }
 

@@ -28,8 +28,9 @@ use ringmain_shared::event::{CloseReason, Event};
 use ringmain_shared::id::{TransportId, WorkerIndex};
 use ringmain_shared::transport::{RemotePeer, TransportSpec};
 
+pub use client_hello::{Assembler, ClientHello, Early};
 pub use dcep::{Limit, Message, Open, Reliability, ack as dcep_ack, open as dcep_open, parse as dcep_parse};
-pub use dtls::{Datagram, SrtpKeys, SrtpProfile};
+pub use dtls::{Datagram, SrtpKeys};
 pub use handshaker::{HandshakeConfig, HandshakeStats, Handshaker};
 pub use identity::{Identity, SetupError};
 

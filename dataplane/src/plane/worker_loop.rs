@@ -1,10 +1,10 @@
 //! A worker's thread: wait, read the clock, let the core take its turn, carry out what it has for others.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ringmain_shared::event::Event;
 use ringmain_shared::{DropReason, Now};
-use rtrb::{Consumer, Producer};
+use rtrb::{Consumer, Producer, PushError};
 
 use super::{Waker, now};
 use crate::handshake::{FromHandshake, ToHandshake};
@@ -30,6 +30,10 @@ pub(crate) struct Ports {
 
 /// Events kept for control while its ring is full; beyond, the newest are dropped and counted.
 const EVENTS_KEPT_MAX: usize = 16 * 1024;
+/// Facts for other workers kept while their rings are full.
+const KEPT_MAX: usize = 4096;
+/// How soon a full ring is tried again.
+const RETRY: Duration = Duration::from_millis(1);
 /// Items of one ring taken in one turn, so that none starves the network.
 const ITEMS_PER_TURN: usize = 256;
 
@@ -37,9 +41,12 @@ const ITEMS_PER_TURN: usize = 256;
 pub(crate) fn run(mut worker: Worker, mut link: Box<dyn Link>, mut ports: Ports, start: Instant) {
     loop {
         let left = worker.next_deadline().since(now(start));
-        let more = ports.more_waits();
-        let timeout = if more { Some(std::time::Duration::ZERO) } else { Some(left) };
-        if let Err(error) = link.receive(timeout) {
+        let timeout = match worker.outbox().is_empty() {
+            _ if ports.more_waits() => Duration::ZERO,
+            true => left,
+            false => left.min(RETRY),
+        };
+        if let Err(error) = link.receive(Some(timeout)) {
             tracing::error!("the link of a worker failed: {error}");
             std::process::abort();
         }
@@ -84,24 +91,37 @@ impl Ports {
         }
     }
 
+    /// What finds a full ring is lost if its sender repeats it, as DTLS and media are; orders and facts wait for the next turn.
     fn carry_out(&mut self, worker: &mut Worker, tx: &mut dyn Transmit) {
         let outbox = worker.outbox();
         let (mut handshakes_lost, mut relays_lost) = (0, 0);
+        let (mut handshakes_kept, mut relays_kept) = (Vec::new(), Vec::new());
         let count = self.to_handshake.len();
         for (room, item) in outbox.handshakes.drain(..) {
             let index = super::router::handshaker_of(room, count);
             let (Some(ring), Some(waker)) = (self.to_handshake.get_mut(index), self.handshakers.get(index)) else {
                 continue;
             };
-            handshakes_lost += u64::from(ring.push(item).is_err());
+            match ring.push(item) {
+                Ok(()) => {}
+                Err(PushError::Full(ToHandshake::Datagram { .. })) => handshakes_lost += 1,
+                Err(PushError::Full(item)) => handshakes_kept.push((room, item)),
+            }
             waker.wake();
         }
         for (to, item) in outbox.relays.drain(..) {
             let index = usize::from(to.0);
             let (Some(ring), Some(peer)) = (self.to_peers.get_mut(index), self.peers.get(index)) else { continue };
-            relays_lost += u64::from(ring.push(item).is_err());
+            match ring.push(item) {
+                Ok(()) => {}
+                Err(PushError::Full(RelayItem::Media(_) | RelayItem::Padding { .. })) => relays_lost += 1,
+                Err(PushError::Full(item)) => relays_kept.push((to, item)),
+            }
             tx.wake(peer);
         }
+        relays_kept.truncate(KEPT_MAX);
+        outbox.handshakes.append(&mut handshakes_kept);
+        outbox.relays.append(&mut relays_kept);
         worker.count_many(DropReason::HandshakeFull, handshakes_lost);
         worker.count_many(DropReason::RelayFull, relays_lost);
         self.tell(worker);

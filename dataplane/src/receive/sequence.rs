@@ -51,6 +51,8 @@ pub struct Sequence {
     highest: InboundSeq,
     /// RFC 3550 §A.1 `bad_seq`: the packet that would prove a restart.
     restart_at: Option<u16>,
+    /// Whatever comes next begins a new series.
+    ended: bool,
     seen: SeenWindow,
 }
 
@@ -64,23 +66,21 @@ impl Sequence {
     fn begin_at(first: InboundSeq) -> Self {
         let mut seen = SeenWindow::default();
         seen.insert(first.0);
-        Self { base: first, highest: first, restart_at: None, seen }
+        Self { base: first, highest: first, restart_at: None, ended: false, seen }
     }
 
     /// Places a packet that came on the stream's own SSRC.
     pub fn handle(&mut self, seq: u16) -> Arrival {
+        if self.ended {
+            return self.restart(seq);
+        }
         match self.place(seq) {
             Place::Ahead(extended) => {
                 self.restart_at = None;
                 self.go_on_to(extended)
             }
             Place::Behind(extended) => self.fill(extended),
-            Place::Elsewhere(_) if self.restart_at == Some(seq) => {
-                // Two cycles on, so that no number of the old series comes again.
-                let first = InboundSeq((self.highest.0 & !(CYCLE - 1)) + 2 * CYCLE + u64::from(seq));
-                *self = Self::begin_at(first);
-                Arrival { extended: first, kind: ArrivalKind::Restarted }
-            }
+            Place::Elsewhere(_) if self.restart_at == Some(seq) => self.restart(seq),
             Place::Elsewhere(extended) => {
                 self.restart_at = Some(seq.wrapping_add(1));
                 Arrival { extended, kind: ArrivalKind::TooOld }
@@ -91,10 +91,18 @@ impl Sequence {
     /// Places a packet that was sent again on another SSRC (RFC 4588); such packets prove no restart.
     pub fn handle_repair(&mut self, seq: u16) -> Arrival {
         match self.place(seq) {
+            Place::Ahead(extended) | Place::Behind(extended) | Place::Elsewhere(extended) if self.ended => {
+                Arrival { extended, kind: ArrivalKind::TooOld }
+            }
             Place::Ahead(extended) => self.go_on_to(extended),
             Place::Behind(extended) => self.fill(extended),
             Place::Elsewhere(extended) => Arrival { extended, kind: ArrivalKind::TooOld },
         }
+    }
+
+    /// The series is over: the next packet is of another one, however near its number is.
+    pub fn end(&mut self) {
+        self.ended = true;
     }
 
     /// The highest so far.
@@ -110,6 +118,13 @@ impl Sequence {
     /// The extended highest sequence number for a report (RFC 3550 §6.4.1): cycles count from the start of the series.
     pub fn highest_reported(&self) -> u32 {
         (self.highest.0 - (self.base.0 & !(CYCLE - 1))) as u32
+    }
+
+    fn restart(&mut self, seq: u16) -> Arrival {
+        // Two cycles on, so that no number of the old series comes again.
+        let first = InboundSeq((self.highest.0 & !(CYCLE - 1)) + 2 * CYCLE + u64::from(seq));
+        *self = Self::begin_at(first);
+        Arrival { extended: first, kind: ArrivalKind::Restarted }
     }
 
     fn place(&self, seq: u16) -> Place {

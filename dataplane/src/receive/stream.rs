@@ -178,6 +178,14 @@ impl InboundStream {
         })
     }
 
+    /// Another SSRC takes the place of this one: what comes next begins anew, and above every number so far.
+    pub fn begin_anew(&mut self, ssrc: Ssrc) {
+        self.ssrc = ssrc;
+        if let Some(sequence) = &mut self.sequence {
+            sequence.end();
+        }
+    }
+
     /// Whose stream this is.
     pub fn ssrc(&self) -> Ssrc {
         self.ssrc
@@ -326,6 +334,19 @@ mod tests {
         stream.handle_packet(2, 0, Now(0));
         let report = stream.report_block(Now(u64::MAX)).expect("something came");
         assert_eq!(report.dlsr, u32::MAX);
+    }
+
+    #[test]
+    fn another_ssrc_begins_anew_however_near_its_numbers_are() {
+        let mut stream = stream();
+        let last = (1_000..1_010).map(|seq| stream.handle_packet(seq, 0, Now(0)).extended).max().expect("packets came");
+        stream.begin_anew(Ssrc(8));
+        assert_eq!(stream.handle_repair(1_011).kind, ArrivalKind::TooOld, "a repair of the old series");
+        let first = stream.handle_packet(1_005, 7_777, Now(0));
+        assert_eq!(first.kind, ArrivalKind::Restarted);
+        assert!(first.extended > last, "one number names one packet for the whole life of the stream");
+        assert_eq!(stream.handle_packet(1_006, 7_777, Now(0)).kind, ArrivalKind::New);
+        assert_eq!(stream.report_block(Now(0)).map(|report| report.ssrc), Some(Ssrc(8)));
     }
 
     #[test]

@@ -92,6 +92,13 @@ impl Inbound {
         self.rtcp_streams.remove(ssrc.0);
     }
 
+    /// After [`DropReason::TooManySsrcs`]: forgets the oldest SSRC that is not to be kept, for the next packet. The others stay, since
+    /// senders come back under an SSRC with the rollover counter that it had.
+    pub fn make_room(&mut self, keep: impl Fn(Ssrc) -> bool) {
+        self.rtp_streams.make_room(|ssrc| keep(Ssrc(ssrc)));
+        self.rtcp_streams.make_room(|ssrc| keep(Ssrc(ssrc)));
+    }
+
     /// The index of a stream's first packet, by trying: costs a second pass over one packet of each SSRC.
     fn first_index(&self, packet: &[u8], header: &RtpHeader) -> u64 {
         let ssrc = header.ssrc;

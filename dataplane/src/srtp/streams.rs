@@ -34,6 +34,16 @@ impl<const WORDS: usize> Streams<WORDS> {
         Ok(())
     }
 
+    /// Makes room, if there is none: the oldest stream that is not to be kept goes.
+    pub(super) fn make_room(&mut self, keep: impl Fn(u32) -> bool) {
+        if self.ssrcs.len() >= SSRCS_PER_TRANSPORT_MAX
+            && let Some(slot) = self.ssrcs.iter().position(|&ssrc| !keep(ssrc))
+        {
+            self.ssrcs.remove(slot);
+            self.windows.remove(slot);
+        }
+    }
+
     /// Makes room. The next packet of `ssrc` begins anew, so its old ones could be replayed.
     pub(super) fn remove(&mut self, ssrc: u32) {
         if let Some(slot) = self.ssrcs.iter().position(|&known| known == ssrc) {

@@ -17,9 +17,11 @@ use ringmain_shared::{DropReason, Now};
 
 use crate::io::Path;
 use crate::packet::stun::{
-    BindingRequest, Class, IntegrityKey, Message, Role, TransactionId, write_binding_request, write_binding_success,
+    BindingRequest, Class, IntegrityKey, Message, Role, TransactionId, method, write_binding_request,
+    write_binding_success,
 };
 use crate::random::Random;
+use crate::transport::bucket::TokenBucket;
 
 /// The ICE agent of one transport.
 #[derive(Debug)]
@@ -34,8 +36,13 @@ pub struct IceAgent {
     /// The peer's latest wish, waiting for its proof or for its turn.
     nominated: Option<Path>,
     state: IceState,
+    /// Requests from proved addresses that may be verified; strangers who know our user fragment cannot use it up.
     budget: TokenBucket,
+    /// Requests from all other addresses.
+    strangers: TokenBucket,
     moves: TokenBucket,
+    /// As our latest check measured it.
+    round_trip: Option<Duration>,
     consent: Option<Now>,
     heard: Now,
     tie_breaker: u64,
@@ -68,6 +75,7 @@ struct Check {
     id: TransactionId,
     tries: u32,
     next: Now,
+    sent: Now,
 }
 
 /// What a datagram changed.
@@ -124,7 +132,9 @@ impl IceAgent {
             nominated: None,
             state: IceState::New,
             budget: TokenBucket::new(STUN_PER_SECOND, STUN_BURST, now),
+            strangers: TokenBucket::new(STUN_PER_SECOND, STUN_BURST, now),
             moves: TokenBucket::new(1, MOVES_BURST, now),
+            round_trip: None,
             consent: None,
             heard: now,
             tie_breaker: random.next_u64(),
@@ -160,6 +170,11 @@ impl IceAgent {
         self.selected.filter(|_| self.state != IceState::Failed)
     }
 
+    /// Round trip to the peer, as our checks measure it.
+    pub fn round_trip(&self) -> Option<Duration> {
+        self.round_trip
+    }
+
     /// Where ICE stands.
     pub fn state(&self) -> IceState {
         self.state
@@ -185,11 +200,18 @@ impl IceAgent {
         random: &mut Random,
         now: Now,
     ) -> Result<Reaction, DropReason> {
-        if !self.budget.take(now) {
-            return Err(DropReason::StunBudget);
+        if message.method() != method::BINDING {
+            return Err(DropReason::StunMalformed);
         }
         match message.class() {
-            Class::Request => self.handle_request(message, path, datagram_len, reply, random, now),
+            Class::Request => {
+                // Charged before the HMAC that it pays for. A response is first matched with a check that only its path has seen.
+                let known = self.admits_media(path);
+                if !if known { &mut self.budget } else { &mut self.strangers }.take(now) {
+                    return Err(DropReason::StunBudget);
+                }
+                self.handle_request(message, path, datagram_len, reply, random, now)
+            }
             Class::Success => self.handle_response(message, path, random, now),
             // An error response to our check changes nothing: the check goes unanswered.
             Class::Error => Err(DropReason::StunUnexpected),
@@ -231,6 +253,7 @@ impl IceAgent {
         let pair = &mut self.pairs[index];
         pair.heard = now;
         pair.received += datagram_len as u64;
+        pair.sent += len.unwrap_or(0) as u64;
         reaction.claims = Some(if pair.proved { Claim::Proved } else { Claim::Heard });
         if !pair.proved && pair.check.is_none() {
             pair.check = Some(Check::new(self.number, random, now));
@@ -260,7 +283,10 @@ impl IceAgent {
             .find(|pair| pair.path == path && pair.check.as_ref().is_some_and(|check| check.id == id))
             .ok_or(DropReason::StunUnexpected)?;
         message.verify_integrity(&remote.key)?;
-        pair.check = None;
+        // Karn: a check that was repeated does not tell which of them was answered.
+        if let Some(check) = pair.check.take().filter(|check| check.tries == 1) {
+            self.round_trip = Some(now.since(check.sent));
+        }
         pair.proved = true;
         pair.generation = self.generation;
         pair.heard = now;
@@ -284,13 +310,11 @@ impl IceAgent {
         if let Some(selected) = self.selected() {
             return Some(selected);
         }
-        let size = size as u64;
-        let pair = self.pairs.iter_mut().max_by_key(|pair| (pair.proved, pair.heard))?;
-        let allowed = pair.proved || pair.sent + size <= UNPROVED_FACTOR * pair.received;
-        if allowed {
-            pair.sent += size;
+        if self.state == IceState::Failed {
+            return None;
         }
-        allowed.then_some(pair.path)
+        let pair = self.pairs.iter_mut().max_by_key(|pair| (pair.proved, pair.heard))?;
+        pair.allow(size).then_some(pair.path)
     }
 
     /// Bytes came from an address of ours, for its allowance.
@@ -312,16 +336,21 @@ impl IceAgent {
             let Some(check) = pair.check.as_mut().filter(|check| check.next <= now) else { continue };
             let wait = (CHECK_INTERVAL * 2u32.pow(check.tries.min(5))).min(CHECK_INTERVAL_MAX);
             check.tries += 1;
+            check.sent = now;
             check.next = now + wait;
+            let id = check.id;
             let request = BindingRequest {
-                transaction_id: check.id,
+                transaction_id: id,
                 remote_ufrag: &remote.ufrag,
                 local_ufrag: &self.local.ufrag,
                 priority: PRIORITY,
                 role: Role::Controlled(tie_breaker),
             };
             let len = write_binding_request(out, &request, &remote.key)?;
-            return Some((pair.path, len));
+            // Beyond its allowance an address waits until more came from there; the tries go on, so that it does not wait for ever.
+            if pair.allow(len) {
+                return Some((pair.path, len));
+            }
         }
         None
     }
@@ -342,6 +371,7 @@ impl IceAgent {
             kept
         });
         reaction.selected = self.select(now);
+        let before = self.state;
         let consent_age = self.consent.map(|then| now.since(then));
         self.state = match (self.state, consent_age) {
             (IceState::Connected | IceState::Disconnected, Some(age)) if age > ICE_CONSENT => IceState::Failed,
@@ -349,7 +379,16 @@ impl IceAgent {
             (IceState::Disconnected, Some(_)) if now.since(self.heard) <= ICE_DISCONNECTED => IceState::Connected,
             (state, _) => state,
         };
+        if self.state == IceState::Failed && before != IceState::Failed {
+            // RFC 7675 §5.1: consent is lost, so nothing is sent there any more, checks neither.
+            self.pairs.iter_mut().filter(|pair| Some(pair.path) == selected).for_each(|pair| pair.check = None);
+        }
         reaction
+    }
+
+    /// Every address that belongs to the peer or claims to.
+    pub fn paths(&self) -> impl Iterator<Item = Path> + '_ {
+        self.pairs.iter().map(|pair| pair.path)
     }
 
     /// When `poll_check` or `handle_timeout` has something to do.
@@ -373,7 +412,7 @@ impl IceAgent {
         if let Some(index) = self.pairs.iter().position(|pair| pair.path == path) {
             let (pair, generation) = (&mut self.pairs[index], self.generation);
             if pair.generation != generation {
-                *pair = Pair { sent: pair.sent, received: pair.received, ..Pair::new(path, generation, now) };
+                *pair = Pair::new(path, generation, now);
             }
             return Ok(index);
         }
@@ -456,6 +495,16 @@ impl Pair {
     fn new(path: Path, generation: u32, now: Now) -> Self {
         Self { path, generation, proved: false, check: None, next_consent: now, heard: now, received: 0, sent: 0 }
     }
+
+    /// Whether so many bytes may go there; if so, they are counted.
+    fn allow(&mut self, size: usize) -> bool {
+        let sent = self.sent + size as u64;
+        let allowed = self.proved || sent <= UNPROVED_FACTOR * self.received;
+        if allowed {
+            self.sent = sent;
+        }
+        allowed
+    }
 }
 
 impl Check {
@@ -464,87 +513,10 @@ impl Check {
         let mut id = [0; 12];
         id[..4].copy_from_slice(&number.to_be_bytes());
         id[4..].copy_from_slice(&random.next_u64().to_be_bytes());
-        Self { id: TransactionId(id), tries: 0, next: now }
-    }
-}
-
-/// So many a second, so many at once.
-#[derive(Debug)]
-struct TokenBucket {
-    per_second: u32,
-    burst: u32,
-    /// Nanoseconds' worth of tokens taken beyond `since`.
-    empty_until: Now,
-}
-
-impl TokenBucket {
-    fn new(per_second: u32, burst: u32, now: Now) -> Self {
-        Self { per_second, burst, empty_until: now }
-    }
-
-    fn take(&mut self, now: Now) -> bool {
-        let cost = Duration::from_secs(1) / self.per_second;
-        let full_at = self.empty_until.max(now);
-        if full_at.since(now) > cost * (self.burst - 1) {
-            return false;
-        }
-        self.empty_until = full_at + cost;
-        true
-    }
-
-    /// When there is a token again.
-    fn next(&self) -> Now {
-        self.empty_until - Duration::from_secs(1) / self.per_second * (self.burst - 1)
+        Self { id: TransactionId(id), tries: 0, next: now, sent: now }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::net::SocketAddr;
-
-    use super::*;
-    use crate::io::SocketIndex;
-
-    fn credentials(name: &str) -> IceCredentials {
-        IceCredentials { ufrag: name.to_owned(), pwd: format!("the password of {name}") }
-    }
-
-    /// A peer's check, as a controlling agent sends it.
-    fn check(from: &str, buffer: &mut [u8]) -> usize {
-        let request = BindingRequest {
-            transaction_id: TransactionId([7; 12]),
-            remote_ufrag: "ours",
-            local_ufrag: from,
-            priority: PRIORITY,
-            role: Role::Controlling(1, true),
-        };
-        write_binding_request(buffer, &request, &Credentials::new(&credentials("ours")).key).expect("it fits")
-    }
-
-    #[test]
-    fn a_check_that_overtakes_the_peers_answer_is_answered_and_its_address_proved_later() {
-        let mut random = Random::from_seed([1; 32]);
-        let (now, mut buffer, mut reply) = (Now::default(), [0; 256], [0; 256]);
-        let mut agent = IceAgent::new(&credentials("ours"), None, 1, &mut random, now);
-        let remote: SocketAddr = "192.0.2.7:4000".parse().expect("an address");
-        let path = Path { socket: SocketIndex(0), remote };
-        let len = check("peer", &mut buffer);
-        let message = Message::parse(&buffer[..len]).expect("well-formed");
-        let reaction = agent.handle_stun(&message, path, len, &mut reply, &mut random, now).expect("it is valid");
-        let answer = Message::parse(&reply[..reaction.reply.expect("an answer at once")]).expect("well-formed");
-        assert_eq!((answer.class(), answer.xor_mapped_address()), (Class::Success, Some(remote)));
-        assert!(agent.poll_check(&mut buffer, &mut random, now).is_none(), "there is no password to ask with yet");
-        assert!(agent.selected().is_none() && !agent.is_proved(path));
-
-        agent.set_remote(&credentials("peer"), now);
-        let (asked, len) = agent.poll_check(&mut buffer, &mut random, now).expect("now there is");
-        assert_eq!(
-            (asked, Message::parse(&buffer[..len]).expect("well-formed").username()),
-            (path, Some(("peer", "ours")))
-        );
-        let len = check("other", &mut buffer);
-        let message = Message::parse(&buffer[..len]).expect("well-formed");
-        let refused = agent.handle_stun(&message, path, len, &mut reply, &mut random, now);
-        assert_eq!(refused.expect_err("its name is known now"), DropReason::StunIntegrity);
-    }
-}
+#[path = "ice_tests.rs"]
+mod tests;

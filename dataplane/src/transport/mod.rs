@@ -3,6 +3,7 @@
 //! The [`publisher`] half knows the streams that come in; the subscriber half what goes out. Both may exist on one transport,
 //! though the ion dialect uses one connection for each. Never sees a socket: the worker owns those.
 
+pub mod bucket;
 pub mod ice;
 pub mod publisher;
 pub mod subscriber;
@@ -12,6 +13,7 @@ use ringmain_shared::event::IceState;
 use ringmain_shared::id::{PeerId, RoomId, TransportId};
 use ringmain_shared::transport::Side;
 
+pub use bucket::TokenBucket;
 pub use ice::{Claim, IceAgent, Reaction};
 pub use publisher::{Publisher, PublisherSettings};
 pub use subscriber::Subscriber;
@@ -42,8 +44,14 @@ pub struct Transport {
     pub number: u32,
     /// Control ended it; only DTLS may still say so to the peer.
     pub closing: bool,
+    /// How often it may send RTCP.
+    pub rtcp_budget: TokenBucket,
+    /// How often it may send DTLS.
+    pub dtls_budget: TokenBucket,
     /// SRTP keys, once the handshake is done.
     pub keys: Option<Keys>,
+    /// Our user fragment before the last ICE restart.
+    pub former_ufrag: Option<String>,
     /// The handshake threads know that an address is proved.
     pub validated: bool,
     /// What it sends us.

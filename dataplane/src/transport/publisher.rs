@@ -70,6 +70,8 @@ pub struct Stream {
     pub spatial: SpatialLayer,
     /// When its last packet came.
     pub heard: Now,
+    /// When the publisher last said BYE for it.
+    pub ended: Option<Now>,
     /// Media or repair.
     pub role: StreamRole,
 }
@@ -98,6 +100,8 @@ pub struct MediaStream {
     pub pli: bool,
     /// FIR command sequence number (RFC 5104 §4.3.1.1).
     pub fir_sequence: u8,
+    /// It began anew, and no packet has carried that to the subscribers yet.
+    pub began_anew: bool,
 }
 
 /// Settings that are the same for every publisher.
@@ -270,10 +274,13 @@ impl Publisher {
         if let Some(index) = self.streams.iter().position(same_place) {
             // The place is taken: only a silent stream gives way, so that nobody takes a live one over.
             let stream = self.streams.get_mut(index).ok_or(DropReason::UnknownStream)?;
-            if now.since(stream.heard) < REBIND_AFTER {
+            if !stream.has_ended() && now.since(stream.heard) < REBIND_AFTER {
                 return Err(DropReason::UnknownStream);
             }
             stream.ssrc = ssrc;
+            if let StreamRole::Media(media) = &mut stream.role {
+                media.inbound.begin_anew(ssrc);
+            }
             return Ok(index);
         }
         if self.streams.len() >= SSRCS_PER_TRANSPORT_MAX {
@@ -282,8 +289,16 @@ impl Publisher {
         let track = self.spec.tracks.get(place.track).ok_or(DropReason::UnknownStream)?;
         let role =
             if place.repair { StreamRole::Repair } else { StreamRole::Media(Box::new(MediaStream::new(ssrc, track))) };
-        self.streams.push(Stream { ssrc, track: place.track, spatial: place.spatial, heard: now, role });
+        self.streams.push(Stream { ssrc, track: place.track, spatial: place.spatial, heard: now, ended: None, role });
         Ok(self.streams.len() - 1)
+    }
+}
+
+impl Stream {
+    /// Nothing came since the publisher said BYE for it. Its place and its numbers stay: senders that switch a layer off say BYE,
+    /// and go on under the same SSRC when they switch it on again.
+    pub fn has_ended(&self) -> bool {
+        self.ended.is_some_and(|at| at >= self.heard)
     }
 }
 
@@ -313,6 +328,7 @@ impl MediaStream {
             wants_keyframe: false,
             pli: codec.is_none_or(|codec| codec.pli || !codec.fir),
             fir_sequence: 0,
+            began_anew: false,
         }
     }
 }

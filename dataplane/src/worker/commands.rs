@@ -5,7 +5,9 @@ use std::time::Duration;
 use ringmain_shared::command::{Command, ReceiveSpec, SubscriptionSpec, TrackSpec};
 use ringmain_shared::event::{CloseReason, Event, Flow, IceState};
 use ringmain_shared::id::{SubscriptionId, TrackId, TransportId, WorkerIndex};
-use ringmain_shared::limits::{TRANSPORT_ABANDONED, TRANSPORTS_PER_WORKER_MAX};
+use ringmain_shared::limits::{
+    DTLS_BURST, DTLS_PER_SECOND, RTCP_BURST, RTCP_PER_SECOND, TRANSPORT_ABANDONED, TRANSPORTS_PER_WORKER_MAX,
+};
 use ringmain_shared::media::{SpatialLayer, Ssrc};
 use ringmain_shared::transport::{IceCredentials, RemotePeer, TransportSpec};
 use ringmain_shared::{DropReason, Now};
@@ -14,10 +16,10 @@ use super::Worker;
 use super::relay::RelayItem;
 use crate::forward::subscription::{Subscription, SubscriptionKey};
 use crate::forward::track::{Origin, Track, TrackKey};
-use crate::handshake::{FromHandshake, SrtpKeys};
+use crate::handshake::{FromHandshake, SrtpKeys, ToHandshake};
 use crate::io::Transmit;
-use crate::srtp::{Inbound, Outbound, Profile, split_keying_material};
-use crate::transport::{IceAgent, Keys, Publisher, Subscriber, Transport, TransportKey};
+use crate::srtp::{Inbound, Outbound, split_keying_material};
+use crate::transport::{IceAgent, Keys, Publisher, Subscriber, TokenBucket, Transport, TransportKey};
 
 /// What a worker is asked to do: control's commands about what is on it, and how tracks are mirrored between workers.
 #[derive(Clone, Debug)]
@@ -132,6 +134,7 @@ impl Worker {
             return;
         }
         if self.transports.len() >= TRANSPORTS_PER_WORKER_MAX {
+            self.outbox.handshakes.push((spec.room, ToHandshake::Close { transport: spec.id }));
             self.outbox.events.push(Event::Closed { transport: spec.id, reason: CloseReason::Full });
             return;
         }
@@ -148,7 +151,10 @@ impl Worker {
             ice_told: IceState::New,
             number,
             closing: false,
+            rtcp_budget: TokenBucket::new(RTCP_PER_SECOND, RTCP_BURST, now),
+            dtls_budget: TokenBucket::new(DTLS_PER_SECOND, DTLS_BURST, now),
             keys: None,
+            former_ufrag: None,
             validated: false,
             publisher: None,
             subscriber: Subscriber::default(),
@@ -177,6 +183,11 @@ impl Worker {
                 transport.ice.set_remote(&remote.ice, now);
             }
         } else {
+            // The agent knows two generations, and so do the names.
+            let former = transport.ice.ufrags().next().map(str::to_owned);
+            if let Some(forgotten) = std::mem::replace(&mut transport.former_ufrag, former) {
+                self.names.ufrags.remove(&forgotten);
+            }
             transport.ice.restart(local, remote.as_ref().map(|remote| &remote.ice), now);
             self.names.ufrags.insert(local.ufrag.clone(), key);
         }
@@ -186,9 +197,12 @@ impl Worker {
     fn secure(&mut self, id: TransportId, keys: &SrtpKeys, now: Now) {
         let key = self.names.transports.get(&id).copied();
         let Some((key, transport)) = key.and_then(|key| Some((key, self.transports.get_mut(key)?))) else { return };
-        let split = Profile::from_id(keys.profile.id())
-            .and_then(|profile| split_keying_material(profile, &keys.material, keys.role));
+        let split = split_keying_material(keys.profile, &keys.material, keys.role);
         let Some((inbound, outbound)) = split else { return };
+        // The same keys again would begin their indices anew.
+        if transport.keys.is_some() {
+            return;
+        }
         transport.keys = Some(Keys { inbound: Inbound::new(inbound), outbound: Outbound::new(outbound) });
         self.outbox.events.push(Event::Secured { transport: id });
         self.schedule(key);
@@ -222,8 +236,15 @@ impl Worker {
         let Some(transport) = self.transports.remove(key) else { return };
         self.names.transports.remove(&transport.id);
         self.names.numbers.remove(&transport.number);
-        self.names.ufrags.retain(|_, owner| *owner != key);
-        self.names.paths.retain(|_, owner| *owner != key);
+        // Only its own names are looked at: many transports may end in one turn.
+        for ufrag in transport.ice.ufrags().chain(transport.former_ufrag.as_deref()) {
+            self.names.ufrags.remove(ufrag);
+        }
+        for path in transport.ice.paths() {
+            if self.names.paths.get(&path) == Some(&key) {
+                self.names.paths.remove(&path);
+            }
+        }
     }
 
     fn end_media(&mut self, key: TransportKey) {
@@ -364,6 +385,13 @@ impl Worker {
         }
     }
 
+    /// Asks for the keyframes that subscriptions still need, after what came was forwarded.
+    pub(super) fn settle(&mut self, now: Now) {
+        while let Some(key) = self.unsettled.pop() {
+            self.choose_layer(key, now);
+        }
+    }
+
     /// The layer that a subscription should get may be another one now.
     pub(super) fn choose_layer(&mut self, key: SubscriptionKey, now: Now) {
         let Some(subscription) = self.subscriptions.get_mut(key) else { return };
@@ -375,7 +403,7 @@ impl Worker {
     }
 
     /// The set of live layers of a track is another one.
-    pub(super) fn layers_changed(&mut self, key: TrackKey, layers: u8, now: Now) {
+    pub(super) fn layers_changed(&mut self, key: TrackKey, layers: u8) {
         let Some(track) = self.tracks.get_mut(key) else { return };
         if track.alive == layers {
             return;
@@ -389,8 +417,12 @@ impl Worker {
                 self.relay_to(to, RelayItem::Alive { track: id, layers });
             }
         }
-        for subscriber in subscribers {
-            self.choose_layer(subscriber, now);
+        for key in subscribers {
+            // Whether that takes a keyframe shows when this batch is forwarded: it may have brought one.
+            if let Some(subscription) = self.subscriptions.get_mut(key) {
+                let _ = subscription.choose(layers);
+                self.unsettled.push(key);
+            }
         }
     }
 

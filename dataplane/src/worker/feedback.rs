@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use arrayvec::ArrayVec;
-use ringmain_shared::limits::RTCP_BLOCKS_MAX;
+use ringmain_shared::limits::{RTCP_BLOCKS_MAX, RTCP_NACK_ENTRIES_MAX};
 use ringmain_shared::media::{SpatialLayer, Ssrc};
 use ringmain_shared::{DropReason, Now};
 
@@ -21,14 +21,16 @@ use crate::packet::rtcp::{
 use crate::receive::{self, rtt::round_trip};
 use crate::srtp::Profile;
 use crate::transport::publisher::{REPORT_INTERVAL, StreamRole};
-use crate::transport::{Publisher, Transport, TransportKey, subscriber};
+use crate::transport::{IceAgent, Keys, Publisher, Transport, TransportKey, subscriber};
 
 /// Clear RTCP of one datagram of ours: what fits any path.
 const RTCP_SIZE_MAX: usize = 1200;
 /// Streams whose reports share one datagram.
 const REPORTS_PER_DATAGRAM: usize = 6;
 /// Sequence numbers asked for in one go.
-const NACKS_MAX: usize = 128;
+const NACKS_MAX: usize = RTCP_NACK_ENTRIES_MAX;
+/// What the requests to one stream take at most: a NACK with an entry for each number, and a FIR.
+const STREAM_FEEDBACK_SIZE_MAX: usize = 12 + 4 * NACKS_MAX + 20;
 /// The source description of our own reports (RFC 3550 §6.5.1).
 const OWN_CNAME: &str = "ringmain";
 
@@ -47,7 +49,17 @@ impl Worker {
         if !transport.ice.admits_media(path) {
             return Err(DropReason::MediaFromUnselected);
         }
-        let clear = keys.inbound.unprotect_rtcp(datagram)?;
+        let publisher = transport.publisher.as_deref();
+        let clear = match keys.inbound.unprotect_rtcp(datagram) {
+            Err(DropReason::TooManySsrcs) => {
+                let bound = |ssrc| {
+                    publisher.is_some_and(|publisher| publisher.streams.iter().any(|stream| stream.ssrc == ssrc))
+                };
+                keys.inbound.make_room(bound);
+                return Err(DropReason::TooManySsrcs);
+            }
+            clear => clear?,
+        };
         transport.ice.heard(now);
         for packet in Compound::parse(clear.bytes())? {
             if let Err(reason) = packet.and_then(|packet| self.handle_report(key, &packet, now, out)) {
@@ -105,13 +117,19 @@ impl Worker {
         let (spatial, track) = (stream.spatial, publisher.tracks.get(stream.track).map(|track| track.key));
         let Some(track) = track.and_then(|key| self.tracks.get_mut(key)) else { return Ok(()) };
         let clock = SenderClock { ntp: info.ntp, rtp: info.rtp_timestamp, clock_rate: track.clock_rate() };
-        track.offset = offset;
-        let id = track.id();
         if let Some(layer) = track.layer_mut(spatial) {
             layer.clock = Some(clock);
         }
-        for &to in &track.mirrors {
-            self.outbox.relays.push((to, RelayItem::Clock { track: id, spatial, clock, offset }));
+        // One offset for all tracks of the publisher, at once: or they would be apart until each has had its own report.
+        for key in publisher.tracks.iter().map(|track| track.key) {
+            let Some(track) = self.tracks.get_mut(key) else { continue };
+            track.offset = offset;
+            let id = track.id();
+            for (spatial, layer) in (0..).zip(&track.layers) {
+                let Some(clock) = layer.as_ref().and_then(|layer| layer.clock) else { continue };
+                let item = RelayItem::Clock { track: id, spatial, clock, offset };
+                self.outbox.relays.extend(track.mirrors.iter().map(|&to| (to, item.clone())));
+            }
         }
         Ok(())
     }
@@ -199,14 +217,18 @@ impl Worker {
         for ssrc in ssrcs {
             let Some(transport) = self.transports.get_mut(key) else { return };
             let Some(publisher) = transport.publisher.as_deref_mut() else { return };
-            let Some(at) = publisher.streams.iter().position(|stream| stream.ssrc == ssrc) else { continue };
-            let stream = publisher.streams.swap_remove(at);
+            let Some(stream) = publisher.streams.iter_mut().find(|stream| stream.ssrc == ssrc) else { continue };
+            // Each end is work for every subscriber, so a stream that goes on and off has to take its time.
+            if stream.ended.is_some_and(|at| now.since(at) < BYE_INTERVAL) {
+                continue;
+            }
+            stream.ended = Some(now);
             let Some(track) = publisher.tracks.get_mut(stream.track) else { continue };
             let changed =
                 matches!(stream.role, StreamRole::Media(_)).then(|| track.activity.end(stream.spatial)).flatten();
             let key = track.key;
             if let Some(layers) = changed {
-                self.layers_changed(key, layers, now);
+                self.layers_changed(key, layers);
             }
         }
     }
@@ -226,10 +248,11 @@ impl Worker {
         let mut buffer = [0; RTCP_SIZE_MAX];
         let mut writer = CompoundWriter::new(&mut buffer);
 
-        let mut changes: ArrayVec<(TrackKey, u8), 16> = ArrayVec::new();
+        // Seldom any, and then as many as there are tracks.
+        let mut changes: Vec<(TrackKey, u8)> = Vec::new();
         for track in &mut publisher.tracks {
             if let Some(layers) = track.activity.poll(now) {
-                let _ = changes.try_push((track.key, layers));
+                changes.push((track.key, layers));
             }
         }
         let watched = |index: usize| {
@@ -237,8 +260,16 @@ impl Worker {
             track.is_some_and(|track| !track.subscribers.is_empty() || !track.mirrors.is_empty())
         };
         let own = publisher.own_ssrc;
+        if let Some(measured) = transport.ice.round_trip() {
+            publisher.round_trip = measured;
+        }
         for stream in &mut publisher.streams {
             let StreamRole::Media(media) = &mut stream.role else { continue };
+            if writer.len() > RTCP_SIZE_MAX - STREAM_FEEDBACK_SIZE_MAX {
+                let len = writer.len();
+                send_rtcp(&transport.ice, &mut transport.keys, buffer.get(..len).unwrap_or_default(), out);
+                writer = CompoundWriter::new(&mut buffer);
+            }
             let mut missing: ArrayVec<u16, NACKS_MAX> = ArrayVec::new();
             if let Some(nack) = &mut media.nack
                 && nack.poll(now, publisher.round_trip, &mut missing).is_some()
@@ -267,12 +298,12 @@ impl Worker {
         }
         let len = writer.len();
         if let Some(clear) = buffer.get(..len).filter(|clear| !clear.is_empty()) {
-            send_rtcp(transport, clear, out);
+            send_rtcp(&transport.ice, &mut transport.keys, clear, out);
         }
         self.send_arrivals(key, now, out);
         self.send_receiver_reports(key, now, out);
         for (track, layers) in changes {
-            self.layers_changed(track, layers, now);
+            self.layers_changed(track, layers);
         }
     }
 
@@ -299,7 +330,7 @@ impl Worker {
             self.times.extend(arrivals.iter().map(|&(_, at)| at));
             let _ = writer.transport_feedback(&fields, &self.times);
             let len = writer.len();
-            send_rtcp(transport, buffer.get(..len).unwrap_or_default(), out);
+            send_rtcp(&transport.ice, &mut transport.keys, buffer.get(..len).unwrap_or_default(), out);
         }
     }
 
@@ -329,7 +360,7 @@ impl Worker {
             let _ = writer.remb(own, rate_bps, &ssrcs);
         }
         let len = writer.len();
-        send_rtcp(transport, buffer.get(..len).unwrap_or_default(), out);
+        send_rtcp(&transport.ice, &mut transport.keys, buffer.get(..len).unwrap_or_default(), out);
     }
 
     /// Sender reports of what a subscriber gets, on the publisher's clock as we know it: what was in sync stays so.
@@ -367,7 +398,7 @@ impl Worker {
             }
             let len = writer.len();
             if let Some(clear) = buffer.get(..len).filter(|clear| !clear.is_empty()) {
-                send_rtcp(transport, clear, out);
+                send_rtcp(&transport.ice, &mut transport.keys, clear, out);
             }
         }
         transport.subscriber.report_at = active.then_some(now + subscriber::REPORT_INTERVAL);
@@ -376,6 +407,8 @@ impl Worker {
 
 /// Streams of one subscriber that reports are sent for.
 const STREAMS_MAX: usize = 512;
+/// A stream may end once in this time; one that ends sooner again is taken for silent when it is.
+const BYE_INTERVAL: Duration = Duration::from_secs(1);
 /// Feedback datagrams to one publisher in one turn.
 const FEEDBACKS_PER_TURN_MAX: usize = 4;
 /// Keyframe requests for a mirrored track, at most this often; the origin coalesces them further.
@@ -405,7 +438,7 @@ fn say_goodbye(transport: &mut Transport, out: &mut dyn Transmit) {
         let _ = writer.receiver_report(first, &[]);
         let _ = writer.bye(group);
         let len = writer.len();
-        send_rtcp(transport, buffer.get(..len).unwrap_or_default(), out);
+        send_rtcp(&transport.ice, &mut transport.keys, buffer.get(..len).unwrap_or_default(), out);
     }
 }
 
@@ -423,8 +456,8 @@ fn block_of(ssrc: Ssrc, block: &receive::ReportBlock) -> ReportBlock {
 }
 
 /// Protects and sends one RTCP datagram; nowhere to send it to, nothing is sent.
-fn send_rtcp(transport: &mut Transport, clear: &[u8], out: &mut dyn Transmit) {
-    let (Some(path), Some(keys)) = (transport.ice.selected(), transport.keys.as_mut()) else { return };
+fn send_rtcp(ice: &IceAgent, keys: &mut Option<Keys>, clear: &[u8], out: &mut dyn Transmit) {
+    let (Some(path), Some(keys)) = (ice.selected(), keys.as_mut()) else { return };
     let size_max = clear.len() + Profile::RTCP_OVERHEAD_MAX;
     if !out.batch().has_room(size_max) {
         out.flush();

@@ -40,8 +40,7 @@ impl Worker {
                             continue;
                         }
                     };
-                    if restarted && subscription.layer() == Some(packet.spatial) {
-                        subscription.begin_again();
+                    if restarted && subscription.begin_again(packet.spatial) {
                         self.unsettled.push(subscriber);
                     }
                     let layer = track.layers.get(usize::from(packet.spatial)).and_then(Option::as_ref);
@@ -76,9 +75,7 @@ impl Worker {
             track.pending = pending;
             track.pending.clear();
         }
-        while let Some(key) = self.unsettled.pop() {
-            self.choose_layer(key, now);
-        }
+        self.settle(now);
         while let Some(key) = self.unscheduled.pop() {
             self.schedule(key);
         }

@@ -19,7 +19,7 @@ use crate::receive::{Arrival, ArrivalKind};
 use crate::srtp::RtpClear;
 use crate::transport::ice::transport_number;
 use crate::transport::publisher::{MediaStream, REPORT_INTERVAL, StreamRole};
-use crate::transport::{Claim, Publisher, TransportKey};
+use crate::transport::{Claim, Keys, Publisher, TransportKey};
 
 /// A media packet at its place, ready for the cache.
 struct Received {
@@ -50,7 +50,7 @@ impl Worker {
             Some(Protocol::Rtp) => self.handle_rtp(path, datagram, now),
             Some(Protocol::Rtcp) => self.handle_rtcp(path, datagram, now, out),
             Some(Protocol::Stun) => self.handle_stun(path, datagram, now, out),
-            Some(Protocol::Dtls) => self.handle_dtls(path, datagram),
+            Some(Protocol::Dtls) => self.handle_dtls(path, datagram, now),
             Some(Protocol::TurnChannelData) | None => Err(DropReason::UnknownProtocol),
         }
     }
@@ -84,15 +84,19 @@ impl Worker {
     /// A path leads to a transport from now on, unless it surely leads to another one.
     pub(super) fn claim(&mut self, key: TransportKey, path: Path, claim: Claim) {
         let holder = self.names.paths.get(&path).copied().filter(|&holder| holder != key);
-        let held = holder.and_then(|holder| self.transports.get(holder)).is_some_and(|other| other.ice.is_proved(path));
+        let held =
+            holder.and_then(|holder| self.transports.get(holder)).is_some_and(|other| other.ice.admits_media(path));
         if claim == Claim::Proved || !held {
             self.names.paths.insert(path, key);
         }
     }
 
-    fn handle_dtls(&mut self, path: Path, datagram: &[u8]) -> Result<(), DropReason> {
+    fn handle_dtls(&mut self, path: Path, datagram: &[u8], now: Now) -> Result<(), DropReason> {
         let key = *self.names.paths.get(&path).ok_or(DropReason::UnknownRemote)?;
         let transport = self.transports.get_mut(key).ok_or(DropReason::UnknownRemote)?;
+        if !transport.dtls_budget.take(now) {
+            return Err(DropReason::DtlsBudget);
+        }
         transport.ice.credit(path, datagram.len());
         let bytes = Datagram::try_from(datagram).map_err(|_| DropReason::RxTruncated)?;
         self.outbox.handshakes.push((transport.room, ToHandshake::Datagram { transport: transport.id, bytes }));
@@ -109,7 +113,14 @@ impl Worker {
         let publisher = transport.publisher.as_deref_mut().ok_or(DropReason::UnknownStream)?;
         publisher.policer.admit(datagram.len(), now)?;
         let size = datagram.len();
-        let clear = keys.inbound.unprotect_rtp(datagram)?;
+        let Keys { inbound, .. } = keys;
+        let clear = match inbound.unprotect_rtp(datagram) {
+            Err(DropReason::TooManySsrcs) => {
+                inbound.make_room(|ssrc| publisher.streams.iter().any(|stream| stream.ssrc == ssrc));
+                return Err(DropReason::TooManySsrcs);
+            }
+            clear => clear?,
+        };
         transport.ice.heard(now);
         publisher.rate.handle(size, now);
         if publisher.report_at.is_none() {
@@ -119,19 +130,20 @@ impl Worker {
             self.fed.push(key);
         }
         let received = publisher.receive(&clear, now)?;
-        self.take(received, &clear, now)
+        self.take(received, &clear)
     }
 
     /// Keeps a packet and puts it on the list of what is to be forwarded.
-    fn take(&mut self, received: Received, clear: &RtpClear<'_>, now: Now) -> Result<(), DropReason> {
+    fn take(&mut self, received: Received, clear: &RtpClear<'_>) -> Result<(), DropReason> {
         let Received { track: key, spatial, mut packet, descriptor, payload, kind, alive, is_repair } = received;
         self.stats.rtp_received += u64::from(!is_repair);
         if let Some(layers) = alive {
-            self.layers_changed(key, layers, now);
+            self.layers_changed(key, layers);
         }
         let track = self.tracks.get_mut(key).ok_or(DropReason::UnknownStream)?;
-        if matches!(kind, PendingKind::Media { .. }) {
+        if let PendingKind::Media { restarted } = kind {
             let layer = track.layer_mut(spatial).ok_or(DropReason::UnknownStream)?;
+            layer.clock = layer.clock.filter(|_| !restarted);
             let bytes = clear.bytes();
             let parts = (bytes.get(descriptor).unwrap_or_default(), bytes.get(payload).unwrap_or_default());
             packet.descriptor_len = parts.0.len() as u8;
@@ -244,8 +256,12 @@ impl Publisher {
         };
         media.note(arrival, is_video, now)?;
         packet.sequence = arrival.extended;
-        let restarted = arrival.kind == ArrivalKind::Restarted;
-        let kind = if payload.is_empty() { PendingKind::Padding } else { PendingKind::Media { restarted } };
+        media.began_anew |= arrival.kind == ArrivalKind::Restarted;
+        let kind = match payload.is_empty() {
+            // Padding tells subscribers nothing: the next packet of media says that the stream began anew.
+            true => PendingKind::Padding,
+            false => PendingKind::Media { restarted: std::mem::take(&mut media.began_anew) },
+        };
         if let Some(content) = bytes.get(payload.clone()).filter(|content| !content.is_empty()) {
             let description = describe(codec, content);
             packet.keyframe = description.keyframe;

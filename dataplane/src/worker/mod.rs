@@ -133,11 +133,17 @@ impl Worker {
         }
         self.answer_publishers(now, out);
         self.run_timers(now, out);
+        // A layer may have died by the clock: those who had it want another one.
+        if !self.unsettled.is_empty() {
+            self.settle(now);
+            self.answer_publishers(now, out);
+        }
     }
 
     /// When the next turn is due even if nothing comes.
     pub fn next_deadline(&self) -> Now {
-        self.timers.next().map_or(self.stats_at, |timer| timer.min(self.stats_at))
+        let told = self.stats_at.min(self.audio_at);
+        self.timers.next().map_or(told, |timer| timer.min(told))
     }
 
     /// What this turn has for other threads.

@@ -18,3 +18,10 @@ pub struct Outbox {
     /// For other workers.
     pub relays: Vec<(WorkerIndex, RelayItem)>,
 }
+
+impl Outbox {
+    /// Nothing waits for another thread.
+    pub fn is_empty(&self) -> bool {
+        self.events.is_empty() && self.handshakes.is_empty() && self.relays.is_empty()
+    }
+}

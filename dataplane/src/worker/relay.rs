@@ -83,11 +83,11 @@ impl Worker {
                 let len = usize::from(relayed.packet.payload_len);
                 let kind = PendingKind::Media { restarted: relayed.restarted };
                 if let Some(bytes) = relayed.bytes.get(..len) {
-                    self.take_mirrored(relayed.track, relayed.spatial, relayed.packet, bytes, kind, now);
+                    self.take_mirrored(relayed.track, relayed.spatial, relayed.packet, bytes, kind);
                 }
             }
             RelayItem::Padding { track, spatial, packet } => {
-                self.take_mirrored(track, spatial, packet, &[], PendingKind::Padding, now);
+                self.take_mirrored(track, spatial, packet, &[], PendingKind::Padding);
             }
             RelayItem::Clock { track, spatial, clock, offset } => {
                 let key = self.names.tracks.get(&track).copied();
@@ -100,7 +100,7 @@ impl Worker {
             }
             RelayItem::Alive { track, layers } => {
                 if let Some(&key) = self.names.tracks.get(&track) {
-                    self.layers_changed(key, layers, now);
+                    self.layers_changed(key, layers);
                 }
             }
             RelayItem::KeyframeWanted { track, spatial } => {
@@ -122,7 +122,6 @@ impl Worker {
         packet: MediaPacket,
         bytes: &[u8],
         kind: PendingKind,
-        now: Now,
     ) {
         let key = self.names.tracks.get(&track).copied();
         let Some((key, track)) = key.and_then(|key| Some((key, self.tracks.get_mut(key)?))) else { return };
@@ -130,6 +129,7 @@ impl Worker {
             return;
         }
         let Some(layer) = track.layer_mut(spatial) else { return };
+        layer.clock = layer.clock.filter(|_| kind != PendingKind::Media { restarted: true });
         if matches!(kind, PendingKind::Media { .. }) && !layer.cache.insert(packet, (&[], bytes)) {
             return self.count(DropReason::Duplicate);
         }
@@ -139,7 +139,7 @@ impl Worker {
         track.pending.push(Pending { spatial, sequence: packet.sequence, kind });
         // What the origin said of its layers may have come before the order to mirror the track: the packet says it too.
         let alive = track.alive | 1 << spatial;
-        self.layers_changed(key, alive, now);
+        self.layers_changed(key, alive);
     }
 
     fn tracks_are_full(&self) -> bool {

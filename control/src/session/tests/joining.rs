@@ -42,6 +42,20 @@ fn the_first_offer_has_the_channel_and_every_track_that_is_there() {
 }
 
 #[test]
+fn channels_of_others_come_to_the_subscribers_side_only() {
+    let mut world = World::new(Settings::default());
+    world.joined(ALICE, "alice");
+    for (side, expected) in [(Side::Publisher, false), (Side::Subscriber, true)] {
+        let id = world.transport(ALICE, side);
+        let opened = world.commands.iter().find_map(|command| match command {
+            Command::OpenTransport { spec, .. } if spec.id == id => spec.channels.as_ref(),
+            _ => None,
+        });
+        assert_eq!(opened.map(|channels| channels.fan_out), Some(expected), "{side:?}");
+    }
+}
+
+#[test]
 fn everyone_gets_the_tracks_of_the_others_and_never_their_own() {
     let mut world = World::new(Settings::default());
     for (connection, uid) in [(ALICE, "alice"), (BOB, "bob"), (CAROL, "carol")] {

@@ -19,8 +19,9 @@ use ringmain_shared::limits::{CERTIFICATE_SIZE_MAX, DATAGRAM_SIZE_MAX};
 use ringmain_shared::transport::DtlsRole;
 use zeroize::Zeroizing;
 
-use super::{DTLS_MTU, Datagram, Fatal, Produced, Proof, SrtpKeys, SrtpProfile};
+use super::{DTLS_MTU, Datagram, Fatal, Produced, Proof, SrtpKeys};
 use crate::handshake::identity::{Identity, SetupError};
+use crate::srtp::Profile;
 
 /// Configuration that all associations share.
 pub(in crate::handshake) struct Setup {
@@ -232,14 +233,14 @@ impl Dtls12 {
             return Err(Fatal);
         }
         let profile = ssl.selected_srtp_profile().and_then(|profile| {
-            SrtpProfile::ALL
+            Profile::ALL
                 .into_iter()
                 .find(|ours| profile.id() == openssl::srtp::SrtpProfileId::from_raw(ours.id().into()))
         });
         let keys = match profile {
             None => None,
             Some(profile) => {
-                let mut material = Zeroizing::new(vec![0; profile.material_size()]);
+                let mut material = Zeroizing::new(vec![0; profile.keying_material_len()]);
                 // RFC 5764 §4.2: no context.
                 ssl.export_keying_material(&mut material, "EXTRACTOR-dtls_srtp", None).map_err(|_| Fatal)?;
                 Some(SrtpKeys { profile, material, role: self.role })
@@ -291,7 +292,7 @@ const SUITES: &str = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA38
 /// No SHA-1.
 const SIGNATURES: &str = "ECDSA+SHA256:ECDSA+SHA384:ECDSA+SHA512:ed25519:RSA-PSS+SHA256:RSA-PSS+SHA384:RSA-PSS+SHA512:\
                           RSA+SHA256:RSA+SHA384:RSA+SHA512";
-/// As `SrtpProfile::ALL`; a server takes the first of these that the client has too.
+/// As `Profile::ALL`; a server takes the first of these that the client has too.
 const SRTP_PROFILES: &str = "SRTP_AEAD_AES_128_GCM:SRTP_AEAD_AES_256_GCM:SRTP_AES128_CM_SHA1_80";
 /// Verifying a signature of more costs milliseconds.
 const RSA_BITS_MAX: u32 = 4096;

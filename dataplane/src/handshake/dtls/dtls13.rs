@@ -9,8 +9,9 @@ use ringmain_shared::limits;
 use ringmain_shared::transport::DtlsRole;
 use zeroize::Zeroizing;
 
-use super::{DTLS_MTU, Datagram, Fatal, Produced, Proof, SrtpKeys, SrtpProfile};
+use super::{DTLS_MTU, Datagram, Fatal, Produced, Proof, SrtpKeys};
 use crate::handshake::identity::{Identity, SetupError};
+use crate::srtp::Profile;
 
 /// Configuration that all associations share.
 pub(in crate::handshake) struct Setup {
@@ -124,13 +125,13 @@ impl Dtls13 {
 
 fn keys(material: &[u8], profile: dimpl::SrtpProfile) -> Option<SrtpKeys> {
     let profile = match profile {
-        dimpl::SrtpProfile::AEAD_AES_128_GCM => SrtpProfile::AeadAes128Gcm,
-        dimpl::SrtpProfile::AEAD_AES_256_GCM => SrtpProfile::AeadAes256Gcm,
-        dimpl::SrtpProfile::AES128_CM_SHA1_80 => SrtpProfile::Aes128CmSha1_80,
+        dimpl::SrtpProfile::AEAD_AES_128_GCM => Profile::AeadAes128Gcm,
+        dimpl::SrtpProfile::AEAD_AES_256_GCM => Profile::AeadAes256Gcm,
+        dimpl::SrtpProfile::AES128_CM_SHA1_80 => Profile::Aes128CmHmacSha1_80,
         _ => return None,
     };
     let material = Zeroizing::new(material.to_vec());
-    (material.len() == profile.material_size()).then_some(SrtpKeys { profile, material, role: DtlsRole::Server })
+    (material.len() == profile.keying_material_len()).then_some(SrtpKeys { profile, material, role: DtlsRole::Server })
 }
 
 /// First retransmission of a flight; then doubling.

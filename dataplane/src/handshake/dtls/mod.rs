@@ -16,67 +16,17 @@ use zeroize::Zeroizing;
 
 use super::client_hello::ClientHello;
 use super::identity::{Identity, SetupError};
+use crate::srtp::Profile;
 
 /// One DTLS datagram, in or out.
 pub type Datagram = ArrayVec<u8, DATAGRAM_SIZE_MAX>;
-
-/// The SRTP protection profiles that we negotiate, most wanted first.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum SrtpProfile {
-    /// RFC 7714; the cheapest on hardware with AES and carry-less multiply.
-    AeadAes128Gcm,
-    /// RFC 7714.
-    AeadAes256Gcm,
-    /// RFC 5764 §4.1.2.
-    Aes128CmSha1_80,
-}
-
-impl SrtpProfile {
-    /// Every profile, most wanted first.
-    pub const ALL: [Self; 3] = [Self::AeadAes128Gcm, Self::AeadAes256Gcm, Self::Aes128CmSha1_80];
-
-    /// Its number in `use_srtp` (RFC 5764 §4.1.2, RFC 7714 §14.2).
-    pub const fn id(self) -> u16 {
-        match self {
-            Self::AeadAes128Gcm => 7,
-            Self::AeadAes256Gcm => 8,
-            Self::Aes128CmSha1_80 => 1,
-        }
-    }
-
-    /// The profile with that number, if it is one of ours.
-    pub fn from_id(id: u16) -> Option<Self> {
-        Self::ALL.into_iter().find(|profile| profile.id() == id)
-    }
-
-    /// Bytes of a master key.
-    pub const fn key_size(self) -> usize {
-        match self {
-            Self::AeadAes128Gcm | Self::Aes128CmSha1_80 => 16,
-            Self::AeadAes256Gcm => 32,
-        }
-    }
-
-    /// Bytes of a master salt.
-    pub const fn salt_size(self) -> usize {
-        match self {
-            Self::AeadAes128Gcm | Self::AeadAes256Gcm => 12,
-            Self::Aes128CmSha1_80 => 14,
-        }
-    }
-
-    /// Bytes of keying material: client key, server key, client salt, server salt (RFC 5764 §4.2).
-    pub const fn material_size(self) -> usize {
-        2 * (self.key_size() + self.salt_size())
-    }
-}
 
 /// What a finished handshake gives SRTP. Wiped when dropped, never printed.
 #[derive(Clone)]
 pub struct SrtpKeys {
     /// Which transform.
-    pub profile: SrtpProfile,
-    /// `profile.material_size()` bytes: client key, server key, client salt, server salt (RFC 5764 §4.2).
+    pub profile: Profile,
+    /// `profile.keying_material_len()` bytes: client key, server key, client salt, server salt (RFC 5764 §4.2).
     pub material: Zeroizing<Vec<u8>>,
     /// Which half is ours.
     pub role: DtlsRole,
@@ -104,9 +54,9 @@ impl Engines {
     /// DTLS 1.3 answers with the client's first SRTP profile, and some clients (libwebrtc) put AES-CM-SHA1 before AES-GCM, which
     /// costs several times as much for each packet of media. Such a client gets DTLS 1.2, where the choice is ours.
     pub(super) fn server(&self, hello: &ClientHello, now: Instant) -> Option<Engine> {
-        let mut profiles = hello.srtp_profiles.iter().filter_map(|&id| SrtpProfile::from_id(id));
+        let mut profiles = hello.srtp_profiles.iter().filter_map(|&id| Profile::from_id(id));
         let first = profiles.next()?;
-        let loses_gcm = first == SrtpProfile::Aes128CmSha1_80 && profiles.next().is_some();
+        let loses_gcm = first == Profile::Aes128CmHmacSha1_80 && profiles.next().is_some();
         if hello.dtls13 && !(hello.dtls12 && loses_gcm) {
             Some(Engine::Dtls13(Box::new(self.dtls13.server(now))))
         } else if hello.dtls12 {

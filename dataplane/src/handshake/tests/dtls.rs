@@ -18,7 +18,8 @@ use ringmain_shared::transport::{DtlsRole, FingerprintHash, Side};
 
 use super::world::{Dialect, PeerDtls, World, sha, spec};
 use crate::handshake::dtls::{Datagram, Produced};
-use crate::handshake::{Identity, SrtpProfile, ToHandshake};
+use crate::handshake::{Identity, ToHandshake};
+use crate::srtp::Profile;
 
 const ONE: TransportId = TransportId(1);
 
@@ -47,7 +48,7 @@ fn rsa(bits: u32) -> Identity {
 fn assert_same_keys(world: &World, id: TransportId, seed: u64) {
     let (ours, theirs) = (&world.keys[&id], &world.peers[&id]);
     assert_eq!(ours.material.as_slice(), theirs.material.as_slice(), "seed {seed}");
-    assert_eq!(ours.material.len(), ours.profile.material_size());
+    assert_eq!(ours.material.len(), ours.profile.keying_material_len());
     assert!(world.largest <= 1200, "{} bytes, seed {seed}", world.largest);
 }
 
@@ -106,7 +107,7 @@ fn a_peer_with_an_rsa_certificate_connects_in_both_roles() {
             world.join(spec(1, 1, Side::Publisher, false), Dialect::Openssl, role, &identity, vec![fingerprint]);
             assert!(world.run(14_900, |world| world.keys.contains_key(&ONE) && world.peers[&ONE].connected));
             assert_same_keys(&world, ONE, seed);
-            assert_eq!(world.keys[&ONE].profile, SrtpProfile::AeadAes128Gcm);
+            assert_eq!(world.keys[&ONE].profile, Profile::AeadAes128Gcm);
         }
     }
 }
@@ -168,9 +169,9 @@ fn a_client_without_a_certificate_gets_no_keys() {
 fn who_prefers_sha1_but_knows_gcm_gets_gcm() {
     // OpenSSL as client in our order is the plain case; libwebrtc's order is the one that needs the choice to be ours.
     for (order, expected) in [
-        ("SRTP_AES128_CM_SHA1_80:SRTP_AEAD_AES_256_GCM:SRTP_AEAD_AES_128_GCM", SrtpProfile::AeadAes128Gcm),
-        ("SRTP_AES128_CM_SHA1_80:SRTP_AEAD_AES_256_GCM", SrtpProfile::AeadAes256Gcm),
-        ("SRTP_AES128_CM_SHA1_80", SrtpProfile::Aes128CmSha1_80),
+        ("SRTP_AES128_CM_SHA1_80:SRTP_AEAD_AES_256_GCM:SRTP_AEAD_AES_128_GCM", Profile::AeadAes128Gcm),
+        ("SRTP_AES128_CM_SHA1_80:SRTP_AEAD_AES_256_GCM", Profile::AeadAes256Gcm),
+        ("SRTP_AES128_CM_SHA1_80", Profile::Aes128CmHmacSha1_80),
     ] {
         let identity = Identity::generate().unwrap();
         let engines = crate::handshake::dtls::Engines::with_profiles(&identity, order);

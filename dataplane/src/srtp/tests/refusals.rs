@@ -216,3 +216,18 @@ fn what_does_not_fit_is_not_protected() {
         assert_eq!(word[word.len() - 4..], [0x80, 0, 0, 0], "{profile:?}: refusals use up no index");
     }
 }
+
+#[test]
+fn a_full_list_of_ssrcs_gives_up_the_oldest_that_is_not_in_use() {
+    let (outbound, mut inbound) = pair(Profile::AeadAes128Gcm);
+    let limit = SSRCS_PER_TRANSPORT_MAX as u32;
+    for ssrc in 0..limit {
+        assert!(inbound.unprotect_rtp(&mut sealed_rtp(&outbound, ssrc, 1, &[1; 5])).is_ok());
+    }
+    inbound.make_room(|ssrc| ssrc == Ssrc(0));
+    inbound.make_room(|ssrc| ssrc == Ssrc(0));
+    assert_eq!(inbound.stream_counts().0, limit as usize - 1, "no more room than is needed");
+    assert!(inbound.unprotect_rtp(&mut sealed_rtp(&outbound, limit, 1, &[1; 5])).is_ok());
+    let again = inbound.unprotect_rtp(&mut sealed_rtp(&outbound, 0, 1, &[1; 5])).err();
+    assert_eq!(again, Some(DropReason::Replayed), "what is in use keeps its window");
+}

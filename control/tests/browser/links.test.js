@@ -1,0 +1,37 @@
+// The core cases on every way that packets can go: between workers, and without io_uring because another link was chosen or
+// because the kernel forbids it.
+
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { test } from 'node:test';
+import { coreTests } from './lib/core.js';
+import { start } from './lib/harness.js';
+import { freePorts, freeTcpPort } from './lib/ports.js';
+import { binary } from './lib/server.js';
+
+let chosen;
+coreTests(' on the mmsg link', () => (chosen ??= start({ args: ['--link', 'mmsg'] })));
+
+let spread;
+coreTests(' when their room spreads over two workers', () => (spread ??= start({ args: ['--spread-after', '1'] })));
+
+// strace answers io_uring_setup with EPERM, as a container's seccomp profile does.
+const FORBIDDEN = ['strace', '-f', '-qq', '--seccomp-bpf', '-o', '/dev/null', '-e', 'trace=io_uring_setup', '-e', 'inject=io_uring_setup:error=EPERM'];
+
+let forbidden;
+coreTests(' where io_uring is forbidden', () => (forbidden ??= start({ wrapper: FORBIDDEN })));
+
+test('where io_uring is forbidden the log says which link is used instead, and why', async () => {
+  const log = (await forbidden).log();
+  assert.match(log, /WARN io_uring is not used.*io_uring_setup: Operation not permitted.*seccomp/, log);
+  assert.match(log, /WARN link: mmsg/, log);
+});
+
+test('where io_uring is demanded and forbidden the server does not start, and says why', async () => {
+  const listen = ['--listen', `127.0.0.1:${await freeTcpPort()}`, '--metrics', 'off', '--bind', '127.0.0.1'];
+  const media = ['--base-port', ...(await freePorts(1)), '--workers', 1, '--link', 'io_uring'];
+  const [command, ...args] = [...FORBIDDEN, binary(), ...listen, ...media].map(String);
+  const { status, stderr, stdout } = spawnSync(command, args, { encoding: 'utf8', timeout: 10_000 });
+  assert.equal(status, 1, stderr + stdout);
+  assert.match(stderr + stdout, /io_uring_setup: Operation not permitted/);
+});

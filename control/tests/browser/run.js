@@ -1,0 +1,15 @@
+// Every browser test, in one process, so that they share one Chromium and one server. Each file also runs alone:
+// `node --test rooms.test.js`. scripts/test builds the server and installs what is needed, then starts this.
+
+import './relay.test.js';
+import './rpc.test.js';
+import './rooms.test.js';
+import './channels.test.js';
+import './speakers.test.js';
+import './layers.test.js';
+import './codecs.test.js';
+import './renegotiation.test.js';
+import './loss.test.js';
+import './links.test.js';
+import './demo/alone.test.js';
+import './demo/room.test.js';

@@ -1,0 +1,12 @@
+//! A worker through its public door: datagrams, commands and virtual time in, datagrams and events out.
+
+#![allow(missing_docs, unreachable_pub, reason = "a test has no readers but itself")]
+
+mod forwarding;
+mod layers;
+mod media;
+mod paths;
+mod repair;
+mod reports;
+mod spread;
+mod world;

@@ -1,0 +1,59 @@
+# Sourced by the other scripts: what they need from the machine, and how they say what they are doing.
+# Installs Debian and Ubuntu packages that are missing, and nothing when none is.
+
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$root"
+
+say() { printf '\n\033[1m==> %s\033[0m\n' "$*"; }
+fail() { printf '\n\033[1;31mError:\033[0m %s\n' "$*" >&2; exit 1; }
+has() { command -v "$1" >/dev/null 2>&1; }
+
+# Runs a command as root: directly, or through sudo.
+as_root() {
+  if [ "$(id -u)" = 0 ]; then "$@"; elif has sudo; then sudo "$@"; else
+    fail "this needs root: $* (run it yourself, or install sudo)"
+  fi
+}
+
+# Installs those of the named Debian packages that are not installed.
+packages() {
+  if ! has apt-get || ! has dpkg-query; then
+    fail "missing tools, and this system has no apt-get. Install what Debian calls: $*"
+  fi
+  local package missing=()
+  for package in "$@"; do
+    if ! dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed; then
+      missing+=("$package")
+    fi
+  done
+  [ ${#missing[@]} = 0 ] && return
+  say "installing Debian packages: ${missing[*]}"
+  as_root apt-get update -q
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}" ||
+    fail "apt-get could not install ${missing[*]}"
+}
+
+# What a build needs: a Rust toolchain, a C compiler (the cipher library, the allocator) and OpenSSL's headers (DTLS 1.2
+# with RSA certificates).
+build_tools() {
+  # rustup writes here, and a shell that was open before does not know it yet.
+  [ -d "${CARGO_HOME:-$HOME/.cargo}/bin" ] && PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH"
+  has cargo || fail "there is no Rust toolchain. Install one from https://rustup.rs, then run this again."
+  local wanted=()
+  has cc && has c++ && has make || wanted+=(build-essential)
+  if ! has pkg-config || ! pkg-config --exists openssl 2>/dev/null; then wanted+=(pkg-config libssl-dev); fi
+  case $(uname -m) in
+    x86_64 | aarch64) ;;
+    # Elsewhere the cipher library is configured by cmake and its bindings are made on the spot.
+    *) has cmake && has clang || wanted+=(cmake clang) ;;
+  esac
+  if [ ${#wanted[@]} != 0 ]; then packages "${wanted[@]}"; fi
+  case $(uname -s) in Linux) ;; *) fail "Ringmain runs on Linux only" ;; esac
+}
+
+# The directory where cargo puts what it builds.
+target_dir() {
+  cargo metadata --format-version 1 --no-deps --locked | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p'
+}
