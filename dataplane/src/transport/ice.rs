@@ -237,8 +237,9 @@ impl IceAgent {
             _ => return Err(DropReason::StunUnknownUfrag),
         };
         message.verify_integrity(&local.key)?;
-        // Until the peer's answer came we don't know its half of the name; its check will come again.
-        if is_current && self.remote.as_ref().is_none_or(|remote| remote.ufrag != from) {
+        // RFC 8445 §7.3: a check may well overtake the peer's answer, and is answered at once. Its half of the name is not
+        // known until then; the integrity shows that it has read our offer.
+        if is_current && self.remote.as_ref().is_some_and(|remote| remote.ufrag != from) {
             return Err(DropReason::StunIntegrity);
         }
         let len = write_binding_success(reply, message.transaction_id(), path.remote, &local.key);

@@ -281,3 +281,20 @@ fn media_follows_the_last_nomination_but_not_more_than_once_a_second() {
     world.pass(Duration::from_secs(2));
     assert_eq!(world.agent.selected(), Some(path(2)), "the last wish");
 }
+
+#[test]
+fn a_check_that_overtakes_the_peers_answer_is_answered_and_its_address_proved_later() {
+    let mut world = World::new();
+    world.agent = IceAgent::new(&ours(), None, 77, &mut world.random, world.now);
+    world.answering.push(path(1));
+    let reaction = world.hear(path(1), &valid(true)).expect("signed with our password");
+    assert!(reaction.reply.is_some(), "answered at once");
+    world.pass(Duration::from_millis(100));
+    assert!(world.agent.selected().is_none() && !world.agent.is_proved(path(1)), "no password to ask with yet");
+
+    world.agent.set_remote(&theirs(), world.now);
+    world.pass(Duration::from_millis(1));
+    assert_eq!((world.agent.selected(), world.agent.state()), (Some(path(1)), IceState::Connected));
+    let other = check("ours", "other", &ours().pwd, true);
+    assert_eq!(world.hear(path(2), &other).expect_err("its name is known now"), DropReason::StunIntegrity);
+}
