@@ -17,6 +17,11 @@ export function milliseconds(ms) {
   return `${Math.round(ms)} ms`;
 }
 
+export function frames(fps) {
+  if (fps === null || fps === undefined) return "–";
+  return `${Math.round(fps)} fps`;
+}
+
 export function picture({ width, height, fps }) {
   if (!width || !height) return "–";
   return fps ? `${width}×${height}, ${Math.round(fps)} fps` : `${width}×${height}`;

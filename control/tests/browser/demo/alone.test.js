@@ -207,7 +207,8 @@ test("numbers come every second", async (t) => {
   await shows(page, "ann");
   await page.getByTestId("control-network").click();
   await until(page, () => ringmain.stats?.in_bps > 10_000 && ringmain.stats.received[0]?.height === 360);
-  await page.getByTestId("network").getByText("Ann").waitFor();
+  await page.getByTestId("network").getByRole("cell", { name: "Ann" }).waitFor();
+  await page.getByTestId("tile-graphs").getByRole("heading", { name: "Ann" }).waitFor();
   assert.match(await tile(page, "ann").getByTestId("tile-stats").textContent(), /640×360/);
 });
 

@@ -159,6 +159,21 @@ test("a server that comes back finds everyone again", async (t) => {
   }
 });
 
+test("the network panel draws the frame rate of every tile", async (t) => {
+  const ann = await enter(t, "graphs", "Ann");
+  const bob = await enter(t, "graphs", "Bob");
+  await sees(ann, "Bob");
+  await ann.getByTestId("control-network").click();
+  const graphs = ann.getByTestId("tile-graphs");
+  await graphs.getByText("Bob").waitFor();
+  await until(ann, () => {
+    const graph = document.querySelector("[data-testid=tile-graphs] canvas");
+    return /^Frame rate: ([4-9]|[1-9]\d) fps$/.test(graph?.getAttribute("aria-label") ?? "");
+  });
+  await bob.close();
+  await graphs.waitFor({ state: "hidden" });
+});
+
 async function enter(t, room, name, { at = server, devices = true } = {}) {
   const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, permissions: ["camera", "microphone"] });
   const page = await context.newPage();
