@@ -82,7 +82,8 @@ fn write_stun(data: &[u8], key: &IntegrityKey) {
     let mut input = Input::new(data);
     let (transaction_id, tie_breaker) = (ringmain_dataplane::packet::stun::TransactionId(input.array()), input.u64());
     let (priority, room) = (input.u32(), usize::from(input.u16()) % DATAGRAM_SIZE_MAX);
-    let text = String::from_utf8_lossy(input.take(200)).replace(':', "");
+    // At most 510 bytes with the replacements for what is no text: USERNAME holds 513 (RFC 8489 §14.3).
+    let text = String::from_utf8_lossy(input.take(170)).replace(':', "");
     let (remote_ufrag, local_ufrag) = text.split_at(text.floor_char_boundary(text.len() / 2));
     let role = Role::Controlling(tie_breaker, priority % 2 == 0);
     let request = BindingRequest { transaction_id, remote_ufrag, local_ufrag, priority, role };
