@@ -91,6 +91,8 @@ fn serve(
         allow_origin: config.allow_origin.clone().into(),
         liveness: Liveness { ping_interval: config.websocket.ping_interval, dead_after: config.websocket.dead_after },
         metrics: config.metrics_on_listen,
+        connections: Gate::new(config.limits.connections, config.limits.connections_per_ip),
+        websockets: Gate::new(config.limits.connections, config.limits.websockets_per_ip),
     };
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
     let on_metrics = Listener {
@@ -100,12 +102,7 @@ fn serve(
         gate: Gate::new(METRICS_CONNECTIONS_MAX, METRICS_CONNECTIONS_MAX),
         handshakes: handshakes.clone(),
     };
-    let on_page = Listener {
-        router: routes.router(),
-        tls: certificate,
-        gate: Gate::new(config.limits.connections, config.limits.connections_per_ip),
-        handshakes,
-    };
+    let on_page = Listener { gate: routes.connections.clone(), router: routes.router(), tls: certificate, handshakes };
     for socket in page {
         tokio::spawn(on_page.clone().serve(socket, stop.clone()));
     }

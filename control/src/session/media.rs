@@ -8,6 +8,7 @@ use ringmain_shared::id::{PeerId, TransportId};
 use ringmain_shared::transport::Side;
 use serde_json::json;
 
+use super::chatter::chat;
 use super::timers::Timer;
 use super::{CLOSE_MEDIA_ENDED, Rooms};
 use crate::rpc::{self, Target};
@@ -62,7 +63,7 @@ impl Rooms {
     /// A connection ended by itself. A peer that has none left is sent away, so that its page can join anew.
     pub(super) fn handle_transport_closed(&mut self, transport: TransportId, reason: CloseReason, now: Now) {
         let Some((peer_id, side)) = self.transports.remove(&transport) else { return };
-        tracing::info!(peer = %peer_id, %transport, ?side, ?reason, "media connection ended");
+        chat!(self.chatter, now, peer = %peer_id, %transport, ?side, ?reason, "media connection ended");
         self.tell_ice_state(peer_id, side, "closed");
         match side {
             Side::Publisher => self.close_publisher(peer_id, now),
