@@ -104,6 +104,7 @@ impl Rooms {
             cname: self.chance.name(CNAME_SIZE),
             may_publish: join.offer.is_some(),
             publisher: None,
+            ended: None,
             subscriber: None,
             streams: BTreeMap::new(),
             untold: Untold::default(),

@@ -54,9 +54,15 @@ impl Rooms {
         tracing::debug!(peer = %peer_id, transport = %subscriber.transport, "subscriber connection lost: ICE restarts");
         subscriber.restarts += 1;
         subscriber.restarted_at = Some(now);
+        self.timers.set(Timer::Restart(peer_id), now + RESTART_INTERVAL);
+        let Ok(subscriber) = self.subscriber_mut(peer_id) else { return };
+        // An offer that restarts is made again until it is answered; with other credentials each time, nobody could tell
+        // which of them an answer is to.
+        if subscriber.restarting {
+            return;
+        }
         subscriber.restart_owed = true;
         subscriber.offer_owed = true;
-        self.timers.set(Timer::Restart(peer_id), now + RESTART_INTERVAL);
         self.negotiate(peer_id, now);
     }
 
@@ -66,7 +72,12 @@ impl Rooms {
         chat!(self.chatter, now, peer = %peer_id, %transport, ?side, ?reason, "media connection ended");
         self.tell_ice_state(peer_id, side, "closed");
         match side {
-            Side::Publisher => self.close_publisher(peer_id, now),
+            Side::Publisher => {
+                if let Some(peer) = self.peers.get_mut(&peer_id) {
+                    peer.ended = peer.publisher.as_ref().map(|publisher| publisher.session.clone());
+                }
+                self.close_publisher(peer_id, now);
+            }
             Side::Subscriber => self.close_subscriber(peer_id),
         }
         let Some(peer) = self.peers.get(&peer_id) else { return };
