@@ -295,8 +295,8 @@ pub(super) static KEYS: std::sync::LazyLock<Vec<Key>> = std::sync::LazyLock::new
             "limits.subscriptions_per_peer",
             "subscriptions-per-peer",
             "COUNT",
-            "Tracks that one peer gets at a time; further ones wait until one of these ends.",
-            |config, value| value.number(1, 1024).map(|count| config.limits.subscriptions_per_peer = count),
+            "Tracks that one peer gets at a time; others wait until one ends. A page's answer to many more might not fit a message.",
+            |config, value| value.number(1, 256).map(|count| config.limits.subscriptions_per_peer = count),
             |config| config.limits.subscriptions_per_peer.to_string(),
         ),
         key!(
