@@ -93,7 +93,7 @@ pub(super) static KEYS: std::sync::LazyLock<Vec<Key>> = std::sync::LazyLock::new
             "bind",
             "bind",
             "ADDR,…",
-            "Local addresses to listen on, for media and signalling; empty for all. Each becomes an ICE candidate.",
+            "Local addresses to listen on, for media and signalling; empty for all that the host has at start. Each becomes an ICE candidate. With 0.0.0.0 or ::, those that come later too, and answers leave from the address that the routing table prefers.",
             |config, value| value.list(Value::address).map(|bind| config.bind = bind),
             |config| list(&config.bind),
         ),
