@@ -239,7 +239,8 @@ impl Rooms {
             | Event::HandshakeStats { .. }
             | Event::Stalled { .. }
             | Event::Recovered { .. }
-            | Event::Snapshot { .. } => {}
+            | Event::Snapshot { .. }
+            | Event::Turn(_) => {}
         }
     }
 

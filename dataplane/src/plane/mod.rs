@@ -127,6 +127,9 @@ impl Plane {
         let identity = Identity::generate().map_err(|error| StartError(format!("no DTLS certificate: {error}")))?;
         let bell = WakeHandle::detached().map_err(|error| StartError(format!("no eventfd: {error}")))?;
 
+        if let Err(error) = socket::raise_descriptor_limit() {
+            tracing::warn!("the limit of open files could not be raised to the hard limit: {error}");
+        }
         let mut links: Vec<Box<dyn Link>> = Vec::new();
         let mut infos = Vec::new();
         for index in 0..worker_count {
@@ -198,7 +201,7 @@ impl Plane {
             workers.push(Port::new(orders, told, Waker::Link(wakes[index].clone())));
             handles.push(thread);
         }
-        let router = Router::new(handshaker_count);
+        let router = Router::new(workers.len() as u16, handshaker_count);
         let hello = Hello { fingerprint: identity.fingerprint(), workers: infos };
         let threads = Threads::new(workers, handshakers, watchdog);
         Ok((Self { threads, router, bell, start, handles }, hello))

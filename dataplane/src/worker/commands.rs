@@ -127,6 +127,7 @@ impl Worker {
                 let flows = live.map(|transport| self.flow(transport)).collect();
                 self.outbox.events.push(Event::Snapshot { request, worker: self.settings.index, flows });
             }
+            Command::Turn(_) => {}
         }
     }
 
