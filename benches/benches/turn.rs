@@ -11,8 +11,11 @@ use std::time::{Duration, Instant};
 use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use ringmain_benches::counting::{Counting, allocations};
-use ringmain_benches::room::{PACKETS, Room, SIZE};
+use ringmain_benches::room::{Room, VIDEO};
 use ringmain_dataplane::io::Link;
+
+const PACKETS: usize = VIDEO.sizes.len();
+const SIZE: usize = VIDEO.sizes[0];
 
 fn bench(c: &mut Criterion) {
     let mut group = c.benchmark_group("turn");
@@ -27,7 +30,7 @@ fn bench(c: &mut Criterion) {
         })
     });
     for (publishers, peers) in [(1, 3), (1, 51), (1, 501), (20, 20)] {
-        let mut room = Room::new(publishers, peers);
+        let mut room = Room::new(publishers, peers, VIDEO);
         drop(room.last_sent());
         (0..100).for_each(|_| room.frames());
         let forwarded = publishers * (peers - 1) * PACKETS as u64;
