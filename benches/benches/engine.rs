@@ -64,7 +64,7 @@ fn all(args: &Args, report: &mut Report, mut wire: Wire) {
 
 enum Contender {
     Engine { name: String, engine: Box<Engine>, floor: Carrier },
-    Floor { carrier: Carrier, floor: Floor },
+    Floor { carrier: Carrier, floor: Box<Floor> },
 }
 
 fn measure(args: &Args, report: &mut Report, wire: &mut Wire, case: &Case) {
@@ -74,12 +74,16 @@ fn measure(args: &Args, report: &mut Report, wire: &mut Wire, case: &Case) {
     for carrier in Carrier::ALL {
         match Engine::new(carrier, &remotes, case.media) {
             Ok(engine) => {
-                contenders.push(Contender::Engine { name: carrier.name().into(), engine: Box::new(engine), floor: carrier });
+                contenders.push(Contender::Engine {
+                    name: carrier.name().into(),
+                    engine: Box::new(engine),
+                    floor: carrier,
+                });
             }
             Err(reason) => report.skip(format!("{}: {reason}", carrier.name())),
         }
         if let Ok(floor) = Floor::new(carrier, socket(), &remotes, case.train, size, true) {
-            contenders.push(Contender::Floor { carrier, floor });
+            contenders.push(Contender::Floor { carrier, floor: Box::new(floor) });
         }
     }
     for (name, trains) in [("tokio-uring, trains", true), ("tokio-uring, one by one", false)] {
@@ -97,7 +101,9 @@ fn measure(args: &Args, report: &mut Report, wire: &mut Wire, case: &Case) {
     }
     let frames = args.pick(1, slice(case.media, 1).min(20), slice(case.media, 1));
     // The first frames size tables.
-    contenders.iter_mut().for_each(|contender| drop(work(contender, 3, Duration::ZERO)));
+    contenders.iter_mut().for_each(|contender| {
+        work(contender, 3, Duration::ZERO);
+    });
     let results = take_turns(&mut contenders, args.pick(1, 5, 20), |contender| {
         work(contender, frames, if args.is_smoke() { Duration::ZERO } else { case.media.period })
     });
@@ -160,7 +166,11 @@ fn flat(args: &Args, report: &mut Report, wire: &mut Wire) {
         let engine = |wire: &mut Wire, subscribers| Engine::new(carrier, &wire.remotes(subscribers), VIDEO);
         let (Ok(many), Ok(few)) = (engine(wire, 1_000), engine(wire, 10)) else { continue };
         let mut engines = [(many, 1), (few, 100)];
-        engines.iter_mut().for_each(|(engine, frames)| (0..*frames).for_each(|_| drop(engine.frame())));
+        for (engine, frames) in &mut engines {
+            for _ in 0..*frames {
+                engine.frame();
+            }
+        }
         let results = take_turns(&mut engines, args.pick(1, 20, 100), |(engine, frames)| {
             let mut spent: Duration = (0..*frames).map(|_| engine.frame()).sum();
             spent += engine.settle();

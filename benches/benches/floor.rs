@@ -81,7 +81,9 @@ fn measure(args: &Args, report: &mut Report, mut wire: Wire) {
             let name = format!("{what}, {size} B, trains of {train}, {}, {}", carrier.name(), wire.name());
             let row = Row::new(name, result.median(), "ns");
             report.row(match single(*carrier) {
-                Some(single) if !sealed && *train > 1 => row.beside_by("one by one", single.median(), result.ratio(single)),
+                Some(single) if !sealed && *train > 1 => {
+                    row.beside_by("one by one", single.median(), result.ratio(single))
+                }
                 _ => row,
             });
         }

@@ -84,9 +84,10 @@ impl Floor {
             bytes[..8].copy_from_slice(&index.to_le_bytes());
             LessSafeKey::new(UnboundKey::new(&AES_128_GCM, &bytes).expect("16 bytes"))
         };
-        let calls = remotes.chunks(per_call).enumerate().map(|(number, remotes)| {
-            Call::new(remotes, number * per_call, &mut arena, train, size)
-        });
+        let calls = remotes
+            .chunks(per_call)
+            .enumerate()
+            .map(|(number, remotes)| Call::new(remotes, number * per_call, &mut arena, train, size));
         Ok(Self {
             calls: calls.collect(),
             socket,
@@ -178,7 +179,8 @@ fn send_by_mmsg(socket: &UdpSocket, call: &mut Call) {
     while done < call.messages.len() {
         let rest = &mut call.messages[done..];
         // SAFETY: the messages point into boxes of the call and into the arena, all of which live through it.
-        let sent = unsafe { libc::sendmmsg(socket.as_raw_fd(), rest.as_mut_ptr(), rest.len() as u32, libc::MSG_DONTWAIT) };
+        let sent =
+            unsafe { libc::sendmmsg(socket.as_raw_fd(), rest.as_mut_ptr(), rest.len() as u32, libc::MSG_DONTWAIT) };
         assert!(sent > 0, "the kernel takes every train: {}", std::io::Error::last_os_error());
         done += sent as usize;
     }

@@ -4,7 +4,7 @@
 //! * [`wire`]: what datagrams go out to: loopback, or a virtual cable whose far end counts and drops.
 //! * [`floor`]: the kernel and the cipher alone; [`engine`]: a worker on real sockets; [`on_tokio`]: the same on tokio-uring.
 //! * [`measure`]: CPU time, rounds that take turns; [`report`]: one number beside its baseline and its goal; [`machine`]: where it
-//!   was measured; [`chart`]: all of it as a picture.
+//!   was measured; [`chart`], [`table`]: all of it as a picture and as a page.
 //! * [`counting`]: what was allocated.
 
 #![allow(missing_docs, reason = "benches have no readers but themselves")]
@@ -19,6 +19,7 @@ pub mod on_tokio;
 pub mod peers;
 pub mod report;
 pub mod room;
+pub mod table;
 pub mod wire;
 
 pub use peers::*;

@@ -121,7 +121,8 @@ impl Transmit for Sends<'_> {
                 .trains()
                 .iter()
                 .map(|train| {
-                    let control = (train.segments > 1).then(|| *controls.entry(train.segment_size).or_insert_with_key(control));
+                    let control =
+                        (train.segments > 1).then(|| *controls.entry(train.segment_size).or_insert_with_key(control));
                     socket.sendmsg(vec![Lent::new(batch.bytes(train))], Some(train.path.remote), control)
                 })
                 .collect();

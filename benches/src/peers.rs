@@ -36,21 +36,30 @@ pub fn worker() -> Worker {
 
 /// Opens a transport for the peer of that number.
 pub fn open(worker: &mut Worker, peer: u64, side: Side, now: Now) {
-    let remote = RemotePeer {
-        ice: credentials("client", peer),
-        fingerprints: vec![Fingerprint { hash: FingerprintHash::Sha256, value: vec![0; 32] }],
-        role: DtlsRole::Server,
-    };
-    let spec = TransportSpec {
+    let unknown = Fingerprint { hash: FingerprintHash::Sha256, value: vec![0; 32] };
+    open_as(worker, transport(peer, side, unknown), now);
+}
+
+/// Opens a transport.
+pub fn open_as(worker: &mut Worker, spec: TransportSpec, now: Now) {
+    command(worker, Command::OpenTransport { worker: WorkerIndex(0), spec: Box::new(spec) }, now);
+}
+
+/// The transport of the peer of that number, who has answered and has a certificate with this fingerprint.
+pub fn transport(peer: u64, side: Side, fingerprint: Fingerprint) -> TransportSpec {
+    TransportSpec {
         id: TransportId(peer),
         peer: PeerId(peer),
         room: RoomId(1),
         side,
         local: credentials("server", peer),
-        remote: Some(remote),
+        remote: Some(RemotePeer {
+            ice: credentials("client", peer),
+            fingerprints: vec![fingerprint],
+            role: DtlsRole::Server,
+        }),
         channels: None,
-    };
-    command(worker, Command::OpenTransport { worker: WorkerIndex(0), spec: Box::new(spec) }, now);
+    }
 }
 
 /// The Binding request with which a peer begins.

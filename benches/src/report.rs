@@ -135,6 +135,8 @@ impl Row {
     }
 
     fn goal(self, text: String, used: f64) -> Self {
+        // Nothing of nothing.
+        let used = if used.is_nan() { 0.0 } else { used };
         Self { goal: Some(Goal { text, holds: used <= 1.0, used }), ..self }
     }
 }

@@ -49,12 +49,7 @@ impl Room {
     }
 
     /// A peer at each path: who publishes, and who (the first) hears which publisher. No frame has been sent yet.
-    pub fn at(
-        paths: &[Path],
-        publishes: impl Fn(u64) -> bool,
-        hears: impl Fn(u64, u64) -> bool,
-        media: Media,
-    ) -> Self {
+    pub fn at(paths: &[Path], publishes: impl Fn(u64) -> bool, hears: impl Fn(u64, u64) -> bool, media: Media) -> Self {
         let (mut worker, mut link, now) = (worker(), MemoryLink::new(), Now::from_millis(1_000));
         for (peer, &path) in (0..).zip(paths) {
             open(&mut worker, peer, if publishes(peer) { Side::Publisher } else { Side::Subscriber }, now);

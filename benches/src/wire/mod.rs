@@ -54,8 +54,10 @@ impl Wire {
     pub fn remotes(&mut self, count: usize) -> Vec<SocketAddr> {
         match &mut self.end {
             End::Loopback(sinks) => {
-                sinks.resize_with(count.max(sinks.len()), sink);
-                sinks.iter().take(count).map(|sink| sink.local_addr().expect("bound")).collect()
+                sinks.resize_with(SINKS, sink);
+                let ports: Vec<u16> = sinks.iter().map(|sink| sink.local_addr().expect("bound").port()).collect();
+                let host = |index: usize| Ipv4Addr::from(u32::from(Ipv4Addr::LOCALHOST) + (index / SINKS) as u32);
+                (0..count).map(|index| (host(index), ports[index % SINKS]).into()).collect()
             }
             End::Cable { number, .. } => {
                 let first = u32::from(network(*number));
@@ -94,14 +96,14 @@ pub fn in_own_network<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, Str
     })
 }
 
-/// A socket that nobody reads, with the least room that the kernel gives, filled up.
+/// A socket that nobody reads, with the least room that the kernel gives, filled up. At all of 127.0.0.0/8, so that it is many places.
 fn sink() -> UdpSocket {
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).expect("a socket");
     socket.set_recv_buffer_size(1).expect("any socket may have less");
-    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).expect("loopback");
+    socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)).into()).expect("any port");
     let socket = UdpSocket::from(socket);
     let sender = UdpSocket::bind("127.0.0.1:0").expect("loopback");
-    let to = socket.local_addr().expect("bound");
+    let to = (Ipv4Addr::LOCALHOST, socket.local_addr().expect("bound").port());
     (0..8).for_each(|_| assert!(sender.send_to(&[0; 1000], to).is_ok(), "loopback takes it"));
     socket
 }
@@ -118,5 +120,7 @@ fn network(cable: u8) -> Ipv4Addr {
     Ipv4Addr::from(u32::from(Ipv4Addr::new(198, 18, 0, 0)) + (u32::from(cable) << 12))
 }
 
+/// Sockets of a loopback; each is on many addresses.
+const SINKS: usize = 64;
 const HOSTS: u32 = 4_000;
 const CABLES_MAX: usize = 32;

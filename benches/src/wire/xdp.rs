@@ -47,8 +47,13 @@ impl Counter {
     /// Packets so far.
     pub fn read(&self) -> u64 {
         let (key, mut value) = (0u32, 0u64);
-        let look =
-            MapLookup { map: self.map.as_raw_fd() as u32, padding: 0, key: &raw const key as u64, value: &raw mut value as u64, flags: 0 };
+        let look = MapLookup {
+            map: self.map.as_raw_fd() as u32,
+            padding: 0,
+            key: &raw const key as u64,
+            value: &raw mut value as u64,
+            flags: 0,
+        };
         bpf(MAP_LOOKUP, &look).expect("the map has this key");
         value
     }
@@ -69,17 +74,17 @@ fn program(map: i32) -> [u64; 11] {
             | u64::from(value as u32) << 32
     };
     [
-        code(0x62, 10, 0, -4, 0),                      // *(u32 *)(r10 - 4) = 0: the key
+        code(0x62, 10, 0, -4, 0),                     // *(u32 *)(r10 - 4) = 0: the key
         code(0x18, 1, PSEUDO_MAP_DESCRIPTOR, 0, map), // r1 = map, in two parts
         0,
-        code(0xbf, 2, 10, 0, 0),  // r2 = r10
-        code(0x07, 2, 0, 0, -4),  // r2 -= 4
+        code(0xbf, 2, 10, 0, 0),     // r2 = r10
+        code(0x07, 2, 0, 0, -4),     // r2 -= 4
         code(0x85, 0, 0, 0, LOOKUP), // r0 = map_lookup_elem(r1, r2)
-        code(0x15, 0, 0, 2, 0),   // if r0 == 0 skip two
-        code(0xb7, 1, 0, 0, 1),   // r1 = 1
-        code(0xdb, 0, 1, 0, 0),   // atomic *(u64 *)r0 += r1
-        code(0xb7, 0, 0, 0, DROP), // r0 = XDP_DROP
-        code(0x95, 0, 0, 0, 0),   // return r0
+        code(0x15, 0, 0, 2, 0),      // if r0 == 0 skip two
+        code(0xb7, 1, 0, 0, 1),      // r1 = 1
+        code(0xdb, 0, 1, 0, 0),      // atomic *(u64 *)r0 += r1
+        code(0xb7, 0, 0, 0, DROP),   // r0 = XDP_DROP
+        code(0x95, 0, 0, 0, 0),      // return r0
     ]
 }
 
