@@ -147,6 +147,10 @@ impl DataPlane for FakePlane {
         event
     }
 
+    fn waiting_and_lost(&self) -> (usize, u64) {
+        (0, 0)
+    }
+
     fn event_fd(&self) -> BorrowedFd<'_> {
         self.wake.as_fd()
     }

@@ -43,6 +43,8 @@ pub trait DataPlane: Send + 'static {
     fn send(&mut self, command: Command) -> Result<(), Command>;
     /// The next event, if one waits.
     fn try_recv(&mut self) -> Option<Event>;
+    /// Orders that wait within the data plane, and those that were lost there.
+    fn waiting_and_lost(&self) -> (usize, u64);
     /// An eventfd that is written to whenever events come to wait.
     fn event_fd(&self) -> BorrowedFd<'_>;
     /// Ends the workers and waits for them.

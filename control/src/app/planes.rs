@@ -73,6 +73,10 @@ impl DataPlane for Plane {
         Plane::try_recv(self)
     }
 
+    fn waiting_and_lost(&self) -> (usize, u64) {
+        Plane::waiting_and_lost(self)
+    }
+
     fn event_fd(&self) -> BorrowedFd<'_> {
         Plane::event_fd(self)
     }

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use ringmain_shared::drop_reason::DropReason;
-use ringmain_shared::event::WorkerStats;
+use ringmain_shared::event::{HandshakeStats, WorkerStats};
 
 use crate::app::actor::Report;
 
@@ -70,6 +70,17 @@ pub fn render(report: &Report) -> String {
         page.line("ringmain_worker_report_age_seconds", &format!("{{worker=\"{}\"}}", stats.worker), age.as_secs_f64());
     }
 
+    page.one("ringmain_stalled_threads", "gauge", "Threads of the data plane that stand still.", report.stalled.len());
+    let outcomes: Vec<String> = HANDSHAKE_OUTCOMES.iter().map(|(name, help, _)| format!("{name}: {help}")).collect();
+    let help = format!("What came of DTLS handshakes and data channel messages. {}", outcomes.join(" "));
+    page.head("ringmain_handshake_total", "counter", &help);
+    for (thread, stats) in &report.handshakes {
+        for (name, _, field) in HANDSHAKE_OUTCOMES {
+            let labels = format!("{{thread=\"{thread}\",outcome=\"{name}\"}}");
+            page.line("ringmain_handshake_total", &labels, field(stats));
+        }
+    }
+
     let reasons: Vec<String> =
         DropReason::ALL.iter().map(|reason| format!("{}:{}", reason.metric(), reason.describe())).collect();
     let help = format!("Packets that were not used, by reason. {}", reasons.join(" "));
@@ -107,6 +118,23 @@ const PER_WORKER: [PerWorker; 15] = [
     ("ringmain_video_tracks", "gauge", "Live published video tracks.", |stats| stats.video_tracks),
     ("ringmain_subscriptions", "gauge", "Tracks on their way to a subscriber.", |stats| stats.subscriptions),
     ("ringmain_turns_total", "counter", "Turns of the run loop.", |stats| stats.turns),
+];
+
+type Outcome = (&'static str, &'static str, fn(&HandshakeStats) -> u64);
+
+const HANDSHAKE_OUTCOMES: [Outcome; 12] = [
+    ("secured", "Handshakes done.", |stats| stats.secured),
+    ("failed", "Handshakes that failed.", |stats| stats.failed),
+    ("mismatched", "Certificates that were not the promised ones.", |stats| stats.mismatched),
+    ("early", "Datagrams before the peer's fingerprint was known.", |stats| stats.early),
+    ("junk", "Datagrams that made no sense.", |stats| stats.junk),
+    ("refused", "ClientHellos beyond the limits.", |stats| stats.refused),
+    ("messages", "Data channel messages delivered.", |stats| stats.messages),
+    ("messages_dropped", "Data channel messages whose reader is too slow.", |stats| stats.messages_dropped),
+    ("channels_dropped", "Reliable data channels whose reader is too slow.", |stats| stats.channels_dropped),
+    ("api_flooded", "API messages beyond a peer's budget.", |stats| stats.api_flooded),
+    ("api_lost", "API messages that the control plane had no room for.", |stats| stats.api_lost),
+    ("datagrams_lost", "Datagrams for a worker that does not take them.", |stats| stats.datagrams_lost),
 ];
 
 struct Page(String);

@@ -88,21 +88,24 @@ fn is_allowed(allowed: &[String], headers: &HeaderMap) -> bool {
     })
 }
 
-/// 200 while the actor answers and every worker has been heard of lately.
+/// 200 while the actor answers, every thread of the data plane turns and every worker has been heard of lately.
 async fn health(State(routes): State<Routes>, headers: HeaderMap) -> Response {
     let Ok(Some(report)) = tokio::time::timeout(REPORT_TIME, routes.door.report()).await else {
         return (StatusCode::SERVICE_UNAVAILABLE, "the control plane does not answer\n").into_response();
     };
-    let silent = report.silent_workers();
-    let status = if silent.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let word = if silent.is_empty() { "ok" } else { "workers are silent" };
+    let ailments = report.ailments();
+    let (status, words) = match ailments.is_empty() {
+        true => (StatusCode::OK, "ok".to_owned()),
+        false => (StatusCode::SERVICE_UNAVAILABLE, ailments.join("; ")),
+    };
     let wants_json = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok());
     if wants_json.is_some_and(|accept| accept.contains("application/json")) {
         let body = serde_json::json!({
-            "status": word,
+            "status": words,
             "version": env!("CARGO_PKG_VERSION"),
             "workers": report.worker_count,
-            "silent_workers": silent,
+            "silent_workers": report.silent_workers(),
+            "stalled_threads": report.stalled,
             "rooms": report.counts.rooms,
             "peers": report.counts.peers,
             "uptime_s": report.uptime.as_secs(),
@@ -110,8 +113,7 @@ async fn health(State(routes): State<Routes>, headers: HeaderMap) -> Response {
         return (status, [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store")], format!("{body}\n"))
             .into_response();
     }
-    let which = if silent.is_empty() { String::new() } else { format!(": {silent:?}") };
-    (status, [(CACHE_CONTROL, "no-store")], format!("{word}{which}\n")).into_response()
+    (status, [(CACHE_CONTROL, "no-store")], format!("{words}\n")).into_response()
 }
 
 async fn scrape(State(routes): State<Routes>) -> Response {

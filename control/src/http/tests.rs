@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt, StreamExt};
 use ringmain_shared::drop_reason::DropReason;
-use ringmain_shared::event::{Event, WorkerStats};
+use ringmain_shared::event::{Event, HandshakeStats, WorkerStats};
 use ringmain_shared::limits::SIGNAL_MESSAGE_SIZE_MAX;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -147,6 +147,23 @@ async fn health_follows_the_workers() {
 }
 
 #[tokio::test]
+async fn health_names_the_thread_that_stands_still_until_it_turns_again() {
+    let mut server = Setup::default().start().await;
+    let thread = || "handshake-0".to_owned();
+    server.feeder.give(Event::Stalled { thread: thread(), silent_ms: 2100 });
+    server.wait_told(|told| matches!(told, Told::Event(Event::Stalled { .. }))).await;
+    let answer = server.ask("/healthz", "").await;
+    assert!(answer.starts_with("HTTP/1.1 503") && answer.ends_with("\nhandshake-0 stands still\n"), "{answer}");
+    let answer = server.ask("/healthz", "Accept: application/json\r\n").await;
+    assert!(answer.contains("\"stalled_threads\":[\"handshake-0\"]"), "{answer}");
+    assert!(server.ask("/metrics", "").await.contains("\nringmain_stalled_threads 1\n"));
+    server.feeder.give(Event::Recovered { thread: thread() });
+    server.wait_told(|told| matches!(told, Told::Event(Event::Recovered { .. }))).await;
+    let answer = server.ask("/healthz", "").await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("ok\n"), "{answer}");
+}
+
+#[tokio::test]
 async fn metrics_carry_the_counters_of_the_workers() {
     let mut server = Setup::default().start().await;
     let mut drops = vec![0; DropReason::COUNT];
@@ -159,8 +176,10 @@ async fn metrics_carry_the_counters_of_the_workers() {
         drops,
         ..WorkerStats::default()
     };
+    let handshakes = HandshakeStats { api_flooded: 9, ..HandshakeStats::default() };
+    server.feeder.give(Event::HandshakeStats { thread: 0, stats: handshakes });
     server.feeder.give(Event::Stats(Box::new(stats)));
-    server.wait_told(|told| matches!(told, Told::Event(_))).await;
+    server.wait_told(|told| matches!(told, Told::Event(Event::Stats(_)))).await;
     let answer = server.ask("/metrics", "").await;
     for line in [
         "sfu_sessions 1",
@@ -172,6 +191,7 @@ async fn metrics_carry_the_counters_of_the_workers() {
         "rtp_drift_millis 0",
         "ringmain_dropped_total{worker=\"0\",reason=\"replayed\"} 7",
         "# TYPE ringmain_dropped_total counter",
+        "ringmain_handshake_total{thread=\"0\",outcome=\"api_flooded\"} 9",
     ] {
         assert!(answer.lines().any(|found| found == line), "{line} is missing: {answer}");
     }
