@@ -5,11 +5,11 @@
 
 #![allow(missing_docs)]
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ringmain_benches::counting::{Counting, allocations};
 use ringmain_benches::floor::seal;
-use ringmain_benches::measure::{Args, take_turns};
+use ringmain_benches::measure::{Args, cpu_of, take_turns};
 use ringmain_benches::report::{Report, Row};
 use ringmain_benches::room::{AUDIO, Media, Room, VIDEO};
 use ringmain_dataplane::io::Link;
@@ -52,18 +52,16 @@ fn measure(args: &Args, report: &mut Report, name: &str, media: Media, limit: f6
     }
     let results = take_turns(&mut contenders, args.pick(1, 20, 100), |contender| match contender {
         Contender::Seal { bytes } => {
-            let began = Instant::now();
-            (0..PACKETS).for_each(|number| seal(&key, number, std::hint::black_box(bytes)));
-            began.elapsed().as_nanos() as f64 / PACKETS as f64
+            let seal = || (0..PACKETS).for_each(|number| seal(&key, number, std::hint::black_box(bytes)));
+            cpu_of(seal).as_nanos() as f64 / PACKETS as f64
         }
         Contender::Room { room, forwarded, allocated } => {
             let turns = PACKETS.div_ceil(*forwarded).min(500);
             let (mut spent, before) = (Duration::ZERO, room.link.counters().sent);
             for _ in 0..turns {
                 room.push();
-                let (began, so_far) = (Instant::now(), allocations());
-                room.turn();
-                spent += began.elapsed();
+                let so_far = allocations();
+                spent += cpu_of(|| room.turn());
                 *allocated += allocations() - so_far;
             }
             let sent = room.link.counters().sent - before;

@@ -3,9 +3,9 @@
 
 #![allow(missing_docs)]
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use ringmain_benches::measure::{Args, take_turns};
+use ringmain_benches::measure::{Args, cpu_of, take_turns};
 use ringmain_benches::report::{Report, Row};
 use ringmain_benches::room::{Room, VIDEO};
 use ringmain_benches::{Feedback, address, sent_ssrc};
@@ -111,9 +111,7 @@ impl Asker {
         let datagram = self.feedback.protect(&clear[..len]);
         self.room.link.push(address(PEER), &datagram);
         let before = self.room.link.counters().received;
-        let began = Instant::now();
-        self.room.turn();
-        let spent = began.elapsed();
+        let spent = cpu_of(|| self.room.turn());
         assert_eq!(self.room.link.counters().received, before + 1);
         spent.as_nanos() as f64
     }

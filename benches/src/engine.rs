@@ -24,6 +24,7 @@ pub struct Engine {
     peers: HashMap<Path, u64>,
     checks: Vec<(Path, Vec<u8>)>,
     subscribers: usize,
+    frames: u64,
 }
 
 /// Takes in what has come, lets the worker take its turn and sends what comes of it.
@@ -32,7 +33,7 @@ pub trait Way {
     fn turn(&mut self, room: &mut Room, checks: &mut Vec<(Path, Vec<u8>)>, timeout: Duration) -> usize;
 
     /// Datagrams sent, and the sends that they took.
-    fn sent(&self) -> (u64, u64);
+    fn sent(&mut self) -> (u64, u64);
 }
 
 impl Engine {
@@ -53,11 +54,12 @@ impl Engine {
         let mut room = Room::at(&paths, |peer| peer == 0, |_, _| true, media);
         room.link = MemoryLink::counting();
         let peers = paths.into_iter().zip(0..).collect();
-        Self { room, way, publisher, server, peers, checks: Vec::new(), subscribers: remotes.len() }
+        Self { room, way, publisher, server, peers, checks: Vec::new(), subscribers: remotes.len(), frames: 0 }
     }
 
     /// Forwards one frame. The CPU time that the worker took for it.
     pub fn frame(&mut self) -> Duration {
+        self.frames += 1;
         let Self { room, publisher, server, .. } = self;
         room.film(|_, _, packet| {
             publisher.send_to(packet, *server).expect("loopback");
@@ -101,14 +103,13 @@ impl Engine {
         self.subscribers * self.room.media.sizes.len()
     }
 
-    /// Packets forwarded so far.
-    pub fn forwarded(&self) -> u64 {
-        self.room.worker.stats(&self.room.link.counters()).rtp_forwarded
-    }
-
-    /// Datagrams for each send so far.
-    pub fn train(&self) -> f64 {
+    /// Makes sure that nothing was left out: everybody got every packet. Datagrams for each send.
+    pub fn finish(&mut self) -> f64 {
+        self.settle();
+        let stats = self.room.worker.stats(&self.room.link.counters());
+        assert_eq!(stats.rtp_forwarded, self.frames * self.datagrams() as u64, "every packet went to everybody");
         let (datagrams, sends) = self.way.sent();
+        assert!(datagrams >= stats.rtp_forwarded, "{datagrams} datagrams for {} packets", stats.rtp_forwarded);
         datagrams as f64 / sends.max(1) as f64
     }
 }
@@ -127,7 +128,7 @@ impl Way for OnLink {
         came
     }
 
-    fn sent(&self) -> (u64, u64) {
+    fn sent(&mut self) -> (u64, u64) {
         let counters = self.0.counters();
         assert_eq!(counters.send_failed, 0, "the kernel took everything");
         (counters.sent, counters.trains)

@@ -1,6 +1,7 @@
 //! How long something took, on a machine that does other things as well: CPU time of the thread instead of time that passed, and many
 //! short rounds in which all that is compared takes turns, so that what disturbs one disturbs its neighbour.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 /// What the command line asks for.
@@ -101,12 +102,34 @@ pub fn cpu_time() -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-/// CPU time of `work`.
+/// CPU time of `work`, without what it takes to read the clock.
 pub fn cpu_of(work: impl FnOnce()) -> Duration {
     let began = cpu_time();
     work();
-    cpu_time() - began
+    (cpu_time() - began).saturating_sub(*CLOCK_COST)
 }
+
+/// What reading the clock twice adds.
+static CLOCK_COST: LazyLock<Duration> = LazyLock::new(|| {
+    let mut costs: Vec<Duration> = (0..1_000)
+        .map(|_| {
+            let began = cpu_time();
+            cpu_time() - began
+        })
+        .collect();
+    costs.sort();
+    costs[costs.len() / 2]
+});
+
+/// How long this thread was ready to run while others had the core. Where the kernel does not tell, it did not wait.
+pub fn waited() -> Duration {
+    let told = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let nanos = told.split_whitespace().nth(1).and_then(|word| word.parse().ok());
+    Duration::from_nanos(nanos.unwrap_or_default())
+}
+
+/// Others had the core for more of the time than this: what passes by the clock says nothing of us.
+pub const WAITED_MAX: f64 = 0.02;
 
 /// How many cores this process may use.
 pub fn cores() -> usize {

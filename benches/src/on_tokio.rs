@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use ringmain_dataplane::buf::TxBatch;
-use ringmain_dataplane::io::{Link, Path, Transmit, WakeHandle};
+use ringmain_dataplane::io::{Diverted, Link, Path, Transmit, WakeHandle};
 use tokio::sync::Notify;
 use tokio_uring::Runtime;
 use tokio_uring::buf::IoBuf;
@@ -96,7 +96,7 @@ impl Way for OnTokio {
         came
     }
 
-    fn sent(&self) -> (u64, u64) {
+    fn sent(&mut self) -> (u64, u64) {
         self.sent
     }
 }
@@ -143,6 +143,10 @@ impl Transmit for Sends<'_> {
             assert!(results.iter().all(|(result, _)| result.is_ok()), "the kernel took everything");
         }
         self.batch.flush();
+    }
+
+    fn diverted(&mut self) -> &mut Diverted {
+        self.batch.diverted()
     }
 
     fn wake(&mut self, peer: &WakeHandle) {

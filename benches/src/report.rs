@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
@@ -14,8 +13,6 @@ use crate::measure::Args;
 pub struct Report {
     pub bench: String,
     pub machine: Machine,
-    /// Seconds since 1970.
-    pub at: u64,
     pub rows: Vec<Row>,
     /// What could not be measured here, and why.
     pub skipped: Vec<String>,
@@ -53,9 +50,8 @@ pub struct Goal {
 
 impl Report {
     pub fn new(bench: &str, args: &Args) -> Self {
-        let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let (rows, skipped) = (Vec::new(), Vec::new());
-        Self { bench: bench.to_owned(), machine: Machine::here(), at, rows, skipped, is_kept: args.is_whole() }
+        Self { bench: bench.to_owned(), machine: Machine::here(), rows, skipped, is_kept: args.is_whole() }
     }
 
     pub fn row(&mut self, row: Row) {

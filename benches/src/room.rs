@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use ringmain_dataplane::buf::TxBatch;
 use ringmain_dataplane::io::memory::MemoryLink;
-use ringmain_dataplane::io::{Link, Path, Transmit};
+use ringmain_dataplane::io::{Diverted, Link, Path, Transmit, WakeHandle};
 use ringmain_dataplane::worker::Worker;
 use ringmain_shared::Now;
 use ringmain_shared::media::Kind;
@@ -135,7 +136,7 @@ pub struct Tap<'a> {
 }
 
 impl Transmit for Tap<'_> {
-    fn batch(&mut self) -> &mut ringmain_dataplane::buf::TxBatch {
+    fn batch(&mut self) -> &mut TxBatch {
         self.out.batch()
     }
 
@@ -151,7 +152,11 @@ impl Transmit for Tap<'_> {
         self.out.flush();
     }
 
-    fn wake(&mut self, peer: &ringmain_dataplane::io::WakeHandle) {
+    fn diverted(&mut self) -> &mut Diverted {
+        self.out.diverted()
+    }
+
+    fn wake(&mut self, peer: &WakeHandle) {
         self.out.wake(peer);
     }
 }
