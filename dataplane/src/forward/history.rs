@@ -8,6 +8,7 @@ use ringmain_shared::media::SpatialLayer;
 
 use super::packet::{InboundSeq, OutboundSeq};
 use super::vp8::OutboundNumbers;
+use crate::buf::prefetch_element;
 
 /// The last packets of one video subscription. Has no memory before [`begin`](Self::begin): ten thousand subscriptions of which
 /// nothing is sent cost next to nothing.
@@ -88,6 +89,12 @@ impl SentHistory {
                 resent_ms: 0,
             };
         }
+    }
+
+    /// The packet of this number goes out soon.
+    #[inline]
+    pub fn expect(&self, outbound: OutboundSeq) {
+        prefetch_element(&self.entries, outbound.0 as usize % PACKETS);
     }
 
     /// The packet that the subscriber calls `sequence`, if it may be sent again now: at most three times, and not again

@@ -75,6 +75,12 @@ impl Rewrite {
         Some((sequence, timestamp))
     }
 
+    /// The number of the next packet, if it is the one ahead of all others.
+    #[inline]
+    pub fn next(&self) -> OutboundSeq {
+        OutboundSeq(self.sequence.next_out())
+    }
+
     /// `sequence` is left out on purpose: no gap remains.
     pub fn skip(&mut self, sequence: InboundSeq) {
         self.sequence.skip(sequence.0);

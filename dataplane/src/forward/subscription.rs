@@ -201,6 +201,14 @@ impl Subscription {
         concerned
     }
 
+    /// A packet is forwarded soon: brings what it needs besides the subscription itself into the caches.
+    #[inline]
+    pub fn expect(&self) {
+        if let Some(history) = &self.history {
+            history.expect(self.rewrite.next());
+        }
+    }
+
     /// Forwards one packet of the track, if it is for this subscriber. `bytes` are the cache's; the subscriber's own numbers are
     /// written over the last one's.
     #[inline]

@@ -3,13 +3,16 @@
 
 use ringmain_shared::Now;
 use ringmain_shared::event::Event;
+use slotmap::SlotMap;
 
 use super::Worker;
-use crate::forward::subscription::{Egress, Outcome};
+use crate::buf::prefetch_whole;
+use crate::forward::subscription::{Egress, Outcome, Subscription, SubscriptionKey};
 use crate::forward::track::TrackKey;
 use crate::io::Transmit;
 use crate::packet::ext;
 use crate::transport::subscriber::REPORT_INTERVAL;
+use crate::transport::{Transport, TransportKey};
 
 impl Worker {
     /// Forwards what this batch brought.
@@ -29,7 +32,8 @@ impl Worker {
         let clocks = track.clocks();
         let abs_send_time = ext::abs_send_time(now);
         let subscribers = std::mem::take(&mut track.subscribers);
-        for &subscriber in &subscribers {
+        for (at, &subscriber) in subscribers.iter().enumerate() {
+            expect_next(&self.subscriptions, &self.transports, &subscribers, at);
             let Some(subscription) = self.subscriptions.get_mut(subscriber) else { continue };
             let Some(transport) = self.transports.get_mut(subscription.transport) else { continue };
             let (Some(path), Some(keys)) = (transport.ice.selected(), &transport.keys) else { continue };
@@ -77,5 +81,26 @@ impl Worker {
         }
         track.subscribers = subscribers;
         self.ready.clear();
+    }
+}
+
+/// While packets to one subscriber are sealed, the state of the next ones comes from memory: first the subscription, then what it
+/// points at.
+#[inline]
+fn expect_next(
+    subscriptions: &SlotMap<SubscriptionKey, Subscription>,
+    transports: &SlotMap<TransportKey, Transport>,
+    subscribers: &[SubscriptionKey],
+    at: usize,
+) {
+    let subscription = |ahead| subscriptions.get(*subscribers.get(at + ahead)?);
+    if let Some(subscription) = subscription(2) {
+        prefetch_whole(subscription);
+    }
+    if let Some(subscription) = subscription(1) {
+        subscription.expect();
+        if let Some(transport) = transports.get(subscription.transport) {
+            transport.expect();
+        }
     }
 }
