@@ -12,6 +12,7 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use ringmain_benches::counting::heap_in_use;
 use ringmain_benches::engine::{here, now, path};
 use ringmain_benches::floor::Carrier;
@@ -60,7 +61,7 @@ fn main() {
 /// The run loop of a worker on one core and a socket for each client on another, by the clock.
 fn on_sockets(args: &Args, report: &mut Report, carrier: Carrier, peers: u64) {
     pin(0);
-    if let Err(reason) = may_open(peers as usize + 100) {
+    if let Err(reason) = may_open(peers + 100) {
         return report.skip(format!("{peers} idle transports on sockets: {reason}"));
     }
     let bind = |_| socket::bind((Ipv4Addr::LOCALHOST, 0).into()).expect("loopback");
@@ -132,14 +133,10 @@ fn live(clients: &[UdpSocket], server: SocketAddr, done: &AtomicBool) {
 }
 
 /// Whether this process may have so many files open; asks for it if need be.
-fn may_open(files: usize) -> Result<(), String> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: `limit` outlives the call, which writes nothing else.
-    unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
-    let wanted = libc::rlimit { rlim_cur: limit.rlim_max, ..limit };
-    // SAFETY: `wanted` outlives the call, which only reads it.
-    unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const wanted) };
-    if limit.rlim_max >= files as u64 { Ok(()) } else { Err(format!("only {} files may be open", limit.rlim_max)) }
+fn may_open(files: u64) -> Result<(), String> {
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).map_err(|error| error.to_string())?;
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).map_err(|error| error.to_string())?;
+    if most >= files { Ok(()) } else { Err(format!("only {most} files may be open")) }
 }
 
 /// Lets time pass. CPU time of the worker, and datagrams both ways.
