@@ -133,8 +133,9 @@ impl<R: Rooms, P: DataPlane> Actor<R, P> {
 
     fn handle_coming(&mut self, coming: Coming) {
         match coming {
-            Coming::Opened(id, outbox) => {
+            Coming::Opened(id, from, outbox) => {
                 self.clients.insert(id, outbox);
+                self.rooms.handle_opened(id, from, self.now());
             }
             Coming::Closed(id) => self.forget(id),
         }

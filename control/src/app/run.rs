@@ -14,6 +14,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::actor::Actor;
 use super::connection::{Door, door};
+use super::descriptors;
 use super::greeting::{self, Line};
 use super::host;
 use super::parts::{DataPlane, Rooms};
@@ -41,6 +42,9 @@ pub trait Start {
 /// Runs until a signal ends it.
 pub async fn run(config: Config, start: impl Start) -> anyhow::Result<()> {
     let stop = stop_on_signal()?;
+    if let Some(hint) = descriptors::raise(config.limits.connections as u64 + DESCRIPTORS_BESIDE) {
+        tracing::warn!("{hint}");
+    }
     let host = host::addresses().context("cannot list the addresses of this host")?;
     let host: Vec<IpAddr> = bounded(host);
     let identity = identity(&config, &host)?;
@@ -87,6 +91,8 @@ fn serve(
         allow_origin: config.allow_origin.clone().into(),
         liveness: Liveness { ping_interval: config.websocket.ping_interval, dead_after: config.websocket.dead_after },
         metrics: config.metrics_on_listen,
+        connections: Gate::new(config.limits.connections, config.limits.connections_per_ip),
+        websockets: Gate::new(config.limits.connections, config.limits.websockets_per_ip),
     };
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
     let on_metrics = Listener {
@@ -96,12 +102,7 @@ fn serve(
         gate: Gate::new(METRICS_CONNECTIONS_MAX, METRICS_CONNECTIONS_MAX),
         handshakes: handshakes.clone(),
     };
-    let on_page = Listener {
-        router: routes.router(),
-        tls: certificate,
-        gate: Gate::new(config.limits.connections, config.limits.connections_per_ip),
-        handshakes,
-    };
+    let on_page = Listener { gate: routes.connections.clone(), router: routes.router(), tls: certificate, handshakes };
     for socket in page {
         tokio::spawn(on_page.clone().serve(socket, stop.clone()));
     }
@@ -120,8 +121,25 @@ fn bind_all(config: &Config, key: &str, endpoints: &[SocketAddr]) -> anyhow::Res
     };
     endpoints
         .iter()
-        .map(|endpoint| bind_one(endpoint).with_context(|| format!("{key}: cannot listen on TCP {endpoint}")))
+        .map(|endpoint| {
+            bind_one(endpoint).map_err(|error| {
+                anyhow::anyhow!("{key}: cannot listen on TCP {endpoint}: {error}{}", bind_hint(error.kind()))
+            })
+        })
         .collect()
+}
+
+/// What to do about an address that cannot be listened on.
+fn bind_hint(kind: std::io::ErrorKind) -> &'static str {
+    use std::io::ErrorKind::{AddrInUse, AddrNotAvailable, PermissionDenied};
+    match kind {
+        AddrInUse => "; another program listens there, perhaps another ringmain: end it or choose another port",
+        AddrNotAvailable => {
+            "; this host has no such address. Behind NAT, leave it out here and give the public address to --announce"
+        }
+        PermissionDenied => "; ports below 1024 need root or the capability CAP_NET_BIND_SERVICE",
+        _ => "",
+    }
 }
 
 fn identity(config: &Config, host: &[IpAddr]) -> anyhow::Result<Option<Identity>> {
@@ -204,5 +222,7 @@ fn epoch() -> u32 {
 
 /// Addresses of this host that media uses without being told which.
 const ADDRESSES_MAX: usize = 16;
+/// Open files beside those of signalling: media sockets, rings, the metrics listener.
+const DESCRIPTORS_BESIDE: u64 = 1024;
 /// Connections to the metrics listener.
 const METRICS_CONNECTIONS_MAX: usize = 64;

@@ -7,8 +7,8 @@ use ringmain_shared::event::{HandshakeStats, WorkerStats};
 
 use crate::app::actor::Report;
 
-/// The whole page.
-pub fn render(report: &Report) -> String {
+/// The whole page. `refused` is what was refused at the door, by limit.
+pub fn render(report: &Report, refused: &[(&str, u64)]) -> String {
     let mut page = Page(String::with_capacity(16 * 1024));
     let stats = || report.workers.iter().map(|(stats, _)| stats);
     let sum = |field: fn(&WorkerStats) -> u64| stats().map(field).fold(0, u64::saturating_add);
@@ -49,6 +49,12 @@ pub fn render(report: &Report) -> String {
     page.one("ringmain_uptime_seconds", "gauge", "Time since the start.", report.uptime.as_secs());
     page.one("ringmain_workers", "gauge", "Workers of the data plane.", report.worker_count);
     page.one("ringmain_connections", "gauge", "Open signalling connections.", report.connections);
+    let help = "Tracks that wait because their subscriber has as many as it may (limits.subscriptions_per_peer).";
+    page.one("ringmain_subscriptions_waiting", "gauge", help, report.counts.subscriptions_waiting);
+    page.head("ringmain_refused_total", "counter", "What was refused at the door, by the limit in the way.");
+    for (limit, count) in refused {
+        page.line("ringmain_refused_total", &format!("{{limit=\"{limit}\"}}"), count);
+    }
     let help = "Signalling connections that were cut because they did not read.";
     page.one("ringmain_connections_overflown_total", "counter", help, report.overflows);
     page.one("ringmain_commands_waiting", "gauge", "Commands that wait for a full ring.", report.backlog);

@@ -24,7 +24,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
 use crate::app::connection::Door;
-use gate::Permit;
+use crate::rpc::{ErrorCode, RpcError};
+use gate::{Gate, Permit};
 
 /// What the routes need to know.
 #[derive(Clone, Debug)]
@@ -37,6 +38,10 @@ pub struct Routes {
     pub liveness: socket::Liveness,
     /// Serve `/metrics` here too.
     pub metrics: bool,
+    /// Counts TCP connections, for the metrics.
+    pub connections: Arc<Gate>,
+    /// Counts WebSockets.
+    pub websockets: Arc<Gate>,
 }
 
 impl Routes {
@@ -67,13 +72,27 @@ async fn upgrade(
     if !is_allowed(&routes.allow_origin, &headers) {
         return (StatusCode::FORBIDDEN, "this origin may not connect; see allow_origin\n").into_response();
     }
-    let Some(connection) = routes.door.open() else {
+    let upgrade = socket::bounded(upgrade);
+    let Some(place) = routes.websockets.admit(permit.from()) else {
+        // A page sees nothing of an HTTP answer to its WebSocket: so it is told on the WebSocket.
+        return upgrade.on_upgrade(move |socket| async move {
+            socket::refuse(socket, &too_many_websockets()).await;
+            drop(permit);
+        });
+    };
+    let Some(connection) = routes.door.open(permit.from()) else {
         return (StatusCode::SERVICE_UNAVAILABLE, "the server is shutting down\n").into_response();
     };
-    socket::bounded(upgrade).on_upgrade(move |socket| async move {
+    upgrade.on_upgrade(move |socket| async move {
         socket::serve(socket, connection, routes.liveness).await;
-        drop(permit);
+        drop((permit, place));
     })
+}
+
+fn too_many_websockets() -> RpcError {
+    let message = "your address has as many signalling connections as it may have (limits.websockets_per_ip); \
+                   close some or try again later";
+    RpcError::new(ErrorCode::ServerFull, message).with_limit("limits.websockets_per_ip", WEBSOCKET_RETRY_AFTER)
 }
 
 /// Browsers send the page's origin with every WebSocket (RFC 6455 §10.2). Other programs need not send one, and could
@@ -119,11 +138,19 @@ async fn health(State(routes): State<Routes>, headers: HeaderMap) -> Response {
 async fn scrape(State(routes): State<Routes>) -> Response {
     match tokio::time::timeout(REPORT_TIME, routes.door.report()).await {
         Ok(Some(report)) => {
-            ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics::render(&report)).into_response()
+            let refused = [
+                ("connections", routes.connections.refused()),
+                ("websockets_per_ip", routes.websockets.refused()),
+                ("joins", report.counts.joins_refused),
+            ];
+            let page = metrics::render(&report, &refused);
+            ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page).into_response()
         }
         _ => (StatusCode::SERVICE_UNAVAILABLE, "the control plane does not answer\n").into_response(),
     }
 }
 
+/// Time after which a refused client should try again.
+const WEBSOCKET_RETRY_AFTER: std::time::Duration = std::time::Duration::from_secs(5);
 /// Time for the actor to answer.
 const REPORT_TIME: std::time::Duration = std::time::Duration::from_secs(2);

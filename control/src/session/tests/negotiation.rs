@@ -1,5 +1,7 @@
 //! The subscriber connection: offers, answers, and their absence.
 
+use std::collections::BTreeSet;
+
 use super::super::media::{RESTART_DELAY, RESTART_INTERVAL, RESTARTS_MAX};
 use super::super::negotiate::{ANSWER_TIMEOUT, OFFERS_UNANSWERED_MAX};
 use super::*;
@@ -150,6 +152,70 @@ fn a_subscriber_that_was_lost_is_restarted_by_us() {
 }
 
 #[test]
+fn a_late_answer_from_before_a_restart_is_refused_and_the_true_one_is_taken() {
+    let mut world = World::new(Settings::default());
+    world.joined(ALICE, "alice");
+    let transport = world.transport(ALICE, Side::Subscriber);
+    world.ice(transport, IceState::Connected);
+    // An offer that the client takes too long to answer, so that it is given up, and the connection is lost meanwhile.
+    world.join(BOB, "room", "bob", &camera("b"));
+    world.pass(Duration::from_secs(1));
+    world.ice(transport, IceState::Failed);
+    world.pass(ANSWER_TIMEOUT);
+    let offers = world.offers(ALICE);
+    let [.., given_up, restart] = &offers[..] else { panic!("{}", offers.len()) };
+    assert_ne!(client::attribute(given_up, "ice-ufrag"), client::attribute(restart, "ice-ufrag"));
+    assert_eq!(world.plane.transports[&transport].restarts, 1);
+    let answer = |world: &mut World, offer: &str, ufrag: &str| {
+        let desc = json!({"type": "answer", "sdp": client::answer(offer, ufrag, &[])});
+        world.request(ALICE, "answer", json!({"desc": desc}))["error"].clone()
+    };
+    let error = answer(&mut world, given_up, "efgh");
+    assert_eq!(error["code"], -32003, "{error}");
+    assert_eq!(world.plane.transports[&transport].remote_ufrag.as_deref(), Some("efgh"));
+    assert!(world.gets(ALICE).is_empty(), "nothing of it counts");
+    assert_eq!(answer(&mut world, restart, "new1"), Value::Null);
+    assert_eq!(world.plane.transports[&transport].remote_ufrag.as_deref(), Some("new1"));
+    assert_eq!(world.gets(ALICE).len(), 2);
+}
+
+#[test]
+fn a_client_that_keeps_its_credentials_in_a_restart_is_not_refused_for_ever() {
+    let mut world = World::new(Settings::default());
+    world.joined(ALICE, "alice");
+    let transport = world.transport(ALICE, Side::Subscriber);
+    world.ice(transport, IceState::Connected);
+    world.join(BOB, "room", "bob", &camera("b"));
+    world.pass(Duration::from_secs(1));
+    world.ice(transport, IceState::Failed);
+    world.pass(ANSWER_TIMEOUT);
+    world.answer_next(ALICE, &[]);
+    assert!(world.gets(ALICE).is_empty(), "taken for a late one");
+    world.pass(ANSWER_TIMEOUT);
+    world.answer_next(ALICE, &[]);
+    assert_eq!(world.gets(ALICE).len(), 2);
+}
+
+#[test]
+fn a_restart_that_is_not_answered_keeps_its_credentials() {
+    let mut world = World::new(Settings::default());
+    world.joined(ALICE, "alice");
+    let transport = world.transport(ALICE, Side::Subscriber);
+    world.ice(transport, IceState::Connected);
+    world.ice(transport, IceState::Failed);
+    world.pass(RESTART_INTERVAL * 3);
+    let offers = world.offers(ALICE);
+    assert!(offers.len() >= 4, "made again until it is answered: {}", offers.len());
+    let local = world.plane.transports[&transport].local.ufrag.clone();
+    assert!(offers[1..].iter().all(|offer| client::attribute(offer, "ice-ufrag") == Some(&local)));
+    assert_eq!(world.plane.transports[&transport].restarts, 1);
+    world.answer_next(ALICE, &[]);
+    world.ice(transport, IceState::Failed);
+    world.pass(RESTART_INTERVAL);
+    assert_eq!(world.plane.transports[&transport].restarts, 2, "and after that ICE may restart again");
+}
+
+#[test]
 fn restarts_are_bounded_in_number_and_in_rate() {
     let mut world = World::new(Settings::default());
     world.joined(ALICE, "alice");
@@ -217,6 +283,36 @@ fn beyond_the_limit_tracks_wait_until_others_end() {
     world.leave(BOB);
     world.settle();
     assert_eq!(world.gets(ALICE), ["carol-stream carol-stream-audio", "carol-stream carol-stream-video"]);
+}
+
+#[test]
+fn a_room_of_six_hundred_publishers_that_come_and_go_costs_a_subscriber_a_bounded_number_of_m_sections() {
+    let mut world = World::new(Settings::default());
+    world.extras = ConnectionId(1_000);
+    let join = |world: &mut World, number: u64| {
+        let sdp = client::offer("abcd", &camera(&format!("s{number}")), &[]);
+        let params = json!({"sid": "room", "offer": {"type": "offer", "sdp": sdp}, "config": {"NoSubscribe": true}});
+        world.notify(ConnectionId(1_000 + number), "join", params);
+    };
+    world.request(ALICE, "join", json!({"sid": "room", "uid": "alice", "config": {"NoPublish": true}}));
+    (0..600).for_each(|number| join(&mut world, number));
+    world.settle();
+    assert_eq!((world.gets(ALICE).len(), world.rooms.stats().subscriptions_waiting), (64, 1200 - 64));
+    // The oldest leave, twenty at a time, and others come: each round those who wait longest take the places.
+    for round in 0..10 {
+        (20 * round..20 * (round + 1)).for_each(|number| world.leave(ConnectionId(1_000 + number)));
+        (20 * round..20 * (round + 1)).for_each(|number| join(&mut world, 600 + number));
+        world.settle();
+        assert_eq!((world.gets(ALICE).len(), world.rooms.stats().subscriptions_waiting), (64, 1200 - 64), "{round}");
+    }
+    let number = |msid: &String| msid.split([' ', '-']).next()?.strip_prefix('s')?.parse::<u64>().ok();
+    let numbers: BTreeSet<Option<u64>> = world.gets(ALICE).iter().map(number).collect();
+    assert_eq!(numbers, (200..232).map(Some).collect(), "those who came first");
+    let sections = world.offers(ALICE).iter().map(|offer| offer.matches("\r\nm=").count()).max();
+    assert!(
+        sections.is_some_and(|sections| sections <= 64 + 40 + 32 + 1),
+        "ended m-sections are used again: {sections:?}"
+    );
 }
 
 #[test]
