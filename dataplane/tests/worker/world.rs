@@ -274,6 +274,12 @@ impl World {
         all.filter(|&(_, count)| count > 0).collect()
     }
 
+    /// Trains and datagrams that a worker has sent.
+    pub fn trains(&mut self, worker: usize) -> (u64, u64) {
+        let counters = self.links[worker].counters();
+        (counters.trains, counters.sent)
+    }
+
     /// Bytes to and from an address.
     pub fn traffic(&self, address: SocketAddr) -> Traffic {
         self.traffic.get(&address).copied().unwrap_or_default()
