@@ -45,8 +45,8 @@ pub struct Track {
     pub mirrors: Vec<WorkerIndex>,
     /// The publisher's wall clock against ours.
     pub offset: ClockOffset,
-    /// When its origin was last asked for a keyframe, if that is another worker.
-    pub keyframes_asked: Option<Now>,
+    /// When its origin was last asked for a keyframe of each layer, if that is another worker.
+    pub keyframes_asked: [Option<Now>; LAYERS_MAX],
     /// Packets of this batch that are still to be forwarded.
     pub pending: Vec<Pending>,
 }
@@ -112,7 +112,7 @@ impl Track {
             subscribers: Vec::new(),
             mirrors: Vec::new(),
             offset: ClockOffset::default(),
-            keyframes_asked: None,
+            keyframes_asked: [None; LAYERS_MAX],
             pending: Vec::with_capacity(BATCH_MAX),
         }
     }

@@ -228,7 +228,12 @@ impl World {
 
     /// The peer protects and sends RTCP.
     pub fn send_rtcp(&mut self, peer: usize, packet: &dyn rtcp::packet::Packet) {
-        let clear = packet_bytes(packet);
+        self.send_compound(peer, &[packet]);
+    }
+
+    /// The peer protects and sends RTCP packets in one datagram.
+    pub fn send_compound(&mut self, peer: usize, packets: &[&dyn rtcp::packet::Packet]) {
+        let clear = packets.iter().map(|&packet| packet_bytes(packet)).collect::<Vec<_>>().concat();
         let bytes = self.peers[peer].encrypt.encrypt_rtcp(&clear).expect("a sound packet");
         self.push(self.peers[peer].worker, self.peers[peer].address, &bytes);
     }
