@@ -126,7 +126,7 @@ impl Worker {
         if publisher.report_at.is_none() {
             publisher.report_at = Some(now + REPORT_INTERVAL);
         }
-        if self.fed.last() != Some(&key) {
+        if !std::mem::replace(&mut publisher.fed, true) {
             self.fed.push(key);
         }
         let received = publisher.receive(&clear, now)?;

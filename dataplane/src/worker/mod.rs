@@ -26,8 +26,9 @@ use ringmain_shared::{DropReason, Now};
 use slotmap::SlotMap;
 
 use crate::buf::RxBatch;
+use crate::forward::ready::Ready;
 use crate::forward::subscription::{Subscription, SubscriptionKey};
-use crate::forward::track::{BATCH_MAX, Ready, Track, TrackKey};
+use crate::forward::track::{BATCH_MAX, Track, TrackKey};
 use crate::io::{LinkCounters, Transmit};
 use crate::random::Random;
 use crate::receive::NtpClock;

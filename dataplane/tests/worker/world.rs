@@ -228,7 +228,12 @@ impl World {
 
     /// The peer protects and sends RTCP.
     pub fn send_rtcp(&mut self, peer: usize, packet: &dyn rtcp::packet::Packet) {
-        let clear = packet_bytes(packet);
+        self.send_compound(peer, &[packet]);
+    }
+
+    /// The peer protects and sends RTCP packets in one datagram.
+    pub fn send_compound(&mut self, peer: usize, packets: &[&dyn rtcp::packet::Packet]) {
+        let clear = packets.iter().map(|&packet| packet_bytes(packet)).collect::<Vec<_>>().concat();
         let bytes = self.peers[peer].encrypt.encrypt_rtcp(&clear).expect("a sound packet");
         self.push(self.peers[peer].worker, self.peers[peer].address, &bytes);
     }
@@ -272,6 +277,12 @@ impl World {
     pub fn drops(&self) -> Vec<(DropReason, u64)> {
         let all = DropReason::ALL.iter().map(|&reason| (reason, self.dropped(reason)));
         all.filter(|&(_, count)| count > 0).collect()
+    }
+
+    /// Trains and datagrams that a worker has sent.
+    pub fn trains(&mut self, worker: usize) -> (u64, u64) {
+        let counters = self.links[worker].counters();
+        (counters.trains, counters.sent)
     }
 
     /// Bytes to and from an address.
