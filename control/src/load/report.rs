@@ -49,6 +49,7 @@ pub(super) struct Load {
     pub(super) spacing_us: u64,
     pub(super) audio: bool,
     pub(super) gro: bool,
+    pub(super) drop_percent: f64,
     pub(super) seed: u64,
 }
 
@@ -58,6 +59,8 @@ pub(super) struct JoinsFound {
     pub(super) count: u64,
     pub(super) failed: u64,
     pub(super) per_second: f64,
+    /// How media is protected.
+    pub(super) srtp_profile: String,
     /// From opening the WebSocket until media may flow.
     pub(super) took: Times,
     /// From opening the WebSocket to the first media packet.
@@ -122,6 +125,8 @@ pub(super) struct Received {
     pub(super) duplicates: u64,
     pub(super) late: u64,
     pub(super) repaired: u64,
+    /// Thrown away on purpose, here and at the publishers.
+    pub(super) dropped: u64,
     pub(super) verified: u64,
     pub(super) spoilt: u64,
     pub(super) padding: u64,
@@ -177,6 +182,7 @@ impl JoinsFound {
             count: joins.count,
             failed: joins.failed,
             per_second: round(per_second, 1),
+            srtp_profile: joins.profile.to_owned(),
             took: Times::of(&joins.took),
             first_media: Times::of(&joins.first_media),
             server_cpu_us: server.map(cpu),
@@ -217,6 +223,7 @@ impl Received {
             duplicates: whole.duplicates,
             late: whole.late,
             repaired: whole.repaired,
+            dropped: whole.dropped,
             verified: whole.verified,
             spoilt: whole.spoilt,
             padding: whole.padding,
@@ -328,6 +335,9 @@ impl Table {
     fn joins(&mut self, name: &str, joins: &JoinsFound) {
         let failed = if joins.failed > 0 { format!(", {} failed", joins.failed) } else { String::new() };
         let mut text = format!("{}{failed}, {} per second", joins.count, joins.per_second);
+        if !joins.srtp_profile.is_empty() {
+            let _ = write!(text, ", {}", joins.srtp_profile);
+        }
         if let Some(cpu) = joins.server_cpu_us {
             let _ = write!(text, ", server CPU {} each", time(cpu));
         }
@@ -369,10 +379,14 @@ impl Table {
                 received.streams_expected
             ),
         );
+        let dropped = match received.dropped {
+            0 => String::new(),
+            dropped => format!(", {} thrown away on purpose", thousands(dropped)),
+        };
         self.row(
             "lost",
             format!(
-                "{} ({} %); {} late, {} duplicate, {} repaired",
+                "{} ({} %); {} late, {} duplicate, {} repaired{dropped}",
                 thousands(received.lost),
                 received.loss_percent,
                 received.late,

@@ -63,6 +63,7 @@ impl<'o> Run<'o> {
             identity: identity.clone(),
             seed: options.seed,
             verify: options.verify,
+            drop: options.drop,
             gro: !options.no_gro,
             happened,
         };
@@ -134,6 +135,7 @@ impl<'o> Run<'o> {
                 failed: self.crowd.joins.failed - before.failed,
                 reasons: Vec::new(),
                 last: Now::default(),
+                profile: before.profile,
             };
             self.outcome.churn = Some(JoinsFound::of(&joins, end.at - begin.at, None));
             self.take_failures(failed);
@@ -425,6 +427,7 @@ impl Load {
             spacing_us: options.spacing,
             audio: options.audio,
             gro: !options.no_gro,
+            drop_percent: options.drop,
             seed: options.seed,
         }
     }
