@@ -432,7 +432,10 @@ impl Engine {
         let Some(slot) = self.slots.remove(&key) else { return };
         let Some(connection) = self.connections.get_mut(slot).and_then(Option::take) else { return };
         if let Media::Receives(subscriber) = &connection.peer.media {
+            // Its packets have been; its streams are no more.
+            let streams = self.tally.streams;
             subscriber.count(&mut self.tally);
+            self.tally.streams = streams;
         }
         let _ = self.epoll.delete(connection.socket.as_fd());
         self.free.push(slot);

@@ -208,7 +208,7 @@ impl Sent {
 impl Received {
     /// `window` ended with the window, `whole` when everything had come; `tail` is what never came after the last packet that
     /// did.
-    pub(super) fn of(window: &Tally, whole: &Tally, tail: u64, streams_expected: u64, seconds: f64) -> Self {
+    pub(super) fn of(window: &Tally, whole: &Tally, tail: u64, seconds: f64) -> Self {
         let lost = whole.lost() + tail;
         let expected = whole.expected + tail;
         Self {
@@ -216,8 +216,6 @@ impl Received {
             bytes: window.datagram_bytes,
             packets_per_second: round(window.datagrams as f64 / seconds, 1),
             bits_per_second: round(window.datagram_bytes as f64 * 8.0 / seconds, 0),
-            streams: 0,
-            streams_expected,
             lost,
             loss_percent: round(lost as f64 * 100.0 / expected.max(1) as f64, 4),
             duplicates: whole.duplicates,
@@ -230,13 +228,14 @@ impl Received {
             packets_asked_again: whole.packets_asked,
             rtcp_sent: window.rtcp_sent,
             rtcp_received: window.rtcp_received,
+            ..Self::default()
         }
     }
 }
 
 impl Server {
     /// `used` in `seconds`, while `packets` were forwarded; `before` anybody had joined, of `subscribers`.
-    pub(super) fn of(used: &Usage, before: &Usage, seconds: f64, packets: u64, subscribers: u64) -> Self {
+    pub(super) fn of(used: &Usage, before: &Usage, seconds: f64, packets: u64, subscribers: usize) -> Self {
         let cpu = used.cpu().as_secs_f64();
         Self {
             user_s: round(used.user.as_secs_f64(), 2),
@@ -453,7 +452,7 @@ mod tests {
     fn what_never_came_counts_as_lost_at_the_end_too() {
         let window = Tally { datagrams: 900, ..Tally::default() };
         let whole = Tally { expected: 990, received: 985, ..Tally::default() };
-        let received = Received::of(&window, &whole, 10, 1, 3.0);
+        let received = Received::of(&window, &whole, 10, 3.0);
         assert_eq!((received.lost, received.loss_percent, received.packets_per_second), (15, 1.5, 300.0));
     }
 
