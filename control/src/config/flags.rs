@@ -77,12 +77,17 @@ pub fn command() -> Command {
             _ => "Logs",
         };
         let default = (key.show)(&super::Config::default());
+        // Nothing and no list mean what the help says of "empty".
+        let default = match default.trim_matches('"') {
+            "" | "[]" => String::new(),
+            value => format!(" [default: {value}]"),
+        };
         let arg = Arg::new(key.flag)
             .long(key.flag)
             .value_name(key.placeholder)
             .global(true)
             .help_heading(heading)
-            .help(format!("{} [default: {}] [env: {}]", key.doc, default.trim_matches('"'), key.variable()));
+            .help(format!("{}{default} [env: {}]", key.doc, key.variable()));
         let arg = match key.short {
             Some(short) => arg.short(short),
             None => arg,
