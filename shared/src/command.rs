@@ -7,6 +7,7 @@ use crate::media::{
     ExtensionIds, Kind, Mid, ReceiveCodec, RidLayer, SendCodec, SpatialLayer, Ssrc, SsrcLayer, TemporalLayer,
 };
 use crate::transport::{IceCredentials, RemotePeer, TransportSpec};
+use crate::turn::TurnCommand;
 
 /// One order to the data plane. About an unknown id it does nothing.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -76,6 +77,8 @@ pub enum Command {
         /// Comes back in the answer.
         request: u64,
     },
+    /// To the TURN server of every worker.
+    Turn(TurnCommand),
 }
 
 /// What a publisher's transport may send.

@@ -101,6 +101,24 @@ reasons! {
     EventFull => "event_full",
     /// SRTP key lifetime is over (RFC 3711 §9.2).
     KeyExhausted => "key_exhausted",
+    /// TURN that is neither a request, an indication of a client's nor ChannelData (RFC 8656).
+    TurnMalformed => "turn_malformed",
+    /// ChannelData or an indication from an address that has no allocation.
+    TurnNoAllocation => "turn_no_allocation",
+    /// ChannelData of a number that is bound to no peer.
+    TurnNoChannel => "turn_no_channel",
+    /// To or from a peer that the client has no permission for (RFC 8656 §9).
+    TurnNoPermission => "turn_no_permission",
+    /// To a peer that no client may reach.
+    TurnPeerForbidden => "turn_peer_forbidden",
+    /// A request of one who has proved nothing, beyond the replies that such get.
+    TurnReplyBudget => "turn_reply_budget",
+    /// Beyond the bandwidth of a user, or of all.
+    TurnBandwidth => "turn_bandwidth",
+    /// To a peer before its relay socket was open, or through one that could not be opened.
+    TurnNoRelay => "turn_no_relay",
+    /// To a TCP, TLS or DTLS client whose way is full.
+    TurnStreamFull => "turn_stream_full",
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use crate::drop_reason::DropReason;
 use crate::id::{RoomId, SubscriptionId, TrackId, TransportId, WorkerIndex};
 use crate::media::{SpatialLayer, TemporalLayer};
 use crate::transport::{Fingerprint, Side};
+use crate::turn::{TurnEvent, TurnStats};
 
 /// One fact from the data plane.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -78,6 +79,8 @@ pub enum Event {
         /// Every live flow.
         flows: Vec<Flow>,
     },
+    /// Something about TURN.
+    Turn(Box<TurnEvent>),
 }
 
 /// What a data plane is, told once before any event.
@@ -182,6 +185,8 @@ pub struct WorkerStats {
     pub subscriptions: u64,
     /// Turns of the run loop.
     pub turns: u64,
+    /// TURN.
+    pub turn: TurnStats,
     /// How packets ended that were not used, by `DropReason as usize`.
     pub drops: Vec<u64>,
 }

@@ -30,6 +30,8 @@ ids! {
     TrackId,
     /// One track on its way to one subscriber.
     SubscriptionId,
+    /// One TURN allocation; named by the data plane, whose worker is in the upper 16 bits.
+    TurnAllocationId,
 }
 
 /// A worker of the data plane; its UDP port is the base port plus this index.

@@ -11,6 +11,7 @@ pub mod limits;
 pub mod media;
 pub mod now;
 pub mod transport;
+pub mod turn;
 
 pub use command::Command;
 pub use drop_reason::DropReason;

@@ -200,7 +200,7 @@ impl Plane {
             workers.push(Port { orders, events: told, waker: Waker::Link(wakes[index].clone()) });
             threads.push(thread);
         }
-        let router = Router::new(handshaker_count);
+        let router = Router::new(workers.len() as u16, handshaker_count);
         let hello = Hello { fingerprint: identity.fingerprint(), workers: infos };
         Ok((Self { workers, handshakers, router, backlog: Default::default(), bell, next_port: 0, threads }, hello))
     }

@@ -22,6 +22,7 @@ pub(super) enum Routed {
 /// Where everything is.
 #[derive(Debug)]
 pub(super) struct Router {
+    workers: u16,
     handshakers: usize,
     workers_seen: HashSet<WorkerIndex>,
     transports: HashMap<TransportId, Home>,
@@ -61,8 +62,9 @@ pub(super) fn handshaker_of(room: RoomId, count: usize) -> usize {
 }
 
 impl Router {
-    pub(super) fn new(handshakers: usize) -> Self {
+    pub(super) fn new(workers: u16, handshakers: usize) -> Self {
         Self {
+            workers,
             handshakers,
             workers_seen: HashSet::new(),
             transports: HashMap::new(),
@@ -120,6 +122,12 @@ impl Router {
             Command::Snapshot { .. } => {
                 for &worker in &self.workers_seen {
                     out(Routed::Worker(worker, WorkerCommand::Control(command.clone())));
+                }
+            }
+            // Any worker may hold an allocation: the kernel spreads clients over them.
+            Command::Turn(_) => {
+                for worker in 0..self.workers {
+                    out(Routed::Worker(WorkerIndex(worker), WorkerCommand::Control(command.clone())));
                 }
             }
         }
@@ -232,6 +240,7 @@ mod tests {
     use ringmain_shared::id::PeerId;
     use ringmain_shared::media::{ExtensionIds, Kind, Mid, Ssrc};
     use ringmain_shared::transport::{IceCredentials, Side, TransportSpec};
+    use ringmain_shared::turn::TurnCommand;
 
     use super::*;
 
@@ -305,13 +314,13 @@ mod tests {
 
     #[test]
     fn the_handshake_thread_hears_of_a_transport_before_its_worker() {
-        let routed = open(&mut Router::new(2), 1, 0);
+        let routed = open(&mut Router::new(2, 2), 1, 0);
         assert!(matches!(routed[..], [Routed::Handshaker(1, _), Routed::Worker(WorkerIndex(0), _)]));
     }
 
     #[test]
     fn a_track_is_mirrored_once_per_worker_and_until_its_last_subscriber_there_is_gone() {
-        let mut router = Router::new(1);
+        let mut router = Router::new(2, 1);
         open(&mut router, 1, 0);
         open(&mut router, 2, 1);
         open(&mut router, 3, 1);
@@ -327,7 +336,7 @@ mod tests {
 
     #[test]
     fn a_track_that_ends_takes_its_mirrors_along() {
-        let mut router = Router::new(1);
+        let mut router = Router::new(2, 1);
         open(&mut router, 1, 0);
         open(&mut router, 2, 1);
         receive(&mut router, 1, &[10, 11]);
@@ -346,7 +355,7 @@ mod tests {
     #[test]
     fn what_has_ended_leaves_no_trace_whichever_end_goes_first() {
         for first in [1, 2] {
-            let mut router = Router::new(1);
+            let mut router = Router::new(2, 1);
             open(&mut router, 1, 0);
             open(&mut router, 2, 1);
             receive(&mut router, 1, &[10, 11]);
@@ -360,5 +369,15 @@ mod tests {
             }
             assert!(router.transports.is_empty() && router.tracks.is_empty());
         }
+    }
+
+    #[test]
+    fn what_is_about_turn_goes_to_every_worker() {
+        let mut seen = Vec::new();
+        Router::new(3, 1).route(Command::Turn(TurnCommand::Drain(true)), &mut |routed| match routed {
+            Routed::Worker(worker, _) => seen.push(worker.0),
+            Routed::Handshaker(..) => panic!("a handshake thread has no allocations"),
+        });
+        assert_eq!(seen, [0, 1, 2]);
     }
 }

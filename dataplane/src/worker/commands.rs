@@ -126,6 +126,7 @@ impl Worker {
                 let flows = self.transports.values().map(|transport| self.flow(transport)).collect();
                 self.outbox.events.push(Event::Snapshot { request, worker: self.settings.index, flows });
             }
+            Command::Turn(_) => {}
         }
     }
 

@@ -61,7 +61,7 @@ impl Plane {
                 assert_eq!(self.transport(*transport).spec.side, Side::Subscriber);
                 self.api.push((*transport, text.clone()));
             }
-            Command::Snapshot { .. } => panic!("nobody asked for one"),
+            Command::Snapshot { .. } | Command::Turn(_) => panic!("nobody asked for one"),
         }
     }
 

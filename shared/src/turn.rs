@@ -1,0 +1,452 @@
+//! TURN (RFC 8656) as both planes speak of it: what a server is, who may use it, what allocations there are.
+//!
+//! Control reads the configuration and hands out credentials; the data plane checks them, relays, and tells what became of it.
+//! A password never gets here: keys are derived from it once, at the edge.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroize;
+
+use crate::id::{PeerId, RoomId, TurnAllocationId, WorkerIndex};
+
+/// Everything a TURN server is told, but where it listens: sockets are opened by the plane.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct TurnSpec {
+    /// REALM of the long-term credentials (RFC 8489 §9.2), 1–127 bytes. It is in every reply to a stranger: keep it short.
+    pub realm: String,
+    /// Users known from the start; [`TurnCommand::Add`] adds others.
+    pub users: Vec<TurnCredential>,
+    /// Secrets of time-limited credentials; the first that fits counts, so that one can follow another.
+    pub secrets: Vec<TurnSecret>,
+    /// Answer STUN Binding requests of anyone, within the budget for strangers.
+    pub binding: bool,
+    /// When to offer SHA-256 keys.
+    pub password_algorithms: PasswordAlgorithms,
+    /// Whom clients may reach.
+    pub peers: PeerPolicy,
+    /// Where clients' peers see them.
+    pub relay: RelaySpec,
+    /// How much of it one user, and all together, may have. Each worker counts for itself.
+    pub quotas: TurnQuotas,
+    /// For how long.
+    pub lifetimes: TurnLifetimes,
+    /// What is off unless wanted.
+    pub features: TurnFeatures,
+}
+
+/// When PASSWORD-ALGORITHMS and the nonce cookie that goes with them (RFC 8489 §9.2) are sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub enum PasswordAlgorithms {
+    /// Never: MD5 keys only.
+    Never,
+    /// Over streams, and over UDP where the reply stays within 1.6 times the request, so that strangers are no use as reflectors.
+    #[default]
+    WhenCheap,
+    /// In every challenge.
+    Always,
+}
+
+/// The long-term key of one user in both forms of RFC 8489 §18.5.1. It is as good as the password within its realm.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TurnKeys {
+    /// MD5 of `username:realm:password`.
+    pub md5: [u8; 16],
+    /// SHA-256 of the same.
+    pub sha256: [u8; 32],
+}
+
+impl fmt::Debug for TurnKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TurnKeys(…)")
+    }
+}
+
+impl Drop for TurnKeys {
+    fn drop(&mut self) {
+        self.md5.zeroize();
+        self.sha256.zeroize();
+    }
+}
+
+/// The secret of time-limited credentials: the username is `expiry:user`, the password base64 of HMAC-SHA1 over it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TurnSecret(pub Vec<u8>);
+
+impl fmt::Debug for TurnSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TurnSecret(…)")
+    }
+}
+
+impl Drop for TurnSecret {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+/// One name that may allocate.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct TurnCredential {
+    /// USERNAME, 1–508 bytes.
+    pub username: String,
+    /// What proves it.
+    pub keys: TurnKeys,
+    /// Whose quotas it uses up, and the name in events: several credentials may be one user's.
+    pub user: String,
+    /// The participant that it was made for.
+    pub bound: Option<TurnBinding>,
+    /// No Allocate after this moment, seconds since 1970; what is allocated may be refreshed until it is revoked.
+    pub expires: Option<u64>,
+}
+
+/// Whom a credential was made for.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct TurnBinding {
+    /// In this room.
+    pub room: RoomId,
+    /// This participant.
+    pub peer: PeerId,
+}
+
+/// Whom clients may reach. Our own listeners never.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct PeerPolicy {
+    /// Our own media addresses: always allowed, and reached without a socket where the worker is the same.
+    pub own_media: Vec<OwnMedia>,
+    /// Where we listen for TURN, as clients name it: never allowed as a peer.
+    pub listeners: Vec<SocketAddr>,
+    /// Anyone who is not in a special-purpose range (RFC 6890 and its registries) may be a peer.
+    pub open: bool,
+    /// Relayed addresses of this server may be peers of each other (two clients that both relay).
+    pub relayed: bool,
+    /// Allowed even where `open` or the special ranges say no.
+    pub allow: Vec<IpRange>,
+    /// Denied whatever else says yes, but our own media.
+    pub deny: Vec<IpRange>,
+}
+
+/// One of our own media addresses, as clients name it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct OwnMedia {
+    /// As in our candidates.
+    pub address: SocketAddr,
+    /// Whose port it is.
+    pub worker: WorkerIndex,
+}
+
+/// Addresses from the first to the last, of one family.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct IpRange {
+    first: IpAddr,
+    last: IpAddr,
+}
+
+impl IpRange {
+    /// `None` when the families differ or the last is before the first.
+    pub fn new(first: IpAddr, last: IpAddr) -> Option<Self> {
+        (first.is_ipv4() == last.is_ipv4() && first <= last).then_some(Self { first, last })
+    }
+
+    /// The network of `prefix` bits that `address` is in. `None` when there are not so many bits.
+    pub fn network(address: IpAddr, prefix: u8) -> Option<Self> {
+        match address {
+            IpAddr::V4(ip) if prefix <= 32 => {
+                let host = u32::MAX.checked_shr(prefix.into()).unwrap_or(0);
+                let bits = ip.to_bits();
+                Self::new(IpAddr::V4((bits & !host).into()), IpAddr::V4((bits | host).into()))
+            }
+            IpAddr::V6(ip) if prefix <= 128 => {
+                let host = u128::MAX.checked_shr(prefix.into()).unwrap_or(0);
+                let bits = ip.to_bits();
+                Self::new(IpAddr::V6((bits & !host).into()), IpAddr::V6((bits | host).into()))
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether the address is in it. An IPv4 address is in no range of IPv6, whatever its form.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        self.first.is_ipv4() == address.is_ipv4() && self.first <= address && address <= self.last
+    }
+}
+
+/// Where relayed addresses come from.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RelaySpec {
+    /// At most one of each family is used: the first.
+    pub addresses: Vec<RelayAddress>,
+    /// The lowest relay port.
+    pub port_min: u16,
+    /// The highest.
+    pub port_max: u16,
+    /// Workers that share the ports. Worker *n* takes every so manieth pair of ports, beginning with the *n*-th.
+    pub workers: u16,
+    /// One port for each allocation, or few for all.
+    pub mode: RelayMode,
+}
+
+/// An address that relays, and what the world calls it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RelayAddress {
+    /// Sockets are bound to it.
+    pub bind: IpAddr,
+    /// Clients are told it; differs from `bind` behind a 1:1 NAT.
+    pub announce: IpAddr,
+}
+
+/// How allocations get their relayed addresses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum RelayMode {
+    /// A port each.
+    PerAllocation,
+    /// So many ports for all, told apart by their peers' addresses: of the allocations on one port, one at a time may talk to
+    /// the same address and port. Fits few peers per client, and firewalls that open few ports.
+    Shared(u16),
+}
+
+/// How much. Zero means no bound of this kind.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct TurnQuotas {
+    /// Allocations of one user; a reserved port counts as one.
+    pub allocations_per_user: u32,
+    /// Allocations of all.
+    pub allocations: u32,
+    /// Peers' addresses that one allocation may have permissions for.
+    pub permissions: u32,
+    /// Channels of one allocation.
+    pub channels: u32,
+    /// Bits a second, both ways together, that one user's allocations relay.
+    pub user_bps: u64,
+    /// Bits a second, both ways together, that all relay.
+    pub total_bps: u64,
+    /// Replies a second to requests of one address that has proved nothing; ports do not count.
+    pub replies_per_source: u32,
+    /// Replies a second to all who have proved nothing.
+    pub replies: u32,
+}
+
+impl Default for TurnQuotas {
+    fn default() -> Self {
+        Self {
+            allocations_per_user: 4,
+            allocations: 0,
+            permissions: 64,
+            channels: 32,
+            user_bps: 0,
+            total_bps: 0,
+            replies_per_source: 10,
+            replies: 10_000,
+        }
+    }
+}
+
+/// How long things last.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct TurnLifetimes {
+    /// An allocation that asks for nothing else (RFC 8656 §3.2: 600 s).
+    pub allocation: Duration,
+    /// The most that it may ask for.
+    pub allocation_max: Duration,
+    /// A permission (RFC 8656 §9: 300 s).
+    pub permission: Duration,
+    /// A channel (RFC 8656 §12: 600 s).
+    pub channel: Duration,
+    /// A nonce (RFC 8489 §9.2.4 leaves it open).
+    pub nonce: Duration,
+    /// A reserved port (RFC 8656 §7.2: 30 s).
+    pub reservation: Duration,
+}
+
+impl Default for TurnLifetimes {
+    fn default() -> Self {
+        Self {
+            allocation: Duration::from_secs(600),
+            allocation_max: Duration::from_secs(3600),
+            permission: Duration::from_secs(300),
+            channel: Duration::from_secs(600),
+            nonce: Duration::from_secs(600),
+            reservation: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Parts of TURN that few need.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct TurnFeatures {
+    /// EVEN-PORT and RESERVATION-TOKEN (RFC 8656 §7).
+    pub even_port: bool,
+    /// Allocations that follow their client to another address (RFC 8016).
+    pub mobility: bool,
+    /// Relaying over TCP (RFC 6062).
+    pub tcp_relay: bool,
+}
+
+/// How a client reaches us.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub enum TurnTransport {
+    /// `turn:…?transport=udp`
+    Udp,
+    /// `turn:…?transport=tcp`
+    Tcp,
+    /// `turns:…?transport=tcp`
+    Tls,
+    /// `turns:…?transport=udp`
+    Dtls,
+}
+
+/// One order to the TURN server.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub enum TurnCommand {
+    /// Be a server, or be another one from now on. Allocations that exist go on under the new rules.
+    Configure(Box<TurnSpec>),
+    /// Accept a credential; one of the same username is replaced.
+    Add(TurnCredential),
+    /// Accept a username no longer, and end what it has allocated.
+    Revoke {
+        /// USERNAME.
+        username: String,
+    },
+    /// End an allocation.
+    Kill {
+        /// Which.
+        allocation: TurnAllocationId,
+    },
+    /// Refuse new allocations with 508, let the others end; or accept again.
+    Drain(bool),
+    /// List every allocation, answered by one [`TurnEvent::Snapshot`] per worker.
+    Snapshot {
+        /// Comes back in the answer.
+        request: u64,
+    },
+}
+
+/// One fact of the TURN server.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub enum TurnEvent {
+    /// An allocation was made.
+    Opened(TurnAllocation),
+    /// It will last longer.
+    Refreshed(TurnAllocation),
+    /// It is over.
+    Ended {
+        /// As it was at the end.
+        allocation: TurnAllocation,
+        /// Why.
+        reason: TurnEnd,
+    },
+    /// The answer to [`TurnCommand::Snapshot`].
+    Snapshot {
+        /// As asked.
+        request: u64,
+        /// Who answers.
+        worker: WorkerIndex,
+        /// Every allocation.
+        allocations: Vec<TurnAllocation>,
+    },
+}
+
+/// Why an allocation ended.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub enum TurnEnd {
+    /// Its client said so.
+    Released,
+    /// It was not refreshed.
+    Expired,
+    /// Its credential was revoked.
+    Revoked,
+    /// An order of control.
+    Killed,
+    /// The client's TCP, TLS or DTLS connection ended.
+    Disconnected,
+}
+
+/// One allocation as it stands.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct TurnAllocation {
+    /// Its name.
+    pub id: TurnAllocationId,
+    /// Whose quotas it uses.
+    pub user: String,
+    /// The participant, for credentials that are made for one.
+    pub bound: Option<TurnBinding>,
+    /// Where its client is.
+    pub client: SocketAddr,
+    /// How it reaches us.
+    pub transport: TurnTransport,
+    /// What its peers see, as announced; one or one of each family.
+    pub relayed: Vec<SocketAddr>,
+    /// Seconds until it ends unless refreshed.
+    pub lifetime_s: u32,
+    /// Addresses that it may talk to now.
+    pub permissions: u32,
+    /// Channels that it has now.
+    pub channels: u32,
+    /// Relay sockets that are open for it; none while it talks to our own media only.
+    pub sockets: u32,
+    /// What it relayed.
+    pub traffic: TurnTraffic,
+}
+
+/// What was relayed: payload, without TURN's headers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct TurnTraffic {
+    /// Datagrams from clients to peers.
+    pub to_peers: u64,
+    /// Their bytes.
+    pub to_peers_bytes: u64,
+    /// Datagrams from peers to clients.
+    pub to_clients: u64,
+    /// Their bytes.
+    pub to_clients_bytes: u64,
+    /// Datagrams of both ways that took no relay socket, because the peer was our own media.
+    pub shortcut: u64,
+}
+
+/// Counters of one worker's TURN server since it started.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct TurnStats {
+    /// Live allocations.
+    pub allocations: u64,
+    /// Allocations ever made.
+    pub allocated: u64,
+    /// Relay sockets open.
+    pub sockets: u64,
+    /// What was relayed.
+    pub traffic: TurnTraffic,
+    /// Binding requests answered.
+    pub bindings: u64,
+    /// Challenges and refusals sent to those who had proved nothing.
+    pub challenges: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_holds_its_first_and_last_address_and_none_beside_them() {
+        let range = IpRange::network("10.1.2.3".parse().unwrap(), 8).unwrap();
+        for (address, inside) in [
+            ("10.0.0.0", true),
+            ("10.255.255.255", true),
+            ("9.255.255.255", false),
+            ("11.0.0.0", false),
+            ("::ffff:10.0.0.1", false),
+        ] {
+            assert_eq!(range.contains(address.parse().unwrap()), inside, "{address}");
+        }
+        assert!(IpRange::network("::".parse().unwrap(), 0).unwrap().contains("ff::1".parse().unwrap()));
+        assert_eq!(IpRange::network("1.2.3.4".parse().unwrap(), 33), None);
+        assert_eq!(IpRange::new("2.0.0.0".parse().unwrap(), "1.0.0.0".parse().unwrap()), None);
+        assert_eq!(IpRange::new("1.0.0.0".parse().unwrap(), "::2".parse().unwrap()), None);
+    }
+
+    #[test]
+    fn what_is_secret_is_not_printed() {
+        let keys = TurnKeys { md5: [7; 16], sha256: [7; 32] };
+        assert_eq!(format!("{keys:?} {:?}", TurnSecret(b"hush".to_vec())), "TurnKeys(…) TurnSecret(…)");
+    }
+}
