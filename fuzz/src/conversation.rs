@@ -18,7 +18,7 @@ pub(crate) fn path(number: u8) -> Path {
         3 => ([0x2001, 0xdb8, 0, 0, 0, 0, 0, u16::from(number)], 5000).into(),
         _ => ([198, 51, 100, number], 5000).into(),
     };
-    Path { socket: SocketIndex(number % 2), remote }
+    Path { socket: SocketIndex(u16::from(number % 2)), remote }
 }
 
 /// Credentials by number and side.

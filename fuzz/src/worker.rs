@@ -674,7 +674,7 @@ mod tests {
         for seed in std::fs::read_dir(directory).expect("there is a corpus") {
             let path = seed.expect("a directory can be read").path();
             if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("seed_")) {
-                let scene = play(&std::fs::read(path).expect("a file of the corpus can be read"));
+                let mut scene = play(&std::fs::read(path).expect("a file of the corpus can be read"));
                 let stats = scene.worker.stats(&scene.link.counters());
                 total.rtp_forwarded += stats.rtp_forwarded;
                 total.keyframe_requests += stats.keyframe_requests;

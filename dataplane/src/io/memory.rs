@@ -2,12 +2,16 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::net::UdpSocket;
 use std::time::Duration;
 
 use ringmain_shared::limits::DATAGRAM_SIZE_MAX;
 
 use super::send::count_sent;
-use super::{Link, LinkCounters, Path, Received, Transmit, WakeHandle};
+use super::{
+    ADDED_SOCKETS_MAX, Diverted, FIXED_SOCKETS_MAX, Link, LinkCounters, Path, Received, SocketIndex, SocketRefused,
+    Transmit, WakeHandle,
+};
 use crate::buf::{RX_BATCH_MAX, RxBatch, TRAINS_PER_BATCH_MAX, TX_ARENA_SIZE, TxBatch};
 
 /// Two queues in place of sockets.
@@ -16,6 +20,8 @@ pub struct MemoryLink {
     rx: RxBatch,
     incoming: VecDeque<(Path, usize)>,
     incoming_bytes: VecDeque<u8>,
+    /// Sockets taken in, which are kept open and not used.
+    sockets: Vec<Option<UdpSocket>>,
     out: MemoryOut,
     wake: WakeHandle,
 }
@@ -24,6 +30,7 @@ pub struct MemoryLink {
 struct MemoryOut {
     batch: TxBatch,
     sent: Option<Vec<(Path, Vec<u8>)>>,
+    diverted: Diverted,
     counters: LinkCounters,
 }
 
@@ -34,9 +41,11 @@ impl MemoryLink {
             rx: RxBatch::new(RX_BATCH_MAX * DATAGRAM_SIZE_MAX),
             incoming: VecDeque::new(),
             incoming_bytes: VecDeque::new(),
+            sockets: Vec::new(),
             out: MemoryOut {
                 batch: TxBatch::new(TX_ARENA_SIZE, TRAINS_PER_BATCH_MAX),
                 sent: Some(Vec::new()),
+                diverted: Diverted::default(),
                 counters: LinkCounters::default(),
             },
             wake: WakeHandle::new(None).expect("a process may open one more descriptor"),
@@ -100,7 +109,21 @@ impl Link for MemoryLink {
         self.wake.clone()
     }
 
-    fn counters(&self) -> LinkCounters {
+    fn open(&mut self, socket: UdpSocket) -> Result<SocketIndex, SocketRefused> {
+        if self.sockets.len() >= ADDED_SOCKETS_MAX {
+            return Err(SocketRefused::TooMany);
+        }
+        self.sockets.push(Some(socket));
+        Ok(SocketIndex((FIXED_SOCKETS_MAX + self.sockets.len() - 1) as u16))
+    }
+
+    fn close(&mut self, socket: SocketIndex) -> bool {
+        self.out.flush();
+        let place = usize::from(socket.0).checked_sub(FIXED_SOCKETS_MAX).and_then(|place| self.sockets.get_mut(place));
+        place.and_then(Option::take).is_some()
+    }
+
+    fn counters(&mut self) -> LinkCounters {
         self.out.counters
     }
 
@@ -116,6 +139,10 @@ impl Transmit for MemoryOut {
 
     fn flush(&mut self) {
         for train in self.batch.trains() {
+            if train.path.socket.is_virtual() {
+                self.diverted.take(train, &self.batch, &mut self.counters);
+                continue;
+            }
             count_sent(train, &mut self.counters);
             if let Some(sent) = &mut self.sent {
                 let bytes = self.batch.bytes(train);
@@ -123,6 +150,10 @@ impl Transmit for MemoryOut {
             }
         }
         self.batch.clear();
+    }
+
+    fn diverted(&mut self) -> &mut Diverted {
+        &mut self.diverted
     }
 
     fn wake(&mut self, peer: &WakeHandle) {
@@ -133,7 +164,6 @@ impl Transmit for MemoryOut {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::io::SocketIndex;
 
     fn path(port: u16) -> Path {
         Path { socket: SocketIndex(0), remote: ([192, 0, 2, 1], port).into() }

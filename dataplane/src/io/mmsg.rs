@@ -1,18 +1,21 @@
 //! The link for hosts where io_uring is missing or forbidden: `ppoll`, then `recvmmsg` and `sendmmsg`, with the same trains.
 //!
-//! `ppoll` rather than epoll: the descriptors are a handful and never change, and it takes nanoseconds on every kernel.
+//! `ppoll` for the sockets that stay: they are a handful, and it takes nanoseconds on every kernel. Those that come and go are in an
+//! epoll, which is one more descriptor in the `ppoll`, once there are any.
 
 use std::io;
 use std::net::UdpSocket;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
 use ringmain_shared::limits::DATAGRAM_SIZE_MAX;
 
 use super::address::{self, NAME_SIZE, Name};
 use super::send::{Refusals, SendHeader, count_sent, handle_refusal, send_singly};
+use super::table::{SocketTable, check_fixed};
 use super::{
-    Link, LinkCounters, Path, RECEIVE_FAILURES_MAX, Received, SOCKETS_MAX, SocketIndex, Transmit, WakeHandle, socket,
+    Diverted, Link, LinkCounters, Path, RECEIVE_FAILURES_MAX, Received, SocketIndex, SocketRefused, Transmit,
+    WakeHandle,
 };
 use crate::buf::{RX_BATCH_MAX, RxBatch, TRAINS_PER_BATCH_MAX, TX_ARENA_SIZE, TxBatch};
 
@@ -20,21 +23,27 @@ use crate::buf::{RX_BATCH_MAX, RxBatch, TRAINS_PER_BATCH_MAX, TX_ARENA_SIZE, TxB
 pub struct MmsgLink {
     rx: RxBatch,
     inbox: Inbox,
+    /// The fixed sockets, the bell, and the added sockets' epoll, if there is one.
     polls: Vec<libc::pollfd>,
+    added: Option<Epoll>,
     /// Whose turn it is to be read first, so that a flooded socket cannot starve the others.
     first: usize,
     out: MmsgOut,
 }
 
 struct MmsgOut {
-    sockets: Vec<UdpSocket>,
+    sockets: SocketTable,
     batch: TxBatch,
+    diverted: Diverted,
     headers: Box<[SendHeader]>,
     messages: Vec<libc::mmsghdr>,
     refusals: Refusals,
     counters: LinkCounters,
     wake: WakeHandle,
 }
+
+/// The sockets that come and go, by level: one that was not read to its end is told of again.
+struct Epoll(OwnedFd);
 
 /// Headers of `recvmmsg`, one for each place in the batch.
 struct Inbox {
@@ -51,26 +60,26 @@ struct Inbox {
 unsafe impl Send for MmsgLink {}
 
 impl MmsgLink {
-    /// A link over these sockets, at most `SOCKETS_MAX`.
+    /// A link over these sockets, at most `FIXED_SOCKETS_MAX`.
     pub fn open(sockets: Vec<UdpSocket>) -> io::Result<Self> {
-        if sockets.is_empty() || sockets.len() > SOCKETS_MAX {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("a link has 1 to {SOCKETS_MAX} sockets")));
-        }
+        check_fixed(&sockets)?;
         let wake = WakeHandle::new(None)?;
-        let mut polls = Vec::with_capacity(sockets.len() + 1);
+        let mut polls = Vec::with_capacity(sockets.len() + 2);
         for socket in &sockets {
             socket.set_nonblocking(true)?;
-            polls.push(libc::pollfd { fd: socket.as_raw_fd(), events: libc::POLLIN, revents: 0 });
+            polls.push(poll_in(socket.as_raw_fd()));
         }
-        polls.push(libc::pollfd { fd: wake.event_fd(), events: libc::POLLIN, revents: 0 });
+        polls.push(poll_in(wake.event_fd()));
         let rx = RxBatch::new(RX_BATCH_MAX * SLOT_SIZE);
         Ok(Self {
             inbox: Inbox::new(&rx),
             rx,
             polls,
+            added: None,
             first: 0,
             out: MmsgOut {
-                sockets,
+                sockets: SocketTable::new(sockets),
+                diverted: Diverted::default(),
                 batch: TxBatch::new(TX_ARENA_SIZE, TRAINS_PER_BATCH_MAX),
                 headers: (0..TRAINS_PER_BATCH_MAX).map(|_| SendHeader::new()).collect(),
                 messages: Vec::with_capacity(TRAINS_PER_BATCH_MAX),
@@ -85,16 +94,21 @@ impl MmsgLink {
 impl Link for MmsgLink {
     fn receive(&mut self, timeout: Option<Duration>) -> io::Result<Received> {
         self.rx.clear();
-        self.inbox.used = 0;
+        self.inbox.clear();
         if wait(&mut self.polls, timeout)? {
-            let count = self.out.sockets.len();
-            if self.polls[count].revents != 0 {
+            let bell = self.out.sockets.fixed();
+            if self.polls[bell].revents != 0 {
                 self.out.wake.drain_event();
             }
+            let count = self.polls.len();
             for step in 0..count {
-                let index = (self.first + step) % count;
-                if self.polls[index].revents != 0 {
-                    self.inbox.take_in(&self.out.sockets[index], index, &mut self.rx, &mut self.out.counters)?;
+                let place = (self.first + step) % count;
+                if place == bell || self.polls[place].revents == 0 {
+                    continue;
+                }
+                match &self.added {
+                    Some(epoll) if place > bell => self.inbox.take_in_added(epoll, &mut self.rx, &mut self.out),
+                    _ => self.inbox.take_in_fixed(SocketIndex(place as u16), &mut self.rx, &mut self.out)?,
                 }
             }
             self.first = (self.first + 1) % count;
@@ -110,9 +124,43 @@ impl Link for MmsgLink {
         self.out.wake.clone()
     }
 
-    fn counters(&self) -> LinkCounters {
-        let rx_full = self.out.sockets.iter().map(|socket| socket::dropped(socket.as_raw_fd())).sum();
-        LinkCounters { rx_full, ..self.out.counters }
+    fn open(&mut self, socket: UdpSocket) -> Result<SocketIndex, SocketRefused> {
+        socket.set_nonblocking(true).map_err(SocketRefused::Kernel)?;
+        let epoll = match &self.added {
+            Some(epoll) => epoll,
+            None => {
+                let epoll = Epoll::new().map_err(SocketRefused::Kernel)?;
+                self.polls.push(poll_in(epoll.0.as_raw_fd()));
+                self.added.insert(epoll)
+            }
+        };
+        let fd = socket.as_raw_fd();
+        let index = self.out.sockets.insert(socket).ok_or(SocketRefused::TooMany)?;
+        epoll.add(fd, index).map_err(|error| {
+            self.out.sockets.close(index);
+            self.out.sockets.release(index);
+            SocketRefused::Kernel(error)
+        })?;
+        Ok(index)
+    }
+
+    fn close(&mut self, index: SocketIndex) -> bool {
+        self.out.flush();
+        let Some(fd) = self.out.sockets.get(index).map(AsRawFd::as_raw_fd) else { return false };
+        if !self.out.sockets.close(index) {
+            return false;
+        }
+        // By hand: someone may hold a copy of the descriptor, and then closing ours would not do it.
+        if let Some(epoll) = &self.added {
+            epoll.remove(fd);
+        }
+        self.out.refusals.forget(index);
+        self.out.sockets.release(index);
+        true
+    }
+
+    fn counters(&mut self) -> LinkCounters {
+        LinkCounters { rx_full: self.out.sockets.dropped(), ..self.out.counters }
     }
 
     fn name(&self) -> &'static str {
@@ -129,7 +177,11 @@ impl Transmit for MmsgOut {
         let trains = self.batch.trains();
         let mut start = 0;
         while let Some(first) = trains.get(start) {
-            let socket = &self.sockets[usize::from(first.path.socket.0)];
+            let Some(socket) = self.sockets.get(first.path.socket) else {
+                self.diverted.take(first, &self.batch, &mut self.counters);
+                start += 1;
+                continue;
+            };
             if self.refusals.cover(first) {
                 send_singly(socket, first, &self.batch, &mut self.counters);
                 start += 1;
@@ -169,6 +221,10 @@ impl Transmit for MmsgOut {
         self.batch.clear();
     }
 
+    fn diverted(&mut self) -> &mut Diverted {
+        &mut self.diverted
+    }
+
     fn wake(&mut self, peer: &WakeHandle) {
         peer.wake();
     }
@@ -190,6 +246,7 @@ impl Inbox {
                 // SAFETY: an mmsghdr of null pointers and zero lengths is valid.
                 let mut message: libc::mmsghdr = unsafe { std::mem::zeroed() };
                 message.msg_hdr.msg_name = (&raw mut *name).cast::<libc::c_void>();
+                message.msg_hdr.msg_namelen = NAME_SIZE as libc::socklen_t;
                 message.msg_hdr.msg_iov = &raw mut *vector;
                 message.msg_hdr.msg_iovlen = 1;
                 message
@@ -198,11 +255,64 @@ impl Inbox {
         Self { names, _vectors: vectors, messages, used: 0, failures: 0 }
     }
 
-    /// Reads a socket until it is empty or the batch is full.
+    /// Forgets what was taken in.
+    fn clear(&mut self) {
+        for message in &mut self.messages[..self.used] {
+            message.msg_hdr.msg_namelen = NAME_SIZE as libc::socklen_t;
+        }
+        self.used = 0;
+    }
+
+    /// Reads a fixed socket until it is empty or the batch is full.
+    fn take_in_fixed(&mut self, index: SocketIndex, rx: &mut RxBatch, out: &mut MmsgOut) -> io::Result<()> {
+        let Some(socket) = out.sockets.get(index) else { return Ok(()) };
+        match self.take_in(socket, index, RX_BATCH_MAX, rx, &mut out.counters) {
+            Ok(()) => self.failures = 0,
+            Err(error) => {
+                out.counters.receive_errors += 1;
+                self.failures += 1;
+                if self.failures >= RECEIVE_FAILURES_MAX {
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads what is ready of the others, a little of each, until nothing is or the batch is full.
+    fn take_in_added(&mut self, epoll: &Epoll, rx: &mut RxBatch, out: &mut MmsgOut) {
+        for _ in 0..RX_BATCH_MAX / READY_AT_ONCE {
+            // No more than can be read: the kernel puts the ones it tells of last, and those that it told of in vain would starve.
+            let room = (self.messages.len() - self.used) / SHARE;
+            let mut events = [libc::epoll_event { events: 0, u64: 0 }; READY_AT_ONCE];
+            let ready = epoll.ready(&mut events[..room.min(READY_AT_ONCE)]);
+            for event in ready {
+                let index = SocketIndex(event.u64 as u16);
+                let Some(socket) = out.sockets.get(index) else { continue };
+                match self.take_in(socket, index, SHARE, rx, &mut out.counters) {
+                    Ok(()) => _ = out.sockets.heard(index),
+                    Err(_) => {
+                        out.counters.receive_errors += 1;
+                        if out.sockets.failed(index)
+                            && let Some(socket) = out.sockets.get(index)
+                        {
+                            epoll.remove(socket.as_raw_fd());
+                        }
+                    }
+                }
+            }
+            if ready.len() < READY_AT_ONCE {
+                return;
+            }
+        }
+    }
+
+    /// Reads a socket until it is empty, `share` datagrams have come or the batch is full.
     fn take_in(
         &mut self,
         socket: &UdpSocket,
-        index: usize,
+        index: SocketIndex,
+        share: usize,
         rx: &mut RxBatch,
         counters: &mut LinkCounters,
     ) -> io::Result<()> {
@@ -211,23 +321,23 @@ impl Inbox {
         if free.is_empty() {
             return Ok(());
         }
-        for message in free.iter_mut() {
-            message.msg_hdr.msg_namelen = NAME_SIZE as libc::socklen_t;
-        }
         // SAFETY: as many headers as said. Each points to a name and to a slot of the slab, past those that the batch lists.
         let taken = unsafe {
             libc::recvmmsg(
                 socket.as_raw_fd(),
                 free.as_mut_ptr(),
-                free.len() as libc::c_uint,
+                free.len().min(share) as libc::c_uint,
                 libc::MSG_DONTWAIT as _,
                 std::ptr::null_mut(),
             )
         };
         if taken < 0 {
-            return self.handle_failure(io::Error::last_os_error(), counters);
+            let error = io::Error::last_os_error();
+            return match error.kind() {
+                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Ok(()),
+                _ => Err(error),
+            };
         }
-        self.failures = 0;
         self.used = start + taken as usize;
         for slot in start..self.used {
             let message = &self.messages[slot];
@@ -235,24 +345,52 @@ impl Inbox {
                 counters.rx_truncated += 1;
             } else if let Some(remote) = address::read(&self.names[slot].0) {
                 let size = message.msg_len as usize;
-                rx.push(slot * SLOT_SIZE, size, Path { socket: SocketIndex(index as u8), remote });
+                rx.push(slot * SLOT_SIZE, size, Path { socket: index, remote });
                 counters.received += 1;
                 counters.received_bytes += size as u64;
             }
         }
         Ok(())
     }
+}
 
-    fn handle_failure(&mut self, error: io::Error, counters: &mut LinkCounters) -> io::Result<()> {
-        match error.kind() {
-            io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Ok(()),
-            _ => {
-                counters.receive_errors += 1;
-                self.failures += 1;
-                if self.failures >= RECEIVE_FAILURES_MAX { Err(error) } else { Ok(()) }
-            }
+impl Epoll {
+    fn new() -> io::Result<Self> {
+        // SAFETY: no pointers.
+        let fd = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
         }
+        // SAFETY: just opened, and owned by nobody else.
+        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
+
+    fn add(&self, fd: libc::c_int, index: SocketIndex) -> io::Result<()> {
+        let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: u64::from(index.0) };
+        // SAFETY: the event lives through the call.
+        let done = unsafe { libc::epoll_ctl(self.0.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &raw mut event) };
+        if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+
+    fn remove(&self, fd: libc::c_int) {
+        // SAFETY: removing takes no event. It fails only when the descriptor was removed before.
+        unsafe { libc::epoll_ctl(self.0.as_raw_fd(), libc::EPOLL_CTL_DEL, fd, std::ptr::null_mut()) };
+    }
+
+    /// Which are ready now.
+    fn ready<'a>(&self, events: &'a mut [libc::epoll_event]) -> &'a [libc::epoll_event] {
+        if events.is_empty() {
+            return events;
+        }
+        // SAFETY: as many events as said, which live through the call.
+        let count =
+            unsafe { libc::epoll_wait(self.0.as_raw_fd(), events.as_mut_ptr(), events.len() as libc::c_int, 0) };
+        &events[..count.max(0) as usize]
+    }
+}
+
+fn poll_in(fd: libc::c_int) -> libc::pollfd {
+    libc::pollfd { fd, events: libc::POLLIN, revents: 0 }
 }
 
 /// Waits, and says whether any descriptor is ready.
@@ -273,3 +411,7 @@ fn wait(polls: &mut [libc::pollfd], timeout: Option<Duration>) -> io::Result<boo
 
 /// A slot begins on a cache line.
 const SLOT_SIZE: usize = DATAGRAM_SIZE_MAX.next_multiple_of(64);
+/// Datagrams taken from an added socket before the next one has its turn, as the kernel does it for io_uring.
+const SHARE: usize = 32;
+/// Added sockets told of at once.
+const READY_AT_ONCE: usize = RX_BATCH_MAX / SHARE;

@@ -6,32 +6,49 @@
 //! | [`mmsg`] | `ppoll`, `recvmmsg`, `sendmmsg` | where io_uring is missing or forbidden |
 //! | [`memory`] | two queues | tests and benches |
 //!
-//! Both kernel links send trains with `UDP_SEGMENT`. [`open()`] picks one and says why.
+//! Both kernel links send trains with `UDP_SEGMENT`. [`open()`] picks one and says why. A link is opened with the sockets that it keeps
+//! (media, TURN) and takes in others while it runs (relays); [`table`] knows which is which.
 
+#[cfg(test)]
+mod added_tests;
 mod address;
+mod diverted;
 pub mod memory;
 pub mod mmsg;
 pub mod open;
 mod send;
 pub mod socket;
+mod table;
 #[cfg(test)]
 mod tests;
 pub mod uring;
 mod wake;
 
-use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
+use std::{fmt, io};
 
 use ringmain_shared::drop_reason::DropReason;
 
 use crate::buf::{RxBatch, TxBatch};
+pub use diverted::Diverted;
 pub use open::{LinkChoice, OpenError, Opened, open};
 pub use wake::WakeHandle;
 
-/// A socket of a link, by its place in the list that the link was opened with.
+/// A socket of a link. The sockets that a link was opened with come first, in their order.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
-pub struct SocketIndex(pub u8);
+pub struct SocketIndex(pub u16);
+
+impl SocketIndex {
+    /// From here on, an index names no socket of the kernel's. What is sent there is picked up from [`Transmit::diverted`].
+    pub const VIRTUAL_FIRST: u16 = 1 << 15;
+
+    /// Whether it names no socket of the kernel's.
+    #[inline]
+    pub fn is_virtual(self) -> bool {
+        self.0 >= Self::VIRTUAL_FIRST
+    }
+}
 
 /// Which local socket, and who is at the other end.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -42,12 +59,17 @@ pub struct Path {
     pub remote: SocketAddr,
 }
 
-/// Sockets of one link: local addresses of a host, IPv4 and IPv6.
-pub const SOCKETS_MAX: usize = 16;
+/// Sockets that a link is opened with: local addresses of a host, IPv4 and IPv6, for media and for TURN.
+pub const FIXED_SOCKETS_MAX: usize = 16;
+/// Sockets that a link may take in while it runs: the relay ports of one worker.
+pub const ADDED_SOCKETS_MAX: usize = 16 * 1024;
+/// Sockets of one link.
+pub const SOCKETS_MAX: usize = FIXED_SOCKETS_MAX + ADDED_SOCKETS_MAX;
+const _: () = assert!(SOCKETS_MAX <= SocketIndex::VIRTUAL_FIRST as usize, "real and virtual sockets are told apart");
 
-/// Receives of one socket that may fail in a row before the link gives up. An error that a socket reports once is gone by then.
+/// Receives of one socket that may fail in a row before the link gives up: itself, if it was opened with that socket, else only the
+/// socket. An error that a socket reports once is gone by then.
 const RECEIVE_FAILURES_MAX: u32 = 64;
-const _: () = assert!(SOCKETS_MAX <= u8::MAX as usize, "a SocketIndex is a u8");
 
 /// Moves datagrams. Used by one thread; it may be made on another.
 pub trait Link: Send {
@@ -62,8 +84,15 @@ pub trait Link: Send {
     /// What ends this link's sleep, from any thread.
     fn wake_handle(&self) -> WakeHandle;
 
+    /// Takes in a bound socket: its datagrams come from the next `receive` on. A refusal closes the socket and nothing else.
+    fn open(&mut self, socket: UdpSocket) -> Result<SocketIndex, SocketRefused>;
+
+    /// Sends what is in the batch, then lets go of a socket that `open` took in. Nothing of it comes in any `receive` from here on,
+    /// and its port is free after the next one or two. False when there is no such socket, or the link was opened with it.
+    fn close(&mut self, socket: SocketIndex) -> bool;
+
     /// What it did since it was opened. Asks the kernel, so once a second rather than once a turn.
-    fn counters(&self) -> LinkCounters;
+    fn counters(&mut self) -> LinkCounters;
 
     /// `io_uring`, `mmsg` or `memory`.
     fn name(&self) -> &'static str;
@@ -77,9 +106,32 @@ pub trait Transmit {
     /// Hands every train to the kernel and empties the batch. The io_uring link sends at the latest in the next `receive`.
     fn flush(&mut self);
 
+    /// What was flushed to virtual sockets and waits to be carried on.
+    fn diverted(&mut self) -> &mut Diverted;
+
     /// Ends another link's sleep, at the latest in the next `receive`. Cheaper than [`WakeHandle::wake`] between io_uring links.
     fn wake(&mut self, peer: &WakeHandle);
 }
+
+/// Why a link did not take in a socket.
+#[derive(Debug)]
+pub enum SocketRefused {
+    /// It has `SOCKETS_MAX`.
+    TooMany,
+    /// The kernel said no.
+    Kernel(io::Error),
+}
+
+impl fmt::Display for SocketRefused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SocketRefused::TooMany => write!(f, "a worker has at most {SOCKETS_MAX} sockets"),
+            SocketRefused::Kernel(error) => write!(f, "the kernel took no further socket: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for SocketRefused {}
 
 /// What a `receive` found, besides datagrams.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

@@ -10,7 +10,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 
 use super::address::Name;
-use super::{LinkCounters, SOCKETS_MAX};
+use super::{LinkCounters, SocketIndex};
 use crate::buf::{Train, TxBatch};
 
 /// A `msghdr` with everything that it points to. Must stay where it is between `fill` and the end of the send.
@@ -80,7 +80,7 @@ impl SendHeader {
 /// Where trains were refused.
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
-    sockets: [bool; SOCKETS_MAX],
+    sockets: HashSet<SocketIndex>,
     remotes: HashSet<SocketAddr>,
 }
 
@@ -89,8 +89,13 @@ impl Refusals {
     #[inline]
     pub(super) fn cover(&self, train: &Train) -> bool {
         train.segments > 1
-            && (self.sockets[usize::from(train.path.socket.0)]
+            && ((!self.sockets.is_empty() && self.sockets.contains(&train.path.socket))
                 || (!self.remotes.is_empty() && self.remotes.contains(&train.path.remote)))
+    }
+
+    /// A socket is gone: what is remembered of it does not hold for the next one of its index.
+    pub(super) fn forget(&mut self, socket: SocketIndex) {
+        self.sockets.remove(&socket);
     }
 
     /// Remembers a refusal. Whether it may be one of the train, rather than of any datagram on its way.
@@ -99,7 +104,9 @@ impl Refusals {
             return false;
         }
         match errno {
-            libc::EIO => self.sockets[usize::from(train.path.socket.0)] = true,
+            libc::EIO => {
+                self.sockets.insert(train.path.socket);
+            }
             libc::EINVAL | libc::EMSGSIZE => {
                 if self.remotes.len() >= REFUSED_REMOTES_MAX {
                     self.remotes.clear(); // Each is learnt again at the price of one more refusal.
@@ -184,9 +191,9 @@ const _: () = assert!(size_of::<SegmentSize>() == unsafe { libc::CMSG_SPACE(2) }
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::io::{Path, SocketIndex, socket};
+    use crate::io::{Path, socket};
 
-    fn train(socket: u8, port: u16, segments: usize) -> Train {
+    fn train(socket: u16, port: u16, segments: usize) -> Train {
         let path = Path { socket: SocketIndex(socket), remote: ([127, 0, 0, 1], port).into() };
         Train { path, offset: 0, size: segments * 10, segment_size: 10, segments }
     }
@@ -198,6 +205,8 @@ mod tests {
         assert!(refusals.cover(&train(1, 6, 2)));
         assert!(!refusals.cover(&train(0, 5, 2)));
         assert!(!refusals.cover(&train(1, 6, 1)), "a single datagram needs no help");
+        refusals.forget(SocketIndex(1));
+        assert!(!refusals.cover(&train(1, 6, 2)), "another socket may take the index");
     }
 
     #[test]

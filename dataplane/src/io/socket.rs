@@ -10,15 +10,45 @@ use socket2::{Domain, Protocol, Socket, Type};
 /// Bytes that the kernel may hold for us in each direction while we are in a turn. 4 MiB is 2 ms of 10 Gb/s with its bookkeeping.
 pub const SOCKET_BUFFER_SIZE: usize = 4 * 1024 * 1024;
 
+/// The same for a relay socket, of which there are thousands: half a second of 4 Mb/s, or a burst of a hundred large datagrams.
+pub const RELAY_BUFFER_SIZE: usize = 256 * 1024;
+
 /// Binds a UDP socket. IPv6 sockets take IPv6 only: IPv4 gets its own, so that no address has two forms.
 pub fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
+    bind_sized(address, SOCKET_BUFFER_SIZE)
+}
+
+/// Binds the UDP socket of a relay.
+pub fn bind_relay(address: SocketAddr) -> io::Result<UdpSocket> {
+    bind_sized(address, RELAY_BUFFER_SIZE)
+}
+
+/// Lets this process have as many descriptors as its hard limit allows, and says how many that is. A relay port or a connection is one
+/// each; the soft limit is 1024 on most hosts.
+pub fn raise_descriptor_limit() -> io::Result<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the limit lives through the call, which writes nothing else.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if limit.rlim_cur < limit.rlim_max {
+        limit.rlim_cur = limit.rlim_max;
+        // SAFETY: as above; nothing is written.
+        if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(limit.rlim_cur)
+}
+
+fn bind_sized(address: SocketAddr, buffer: usize) -> io::Result<UdpSocket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
     socket.set_nonblocking(true)?;
-    widen(&socket, libc::SO_RCVBUFFORCE, Socket::set_recv_buffer_size);
-    widen(&socket, libc::SO_SNDBUFFORCE, Socket::set_send_buffer_size);
+    widen(&socket, buffer, libc::SO_RCVBUFFORCE, Socket::set_recv_buffer_size);
+    widen(&socket, buffer, libc::SO_SNDBUFFORCE, Socket::set_send_buffer_size);
     socket.bind(&address.into())?;
     Ok(socket.into())
 }
@@ -35,8 +65,8 @@ pub(super) fn dropped(fd: RawFd) -> u64 {
 }
 
 /// Without the right to go over the host's limit (`net.core.rmem_max`, `wmem_max`), up to that limit. Smaller is slower, not wrong.
-fn widen(socket: &Socket, force: libc::c_int, plain: fn(&Socket, usize) -> io::Result<()>) {
-    let size = SOCKET_BUFFER_SIZE as libc::c_int;
+fn widen(socket: &Socket, buffer: usize, force: libc::c_int, plain: fn(&Socket, usize) -> io::Result<()>) {
+    let size = buffer as libc::c_int;
     // SAFETY: the option's value is an int, which lives through the call.
     let forced = unsafe {
         libc::setsockopt(
@@ -48,7 +78,7 @@ fn widen(socket: &Socket, force: libc::c_int, plain: fn(&Socket, usize) -> io::R
         )
     };
     if forced < 0 {
-        let _ = plain(socket, SOCKET_BUFFER_SIZE);
+        let _ = plain(socket, buffer);
     }
 }
 
@@ -78,5 +108,15 @@ mod tests {
         let v6 = bind("[::]:0".parse().expect("an address")).expect("IPv6");
         let port = v6.local_addr().expect("bound").port();
         bind(SocketAddr::from(([0, 0, 0, 0], port))).expect("IPV6_V6ONLY leaves IPv4 free");
+    }
+
+    #[test]
+    fn the_soft_limit_of_descriptors_becomes_the_hard_one() {
+        let limit = raise_descriptor_limit().expect("any process may");
+        assert_eq!(raise_descriptor_limit().expect("twice is fine"), limit);
+        let told = std::fs::read_to_string("/proc/self/limits").expect("Linux");
+        let line = told.lines().find(|line| line.starts_with("Max open files")).expect("listed");
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        assert_eq!((fields[3], fields[4]), (&*limit.to_string(), &*limit.to_string()));
     }
 }

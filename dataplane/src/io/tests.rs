@@ -10,14 +10,14 @@ use super::uring::UringLink;
 use super::*;
 use crate::buf::RX_BATCH_MAX;
 
-type Make = fn(Vec<UdpSocket>) -> Box<dyn Link>;
+pub(super) type Make = fn(Vec<UdpSocket>) -> Box<dyn Link>;
 
-const LINKS: [Make; 2] = [
+pub(super) const LINKS: [Make; 2] = [
     |sockets| Box::new(UringLink::open(sockets).map_err(|(why, _)| why).expect("io_uring")),
     |sockets| Box::new(MmsgLink::open(sockets).expect("recvmmsg")),
 ];
-const HOSTS: [&str; 2] = ["127.0.0.1:0", "[::1]:0"];
-const SECOND: Option<Duration> = Some(Duration::from_secs(1));
+pub(super) const HOSTS: [&str; 2] = ["127.0.0.1:0", "[::1]:0"];
+pub(super) const SECOND: Option<Duration> = Some(Duration::from_secs(1));
 
 fn each(test: impl Fn(Make, SocketAddr)) {
     for make in LINKS {
@@ -28,7 +28,7 @@ fn each(test: impl Fn(Make, SocketAddr)) {
 }
 
 /// A link on one socket, its address, and a peer's socket.
-fn with_peer(make: Make, host: SocketAddr) -> (Box<dyn Link>, SocketAddr, UdpSocket, SocketAddr) {
+pub(super) fn with_peer(make: Make, host: SocketAddr) -> (Box<dyn Link>, SocketAddr, UdpSocket, SocketAddr) {
     let ours = socket::bind(host).expect("a socket");
     let theirs = socket::bind(host).expect("a socket");
     theirs.set_nonblocking(false).expect("a socket");
@@ -37,7 +37,7 @@ fn with_peer(make: Make, host: SocketAddr) -> (Box<dyn Link>, SocketAddr, UdpSoc
     (make(vec![ours]), our_address, theirs, their_address)
 }
 
-fn send(link: &mut dyn Link, path: Path, bytes: &[u8]) {
+pub(super) fn send(link: &mut dyn Link, path: Path, bytes: &[u8]) {
     let (_, out) = link.parts();
     if !out.batch().has_room(bytes.len()) {
         out.flush();
@@ -47,13 +47,13 @@ fn send(link: &mut dyn Link, path: Path, bytes: &[u8]) {
     slot.commit(bytes.len());
 }
 
-fn submit(link: &mut dyn Link) {
+pub(super) fn submit(link: &mut dyn Link) {
     link.parts().1.flush();
     link.receive(Some(Duration::ZERO)).expect("works");
 }
 
 /// Receives until `count` datagrams have come or nothing does any more.
-fn collect(link: &mut dyn Link, count: usize) -> Vec<(Path, Vec<u8>)> {
+pub(super) fn collect(link: &mut dyn Link, count: usize) -> Vec<(Path, Vec<u8>)> {
     let (mut all, mut quiet) = (Vec::new(), 0);
     while all.len() < count && quiet < 3 {
         link.receive(Some(Duration::from_millis(300))).expect("works");
@@ -99,7 +99,7 @@ fn a_datagram_says_which_socket_it_came_by_and_goes_by_the_one_asked_for() {
             peer.set_read_timeout(SECOND).expect("a socket");
             peer.send_to(&[7; 33], address).expect("sent");
             let came = collect(&mut *link, 1);
-            let path = Path { socket: SocketIndex(index as u8), remote: peer.local_addr().expect("bound") };
+            let path = Path { socket: SocketIndex(index as u16), remote: peer.local_addr().expect("bound") };
             assert_eq!(came, [(path, vec![7; 33])]);
             send(&mut *link, path, b"back");
             submit(&mut *link);
@@ -354,7 +354,10 @@ fn two_flooded_sockets_fill_a_batch_without_overwriting_each_other() {
         let mut link = make(sockets);
         let came = collect(&mut *link, 400);
         assert_eq!(came.len(), 400);
-        assert!(came.iter().all(|(path, bytes)| bytes.len() == 100 && bytes.iter().all(|&byte| byte == path.socket.0)));
+        assert!(
+            came.iter()
+                .all(|(path, bytes)| bytes.len() == 100 && bytes.iter().all(|&byte| u16::from(byte) == path.socket.0))
+        );
         assert_eq!(link.counters().rx_truncated, 200);
     }
 }

@@ -132,6 +132,9 @@ impl Plane {
         let identity = Identity::generate().map_err(|error| StartError(format!("no DTLS certificate: {error}")))?;
         let bell = WakeHandle::detached().map_err(|error| StartError(format!("no eventfd: {error}")))?;
 
+        if let Err(error) = socket::raise_descriptor_limit() {
+            tracing::warn!("the limit of open files could not be raised to the hard limit: {error}");
+        }
         let mut links: Vec<Box<dyn Link>> = Vec::new();
         let mut infos = Vec::new();
         for index in 0..worker_count {

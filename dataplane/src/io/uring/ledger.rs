@@ -3,8 +3,9 @@
 //! A pure function of what was asked and what was answered, so that a test can answer anything: late, twice, wrongly, never. An answer
 //! that fits nothing outstanding changes nothing. A buffer is handed out at most once between two returns.
 
+use std::collections::VecDeque;
+
 use super::token::Token;
-use crate::io::SOCKETS_MAX;
 
 /// One entry of the completion queue.
 #[derive(Clone, Copy, Debug)]
@@ -18,13 +19,13 @@ pub(super) struct Completion {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Effect {
     /// Buffer `buffer` holds a receive header and a datagram, `size` bytes together.
-    Datagram { socket: u8, buffer: u16, size: u32 },
+    Datagram { socket: u16, buffer: u16, size: u32 },
     /// Buffer `buffer` holds nothing of use and may go back.
     Return { buffer: u16 },
     /// A receive found no buffer.
     Starved,
     /// A receive ended with an error.
-    ReceiveFailed { socket: u8, errno: i32 },
+    ReceiveFailed { socket: u16, errno: i32 },
     /// The kernel took a train, or some bytes of it.
     Sent { arena: u8, train: u16, bytes: u32 },
     /// The kernel refused a train.
@@ -33,7 +34,7 @@ pub(super) enum Effect {
     Woken,
     /// Our call was heard, or could not be.
     Called { slot: u16, heard: bool },
-    /// The poll or a receive ended without news and must be begun anew.
+    /// The poll, a receive or the cancelling of one ended without news.
     Ended,
     /// Answers nothing outstanding.
     Stale,
@@ -41,7 +42,10 @@ pub(super) enum Effect {
 
 #[derive(Debug)]
 pub(super) struct Ledger {
-    receives: [Shot; SOCKETS_MAX],
+    /// By socket.
+    receives: Vec<Receive>,
+    /// Sockets whose receive has ended, or never began. Each is named once.
+    ended: VecDeque<u16>,
     poll: Shot,
     /// Whether the kernel may write to a buffer.
     lent: Box<[bool]>,
@@ -49,6 +53,14 @@ pub(super) struct Ledger {
     arenas: Box<[Arena]>,
     calls: Box<[Shot]>,
     calls_due: usize,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Receive {
+    shot: Shot,
+    cancel: Shot,
+    /// It is in the list of those that have ended.
+    listed: bool,
 }
 
 /// An operation that has at most one instance outstanding.
@@ -69,7 +81,8 @@ impl Ledger {
     pub(super) fn new(buffers: usize, arenas: usize, trains: usize, calls: usize) -> Self {
         let arena = || Arena { generation: 0, outstanding: vec![false; trains].into(), count: 0 };
         Self {
-            receives: [Shot::default(); SOCKETS_MAX],
+            receives: Vec::new(),
+            ended: VecDeque::new(),
             poll: Shot::default(),
             lent: vec![false; buffers].into(),
             lent_count: 0,
@@ -79,9 +92,43 @@ impl Ledger {
         }
     }
 
+    /// A socket may be received from.
+    pub(super) fn add_receive(&mut self, socket: u16) {
+        let place = usize::from(socket);
+        if self.receives.len() <= place {
+            self.receives.resize(place + 1, Receive::default());
+        }
+        self.list(socket);
+    }
+
+    /// The next socket whose receive has ended, in the order in which they did.
+    pub(super) fn next_ended(&mut self) -> Option<u16> {
+        let socket = self.ended.pop_front()?;
+        self.receives[usize::from(socket)].listed = false;
+        Some(socket)
+    }
+
+    /// How many have.
+    pub(super) fn ended(&self) -> usize {
+        self.ended.len()
+    }
+
     /// A receive is begun, unless one is under way.
-    pub(super) fn arm_receive(&mut self, socket: u8) -> Option<Token> {
-        self.receives[usize::from(socket)].arm().map(|generation| Token::Receive { socket, generation })
+    pub(super) fn arm_receive(&mut self, socket: u16) -> Option<Token> {
+        let receive = self.receives.get_mut(usize::from(socket))?;
+        receive.shot.arm().map(|generation| Token::Receive { socket, generation })
+    }
+
+    /// A receive is cancelled: the token of the cancelling, and the receive's. `None` when there is none, or it is being cancelled.
+    pub(super) fn cancel_receive(&mut self, socket: u16) -> Option<(Token, Token)> {
+        let receive = self.receives.get_mut(usize::from(socket)).filter(|receive| receive.shot.armed)?;
+        let generation = receive.cancel.arm()?;
+        Some((Token::Cancel { socket, generation }, Token::Receive { socket, generation: receive.shot.generation }))
+    }
+
+    /// Whether the kernel may still answer a receive of this socket.
+    pub(super) fn is_receiving(&self, socket: u16) -> bool {
+        self.receives.get(usize::from(socket)).is_some_and(|receive| receive.shot.armed || receive.cancel.armed)
     }
 
     /// The poll is begun, unless it is under way.
@@ -137,7 +184,7 @@ impl Ledger {
     /// Whether anything is outstanding that could still touch our memory.
     pub(super) fn is_idle(&self) -> bool {
         !self.poll.armed
-            && !self.receives.iter().any(|receive| receive.armed)
+            && !self.receives.iter().any(|receive| receive.shot.armed || receive.cancel.armed)
             && self.arenas.iter().all(|arena| arena.count == 0)
             && self.calls_due == 0
     }
@@ -147,9 +194,19 @@ impl Ledger {
         let more = io_uring::cqueue::more(flags);
         match Token::from_user_data(user_data) {
             Some(Token::Receive { socket, generation }) => {
-                let current =
-                    self.receives.get_mut(usize::from(socket)).is_some_and(|shot| shot.answer(generation, more));
+                let receive = self.receives.get_mut(usize::from(socket));
+                let current = receive.is_some_and(|receive| receive.shot.answer(generation, more));
+                if current && !more {
+                    self.list(socket);
+                }
                 self.handle_received(socket, current, result, io_uring::cqueue::buffer_select(flags))
+            }
+            Some(Token::Cancel { socket, generation }) => {
+                let receive = self.receives.get_mut(usize::from(socket));
+                match receive.is_some_and(|receive| receive.cancel.answer(generation, false)) {
+                    true => Effect::Ended,
+                    false => Effect::Stale,
+                }
             }
             Some(Token::Send { arena, train, generation }) => {
                 if !self.answer_send(arena, train, generation) {
@@ -175,7 +232,13 @@ impl Ledger {
         }
     }
 
-    fn handle_received(&mut self, socket: u8, current: bool, result: i32, buffer: Option<u16>) -> Effect {
+    fn list(&mut self, socket: u16) {
+        if !std::mem::replace(&mut self.receives[usize::from(socket)].listed, true) {
+            self.ended.push_back(socket);
+        }
+    }
+
+    fn handle_received(&mut self, socket: u16, current: bool, result: i32, buffer: Option<u16>) -> Effect {
         // Whatever else the answer says, a buffer that the kernel had and now names is ours again.
         let buffer = buffer.filter(|&buffer| self.reclaim(buffer));
         match (current, buffer) {

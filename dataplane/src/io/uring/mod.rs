@@ -2,14 +2,19 @@
 //! brings all of them.
 //!
 //! [`ledger`] knows who holds what and judges completions; [`token`] is what their 64 bits mean; [`buffers`] is the ring that the kernel
-//! takes receive buffers from; [`enter`] is the system call. This file joins them to the ring.
+//! takes receive buffers from; [`enter`] is the system call; [`set_up()`] makes the ring. This file joins them to it.
 //!
-//! The ring is made disabled and restricted to the four operations below, so it can be made before the thread that uses it. That thread
+//! The sockets that a link is opened with are registered files. Those that it takes in later are named by their descriptors: before Linux
+//! 6.13 a file that is unregistered stays open until every operation begun before has ended, and a receive of ours never ends, so
+//! the ports would never come free. A descriptor is closed only when no operation can name it any more.
+//!
+//! The ring is made disabled and restricted to a few operations, so it can be made before the thread that uses it. That thread
 //! enables it in its first `receive`, becomes its single issuer, and should be the one to drop it.
 
 mod buffers;
 mod enter;
 mod ledger;
+mod set_up;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -17,25 +22,26 @@ mod token;
 use std::collections::VecDeque;
 use std::io;
 use std::net::UdpSocket;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::AsRawFd;
 use std::thread::ThreadId;
 use std::time::Duration;
 
 use arrayvec::ArrayVec;
-use io_uring::register::{Probe, Restriction};
 use io_uring::types::{CancelBuilder, Fd, Fixed, RecvMsgOut, Timespec};
 use io_uring::{IoUring, opcode, squeue};
 
 use super::address::{self, NAME_SIZE};
 use super::open::Unavailable;
 use super::send::{Refusals, SendHeader, count_sent, handle_refusal, send_singly};
+use super::table::SocketTable;
 use super::{
-    Link, LinkCounters, Path, RECEIVE_FAILURES_MAX, Received, SOCKETS_MAX, SocketIndex, Transmit, WakeHandle, socket,
+    Diverted, FIXED_SOCKETS_MAX, Link, LinkCounters, Path, Received, SocketIndex, SocketRefused, Transmit, WakeHandle,
 };
 use crate::buf::{RX_BATCH_MAX, RxBatch, TRAINS_PER_BATCH_MAX, TX_ARENA_SIZE, TxBatch};
 use buffers::{BUFFER_SIZE, BUFFER_STRIDE, BufferRing, HEADER_SIZE};
-use enter::{Gate, REGISTER_RING_FDS, UNREGISTER_RING_FDS};
+use enter::Gate;
 use ledger::{Completion, Effect, Ledger};
+use set_up::set_up;
 use token::Token;
 
 /// Receive buffers of one link: what the kernel may fill ahead, and a batch that a turn holds. What finds none waits in its socket.
@@ -70,7 +76,7 @@ struct Engine {
     /// Says how much room the kernel leaves for names.
     receive_header: Box<libc::msghdr>,
     /// Datagrams that have come and are not in a batch yet. Each holds a buffer, so there are no more than those.
-    backlog: VecDeque<(u8, u16, u32)>,
+    backlog: VecDeque<(u16, u16, u32)>,
     /// Buffers that go back to the kernel at the next `receive`: those of the batch, and those that held nothing of use.
     returns: Vec<u16>,
     arenas: [Arena; ARENAS],
@@ -82,10 +88,18 @@ struct Engine {
     calls: [Option<WakeHandle>; CALLS_MAX],
     wake: WakeHandle,
     woken: bool,
-    failures: [u32; SOCKETS_MAX],
     broken: Option<i32>,
     counters: LinkCounters,
-    sockets: Vec<UdpSocket>,
+    diverted: Diverted,
+    sockets: SocketTable,
+    /// Those that wait for the kernel's last answers.
+    closing: Vec<SocketIndex>,
+}
+
+/// A socket in an operation.
+enum Named {
+    Registered(Fixed),
+    Open(Fd),
 }
 
 /// A batch with the headers that its sends need.
@@ -98,7 +112,7 @@ struct Arena {
 unsafe impl Send for Engine {}
 
 impl UringLink {
-    /// A link over these sockets, at most `SOCKETS_MAX`. Gives them back with the reason when the kernel will not have it.
+    /// A link over these sockets, at most `FIXED_SOCKETS_MAX`. Gives them back with the reason when the kernel will not have it.
     pub fn open(sockets: Vec<UdpSocket>) -> Result<Self, (Unavailable, Vec<UdpSocket>)> {
         Self::open_sized(sockets, Sizes::default())
     }
@@ -107,6 +121,7 @@ impl UringLink {
         match set_up(&sockets, sizes) {
             Ok((rx, ring, buffers, wake)) => {
                 let gate = Gate::plain(ring.as_raw_fd());
+                let sockets = SocketTable::new(sockets);
                 let engine = Engine::new(ring, gate, buffers, wake, sockets);
                 Ok(Self { rx, engine })
             }
@@ -122,6 +137,7 @@ impl Link for UringLink {
         engine.return_buffers();
         engine.arm();
         engine.take_in(timeout)?;
+        engine.release_closed();
         engine.fill(&mut self.rx);
         if let Some(errno) = engine.broken {
             return Err(io::Error::from_raw_os_error(errno));
@@ -138,9 +154,23 @@ impl Link for UringLink {
         self.engine.wake.clone()
     }
 
-    fn counters(&self) -> LinkCounters {
-        let rx_full = self.engine.sockets.iter().map(|socket| socket::dropped(socket.as_raw_fd())).sum();
-        LinkCounters { rx_full, ..self.engine.counters }
+    fn open(&mut self, socket: UdpSocket) -> Result<SocketIndex, SocketRefused> {
+        let index = self.engine.sockets.insert(socket).ok_or(SocketRefused::TooMany)?;
+        self.engine.ledger.add_receive(index.0);
+        Ok(index)
+    }
+
+    fn close(&mut self, index: SocketIndex) -> bool {
+        self.engine.flush();
+        if !self.engine.sockets.close(index) {
+            return false;
+        }
+        self.engine.forget(index);
+        true
+    }
+
+    fn counters(&mut self) -> LinkCounters {
+        LinkCounters { rx_full: self.engine.sockets.dropped(), ..self.engine.counters }
     }
 
     fn name(&self) -> &'static str {
@@ -195,6 +225,10 @@ impl Transmit for Engine {
         }
     }
 
+    fn diverted(&mut self) -> &mut Diverted {
+        &mut self.diverted
+    }
+
     fn wake(&mut self, peer: &WakeHandle) {
         if !peer.claim() {
             return;
@@ -208,13 +242,15 @@ impl Transmit for Engine {
 }
 
 impl Engine {
-    fn new(ring: IoUring, gate: Gate, buffers: BufferRing, wake: WakeHandle, sockets: Vec<UdpSocket>) -> Self {
+    fn new(ring: IoUring, gate: Gate, buffers: BufferRing, wake: WakeHandle, sockets: SocketTable) -> Self {
         let count = usize::from(buffers.count());
+        let mut ledger = Ledger::new(count, ARENAS, TRAINS_PER_BATCH_MAX, CALLS_MAX);
+        (0..sockets.fixed() as u16).for_each(|socket| ledger.add_receive(socket));
         Self {
             ring,
             gate,
             user: None,
-            ledger: Ledger::new(count, ARENAS, TRAINS_PER_BATCH_MAX, CALLS_MAX),
+            ledger,
             receive_header: receive_header(),
             backlog: VecDeque::with_capacity(count),
             returns: (0..buffers.count()).collect(),
@@ -226,10 +262,11 @@ impl Engine {
             calls: [const { None }; CALLS_MAX],
             wake,
             woken: false,
-            failures: [0; SOCKETS_MAX],
             broken: None,
             counters: LinkCounters::default(),
+            diverted: Diverted::default(),
             sockets,
+            closing: Vec::new(),
         }
     }
 
@@ -245,17 +282,71 @@ impl Engine {
     /// Begins what has ended: receives that ran out of buffers or failed, and the poll.
     fn arm(&mut self) {
         if let Some(token) = self.ledger.arm_poll() {
-            let place = Fixed(self.sockets.len() as u32);
+            let place = Fixed(self.sockets.fixed() as u32);
             self.push(opcode::PollAdd::new(place, libc::POLLIN as u32).multi(true).build(), token);
         }
         // Without a buffer a receive would end at once, and we would spin. One comes back when the backlog has been worked off.
         if self.ledger.lent() == 0 {
             return;
         }
-        for socket in 0..self.sockets.len() as u8 {
-            if let Some(token) = self.ledger.arm_receive(socket) {
+        // All of them: we may be about to sleep, and a socket without a receive would sleep on.
+        for _ in 0..self.ledger.ended() {
+            let Some(socket) = self.ledger.next_ended() else { return };
+            if self.sockets.is_worth_receiving(SocketIndex(socket))
+                && let Some(token) = self.ledger.arm_receive(socket)
+            {
                 let header = &raw const *self.receive_header;
-                self.push(opcode::RecvMsgMulti::new(Fixed(u32::from(socket)), header, BUFFER_GROUP).build(), token);
+                let entry = match self.name(SocketIndex(socket)) {
+                    Some(Named::Registered(place)) => opcode::RecvMsgMulti::new(place, header, BUFFER_GROUP).build(),
+                    Some(Named::Open(fd)) => opcode::RecvMsgMulti::new(fd, header, BUFFER_GROUP).build(),
+                    None => continue,
+                };
+                self.push(entry, token);
+            }
+        }
+    }
+
+    /// How the kernel is told which socket is meant.
+    #[inline]
+    fn name(&self, index: SocketIndex) -> Option<Named> {
+        if usize::from(index.0) < self.sockets.fixed() {
+            return Some(Named::Registered(Fixed(u32::from(index.0))));
+        }
+        self.sockets.get(index).map(|socket| Named::Open(Fd(socket.as_raw_fd())))
+    }
+
+    /// A socket is being closed: nothing of it is to come any more.
+    fn forget(&mut self, index: SocketIndex) {
+        let returns = &mut self.returns;
+        self.backlog.retain(|&(socket, buffer, _)| {
+            if socket == index.0 {
+                returns.push(buffer);
+            }
+            socket != index.0
+        });
+        self.refusals.forget(index);
+        self.closing.push(index);
+        self.cancel(index);
+    }
+
+    fn cancel(&mut self, index: SocketIndex) {
+        if let Some((token, receive)) = self.ledger.cancel_receive(index.0) {
+            self.push(opcode::AsyncCancel::new(receive.to_user_data()).build(), token);
+        }
+    }
+
+    /// Closes what nobody can name any more: neither an operation that waits to be submitted, nor one that the kernel has.
+    fn release_closed(&mut self) {
+        if self.closing.is_empty() || !self.ring.submission().is_empty() {
+            return;
+        }
+        let sending = (0..ARENAS).any(|arena| self.ledger.unanswered(arena as u8) > 0);
+        for index in std::mem::take(&mut self.closing) {
+            if sending || self.ledger.is_receiving(index.0) {
+                self.closing.push(index);
+                self.cancel(index); // Again, if the kernel could not find it: then it was between two of its tasks.
+            } else {
+                self.sockets.release(index);
             }
         }
     }
@@ -307,15 +398,22 @@ impl Engine {
     }
 
     fn send(&mut self, index: usize, number: usize) {
+        let name = self.name(self.arenas[index].batch.trains()[number].path.socket);
         let Arena { batch, headers } = &mut self.arenas[index];
         let train = batch.trains()[number];
-        if self.refusals.cover(&train) {
-            let socket = &self.sockets[usize::from(train.path.socket.0)];
+        if self.refusals.cover(&train)
+            && let Some(socket) = self.sockets.get(train.path.socket)
+        {
             return send_singly(socket, &train, batch, &mut self.counters);
         }
-        let message = headers[number].fill(&train, batch);
         let flags = (libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) as u32;
-        let entry = opcode::SendMsg::new(Fixed(u32::from(train.path.socket.0)), message).flags(flags).build();
+        let entry = match name {
+            None => return self.diverted.take(&train, batch, &mut self.counters),
+            Some(Named::Registered(place)) => {
+                opcode::SendMsg::new(place, headers[number].fill(&train, batch)).flags(flags).build()
+            }
+            Some(Named::Open(fd)) => opcode::SendMsg::new(fd, headers[number].fill(&train, batch)).flags(flags).build(),
+        };
         let token = self.ledger.send(index as u8, number as u16);
         self.push(entry, token);
     }
@@ -377,12 +475,15 @@ impl Engine {
     fn handle_completion(&mut self, completion: Completion) {
         match self.ledger.handle_completion(completion) {
             Effect::Datagram { socket, buffer, size } => {
-                self.failures[usize::from(socket)] = 0;
-                self.backlog.push_back((socket, buffer, size));
+                if self.sockets.heard(SocketIndex(socket)) {
+                    self.backlog.push_back((socket, buffer, size));
+                } else {
+                    self.returns.push(buffer);
+                }
             }
             Effect::Return { buffer } => self.returns.push(buffer),
             Effect::Starved => self.counters.starved += 1,
-            Effect::ReceiveFailed { socket, errno } => self.handle_receive_failure(usize::from(socket), errno),
+            Effect::ReceiveFailed { socket, errno } => self.handle_receive_failure(SocketIndex(socket), errno),
             Effect::Sent { arena, train, bytes } => {
                 self.handle_sent(usize::from(arena), usize::from(train), Ok(bytes as usize))
             }
@@ -402,10 +503,9 @@ impl Engine {
         }
     }
 
-    fn handle_receive_failure(&mut self, socket: usize, errno: i32) {
+    fn handle_receive_failure(&mut self, socket: SocketIndex, errno: i32) {
         self.counters.receive_errors += 1;
-        self.failures[socket] += 1;
-        if self.failures[socket] >= RECEIVE_FAILURES_MAX {
+        if self.sockets.failed(socket) && usize::from(socket.0) < self.sockets.fixed() {
             self.broken = Some(errno);
         }
     }
@@ -417,8 +517,10 @@ impl Engine {
             Ok(bytes) if bytes == train.size => count_sent(&train, &mut self.counters),
             Ok(_) => self.counters.send_failed += train.segments as u64,
             Err(errno) => {
-                let socket = &self.sockets[usize::from(train.path.socket.0)];
-                handle_refusal(socket, &train, batch, errno, &mut self.refusals, &mut self.counters);
+                // Its index is not another's before every send of it is answered.
+                if let Some(socket) = self.sockets.get_late(train.path.socket) {
+                    handle_refusal(socket, &train, batch, errno, &mut self.refusals, &mut self.counters);
+                }
             }
         }
         if self.ledger.unanswered(index as u8) == 0 && self.filling != Some(index) {
@@ -461,72 +563,6 @@ impl Default for Sizes {
     }
 }
 
-fn set_up(sockets: &[UdpSocket], sizes: Sizes) -> Result<(RxBatch, IoUring, BufferRing, WakeHandle), Unavailable> {
-    if sockets.is_empty() || sockets.len() > SOCKETS_MAX {
-        let error = io::Error::new(io::ErrorKind::InvalidInput, format!("a link has 1 to {SOCKETS_MAX} sockets"));
-        return Err(Unavailable { step: "sockets", error });
-    }
-    let ring: IoUring = IoUring::builder()
-        .setup_r_disabled()
-        .setup_single_issuer()
-        .setup_defer_taskrun()
-        .setup_taskrun_flag()
-        .setup_submit_all()
-        .setup_clamp()
-        .setup_cqsize(sizes.completions)
-        .build(sizes.submissions)
-        .map_err(|error| Unavailable { step: "io_uring_setup", error })?;
-    probe(&ring)?;
-    // SAFETY: the ring is open for as long as the borrow.
-    let own = unsafe { BorrowedFd::borrow_raw(ring.as_raw_fd()) };
-    let wake = own
-        .try_clone_to_owned()
-        .and_then(|fd| WakeHandle::new(Some(fd)))
-        .map_err(|error| Unavailable { step: "eventfd", error })?;
-    let mut files: Vec<RawFd> = sockets.iter().map(AsRawFd::as_raw_fd).collect();
-    files.push(wake.event_fd());
-    ring.submitter().register_files(&files).map_err(|error| Unavailable { step: "IORING_REGISTER_FILES", error })?;
-    let rx = RxBatch::new(usize::from(sizes.buffers) * BUFFER_STRIDE);
-    let buffers = BufferRing::new(sizes.buffers, rx.slab().base());
-    // SAFETY: the address is that of a ring of as many entries, page-aligned, which lives as long as the registration: `close` ends it.
-    unsafe { ring.submitter().register_buf_ring_with_flags(buffers.address(), buffers.count(), BUFFER_GROUP, 0) }
-        .map_err(|error| Unavailable { step: "IORING_REGISTER_PBUF_RING", error })?;
-    restrict(&ring).map_err(|error| Unavailable { step: "IORING_REGISTER_RESTRICTIONS", error })?;
-    Ok((rx, ring, buffers, wake))
-}
-
-/// Multishot receives cannot be asked for; kernels that know `IORING_SETUP_DEFER_TASKRUN` (6.1), which we have by now, have them (6.0).
-fn probe(ring: &IoUring) -> Result<(), Unavailable> {
-    let missing = |what: &str| Unavailable {
-        step: "probe",
-        error: io::Error::new(io::ErrorKind::Unsupported, format!("the kernel lacks {what}")),
-    };
-    if !ring.params().is_feature_ext_arg() {
-        return Err(missing("IORING_FEAT_EXT_ARG"));
-    }
-    if !ring.params().is_feature_nodrop() {
-        return Err(missing("IORING_FEAT_NODROP"));
-    }
-    let mut probe = Probe::new();
-    ring.submitter()
-        .register_probe(&mut probe)
-        .map_err(|error| Unavailable { step: "IORING_REGISTER_PROBE", error })?;
-    match OPERATIONS.iter().find(|(code, _)| !probe.is_supported(*code)) {
-        Some((_, name)) => Err(missing(name)),
-        None => Ok(()),
-    }
-}
-
-/// A ring can do more than any filter of system calls sees. Ours can do what a link does, on the sockets it has.
-fn restrict(ring: &IoUring) -> io::Result<()> {
-    let operations = OPERATIONS.iter().map(|(code, _)| Restriction::sqe_op(*code));
-    let registers = REGISTERS.iter().map(|code| Restriction::register_op(*code as u8));
-    let flags = squeue::Flags::FIXED_FILE | squeue::Flags::BUFFER_SELECT;
-    let mut restrictions: Vec<Restriction> =
-        operations.chain(registers).chain([Restriction::sqe_flags_allowed(flags.bits())]).collect();
-    ring.submitter().register_restrictions(&mut restrictions)
-}
-
 fn receive_header() -> Box<libc::msghdr> {
     // SAFETY: a msghdr of null pointers and zero lengths is valid.
     let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
@@ -544,23 +580,8 @@ const CALLS_MAX: usize = 64;
 const ATTEMPTS: usize = 8;
 
 /// What can be waiting to be submitted: a batch of trains, calls, receives, the poll. More makes an extra system call.
-const SUBMISSIONS: usize = (TRAINS_PER_BATCH_MAX + CALLS_MAX + SOCKETS_MAX + 1).next_power_of_two();
+const SUBMISSIONS: usize = (TRAINS_PER_BATCH_MAX + CALLS_MAX + FIXED_SOCKETS_MAX + 1).next_power_of_two();
 /// What can be answered between two looks: a datagram in each buffer, the trains of each arena, our calls, and the end of each receive.
-/// Calls of others come on top, one at a time.
+/// Calls of others come on top, one at a time, and so do the ends of receives of added sockets. What finds no room the kernel keeps.
 const COMPLETIONS: usize =
-    (RX_BUFFERS + ARENAS * TRAINS_PER_BATCH_MAX + CALLS_MAX + SOCKETS_MAX + 2).next_power_of_two();
-
-const OPERATIONS: [(u8, &str); 4] = [
-    (opcode::RecvMsgMulti::CODE, "IORING_OP_RECVMSG"),
-    (opcode::SendMsg::CODE, "IORING_OP_SENDMSG"),
-    (opcode::PollAdd::CODE, "IORING_OP_POLL_ADD"),
-    (opcode::MsgRingData::CODE, "IORING_OP_MSG_RING"),
-];
-
-/// What a restricted ring may still be told: to begin, to be found quickly, and to end.
-const REGISTERS: [libc::c_uint; 6] =
-    [UNREGISTER_FILES, ENABLE_RINGS, REGISTER_RING_FDS, UNREGISTER_RING_FDS, UNREGISTER_PBUF_RING, SYNC_CANCEL];
-const UNREGISTER_FILES: libc::c_uint = 3;
-const ENABLE_RINGS: libc::c_uint = 12;
-const UNREGISTER_PBUF_RING: libc::c_uint = 23;
-const SYNC_CANCEL: libc::c_uint = 24;
+    (RX_BUFFERS + ARENAS * TRAINS_PER_BATCH_MAX + CALLS_MAX + FIXED_SOCKETS_MAX + 2).next_power_of_two();

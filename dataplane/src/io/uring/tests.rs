@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use super::*;
 use crate::buf::RX_BATCH_MAX;
+use crate::io::{RECEIVE_FAILURES_MAX, socket};
 
 const MORE: u32 = 1 << 1;
 
@@ -15,6 +16,7 @@ fn picked(buffer: u16) -> u32 {
 fn ledger() -> Ledger {
     let mut ledger = Ledger::new(4, 2, 8, 2);
     (0..4).for_each(|buffer| assert!(ledger.lend(buffer)));
+    (0..4).for_each(|socket| ledger.add_receive(socket));
     ledger
 }
 
@@ -129,11 +131,12 @@ fn no_series_of_answers_leaks_or_doubles_anything() {
             random % bound
         };
         let mut ledger = Ledger::new(8, 2, 4, 2);
+        (0..3).for_each(|socket| ledger.add_receive(socket));
         let mut ours: HashSet<u16> = (0..8).collect();
         let mut tokens = vec![Token::Call, Token::Receive { socket: 99, generation: 1 }];
         for _ in 0..2000 {
             match next(8) {
-                0 => tokens.extend(ledger.arm_receive(next(3) as u8)),
+                0 => tokens.extend(ledger.arm_receive(next(3) as u16)),
                 1 => tokens.extend(ledger.arm_poll()),
                 2 => tokens.extend(ledger.call().map(|(_, token)| token)),
                 3 => {
@@ -295,7 +298,7 @@ fn a_refused_send_is_counted_and_its_arena_comes_back() {
 fn a_receive_that_only_fails_breaks_the_link_in_the_end() {
     let (mut link, ..) = small(16, 16, 32);
     for _ in 0..RECEIVE_FAILURES_MAX {
-        link.engine.handle_receive_failure(0, libc::EBADF);
+        link.engine.handle_receive_failure(SocketIndex(0), libc::EBADF);
     }
     assert_eq!(link.receive(Some(Duration::ZERO)).expect_err("broken").raw_os_error(), Some(libc::EBADF));
 }
@@ -307,4 +310,105 @@ fn a_link_used_by_another_thread_than_its_own_says_so_and_can_be_dropped() {
     let thread =
         std::thread::spawn(move || link.receive(Some(Duration::from_millis(1))).expect_err("a ring has one issuer"));
     thread.join().expect("no panic");
+}
+
+#[test]
+fn a_late_answer_of_a_closed_socket_is_not_the_next_ones() {
+    let mut ledger = ledger();
+    let old = ledger.arm_receive(3).expect("not armed");
+    let (cancel, receive) = ledger.cancel_receive(3).expect("armed");
+    assert_eq!(receive, old);
+    assert_eq!(ledger.cancel_receive(3), None, "under way");
+    assert!(ledger.is_receiving(3));
+    assert_eq!(answer(&mut ledger, cancel, -libc::ENOENT, 0), Effect::Ended);
+    assert!(ledger.is_receiving(3), "it was not found, so it may still answer");
+    let (again, _) = ledger.cancel_receive(3).expect("answered");
+    assert_eq!(answer(&mut ledger, old, -libc::ECANCELED, 0), Effect::Ended);
+    assert_eq!(answer(&mut ledger, cancel, 0, 0), Effect::Stale);
+    assert!(ledger.is_receiving(3), "the second cancelling is not answered");
+    assert_eq!(answer(&mut ledger, again, 0, 0), Effect::Ended);
+    assert!(!ledger.is_receiving(3));
+    ledger.add_receive(3);
+    let new = ledger.arm_receive(3).expect("a new socket");
+    assert_eq!(answer(&mut ledger, old, 100, picked(2) | MORE), Effect::Return { buffer: 2 });
+    assert_eq!(answer(&mut ledger, new, 100, picked(1) | MORE), Effect::Datagram { socket: 3, buffer: 1, size: 100 });
+}
+
+#[test]
+fn receives_that_ended_are_begun_anew_in_turn_and_each_once() {
+    let mut ledger = ledger();
+    let all: Vec<u16> = std::iter::from_fn(|| ledger.next_ended()).collect();
+    assert_eq!(all, [0, 1, 2, 3], "added and not begun");
+    let tokens: Vec<Token> = all.iter().filter_map(|&socket| ledger.arm_receive(socket)).collect();
+    assert_eq!(answer(&mut ledger, tokens[2], -libc::ENOBUFS, 0), Effect::Starved);
+    assert_eq!(answer(&mut ledger, tokens[0], 9, picked(0)), Effect::Datagram { socket: 0, buffer: 0, size: 9 });
+    assert_eq!(answer(&mut ledger, tokens[1], 9, picked(1) | MORE), Effect::Datagram { socket: 1, buffer: 1, size: 9 });
+    ledger.add_receive(2);
+    assert_eq!(ledger.ended(), 2);
+    assert_eq!([(); 3].map(|()| ledger.next_ended()), [Some(2), Some(0), None]);
+}
+
+#[test]
+fn a_closed_socket_keeps_its_index_and_descriptor_until_the_kernel_has_answered() {
+    let (mut link, ..) = small(16, 16, 32);
+    let added = socket::bind("127.0.7.4:0".parse().expect("an address")).expect("a socket");
+    let address = added.local_addr().expect("bound");
+    let index = link.open(added).expect("room");
+    link.receive(Some(Duration::ZERO)).expect("works");
+    assert!(link.close(index));
+    assert!(link.engine.sockets.get(index).is_none() && link.engine.sockets.get_late(index).is_some());
+    socket::bind(address).expect_err("still open");
+    link.receive(Some(Duration::ZERO)).expect("works");
+    link.receive(Some(Duration::ZERO)).expect("works");
+    assert!(link.engine.sockets.get_late(index).is_none() && link.engine.closing.is_empty());
+    socket::bind(address).expect("free");
+    assert!(link.engine.ledger.ended() == 0 && link.counters().stale == 0);
+}
+
+#[test]
+fn an_added_socket_that_only_fails_is_given_up_alone() {
+    let (mut link, address, peer) = small(16, 16, 32);
+    let added = socket::bind("127.0.0.1:0".parse().expect("an address")).expect("a socket");
+    let index = link.open(added).expect("room");
+    link.receive(Some(Duration::ZERO)).expect("works");
+    for _ in 0..2 * RECEIVE_FAILURES_MAX {
+        link.engine.handle_receive_failure(index, libc::ENOMEM);
+    }
+    assert!(!link.engine.sockets.is_worth_receiving(index));
+    peer.send_to(&0u64.to_be_bytes(), address).expect("sent");
+    assert_eq!(count(&mut link, 1), 1);
+    assert!(link.close(index));
+}
+
+#[test]
+fn many_sockets_on_few_buffers_lose_nothing() {
+    let (mut link, _, peer) = small(4, 8, 8);
+    let addresses: Vec<SocketAddr> = (0..200)
+        .map(|_| {
+            let added = socket::bind("127.0.0.1:0".parse().expect("an address")).expect("a socket");
+            let address = added.local_addr().expect("bound");
+            link.open(added).expect("room");
+            address
+        })
+        .collect();
+    for _ in 0..3 {
+        for address in &addresses {
+            peer.send_to(b"x", address).expect("sent");
+        }
+        let (mut came, mut quiet) = (0, 0);
+        while came < addresses.len() && quiet < 3 {
+            link.receive(Some(Duration::from_millis(100))).expect("works");
+            quiet = if link.rx.is_empty() { quiet + 1 } else { 0 };
+            came += link.rx.len();
+        }
+        assert_eq!(came, addresses.len());
+    }
+    assert!(link.counters().starved > 0);
+    let before = std::time::Instant::now();
+    let mut turns = 0;
+    while before.elapsed() < Duration::from_millis(100) {
+        link.receive(Some(Duration::from_millis(50))).expect("works");
+        turns += 1;
+    }
+    assert!(turns <= 6, "{turns} turns in 100 ms of silence");
 }

@@ -4,7 +4,9 @@
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Token {
     /// The multishot receive of a socket.
-    Receive { socket: u8, generation: u32 },
+    Receive { socket: u16, generation: u32 },
+    /// The cancelling of that receive.
+    Cancel { socket: u16, generation: u32 },
     /// The send of a train out of an arena.
     Send { arena: u8, train: u16, generation: u32 },
     /// The multishot poll of our eventfd.
@@ -18,7 +20,8 @@ pub(super) enum Token {
 impl Token {
     pub(super) fn to_user_data(self) -> u64 {
         let (kind, place, part, generation) = match self {
-            Token::Receive { socket, generation } => (RECEIVE, socket, 0, generation),
+            Token::Receive { socket, generation } => (RECEIVE, 0, socket, generation),
+            Token::Cancel { socket, generation } => (CANCEL, 0, socket, generation),
             Token::Send { arena, train, generation } => (SEND, arena, train, generation),
             Token::Poll { generation } => (POLL, 0, 0, generation),
             Token::Call => (CALL, 0, 0, 0),
@@ -30,7 +33,8 @@ impl Token {
     pub(super) fn from_user_data(data: u64) -> Option<Self> {
         let (place, part, generation) = ((data >> 48) as u8, (data >> 32) as u16, data as u32);
         match (data >> 56) as u8 {
-            RECEIVE => Some(Token::Receive { socket: place, generation }),
+            RECEIVE => Some(Token::Receive { socket: part, generation }),
+            CANCEL => Some(Token::Cancel { socket: part, generation }),
             SEND => Some(Token::Send { arena: place, train: part, generation }),
             POLL => Some(Token::Poll { generation }),
             CALL => Some(Token::Call),
@@ -46,6 +50,7 @@ const SEND: u8 = 2;
 const POLL: u8 = 3;
 const CALL: u8 = 4;
 const MESSAGE: u8 = 5;
+const CANCEL: u8 = 6;
 
 #[cfg(test)]
 mod tests {
@@ -54,7 +59,8 @@ mod tests {
     #[test]
     fn a_token_survives_user_data() {
         for token in [
-            Token::Receive { socket: 255, generation: u32::MAX },
+            Token::Receive { socket: u16::MAX, generation: u32::MAX },
+            Token::Cancel { socket: 300, generation: 5 },
             Token::Receive { socket: 0, generation: 1 },
             Token::Send { arena: 3, train: 65_535, generation: 7 },
             Token::Poll { generation: 9 },
@@ -67,7 +73,7 @@ mod tests {
 
     #[test]
     fn nonsense_is_no_token() {
-        for data in [0, 1, 6 << 56, u64::MAX] {
+        for data in [0, 1, 7 << 56, u64::MAX] {
             assert_eq!(Token::from_user_data(data), None);
         }
     }
