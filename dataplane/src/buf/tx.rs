@@ -3,8 +3,9 @@
 //!
 //! Reserve, write in place, commit. A slot that is dropped instead leaves nothing behind.
 
+use super::prefix::{OVERHEAD_MAX, Prefix};
 use crate::buf::Slab;
-use crate::io::Path;
+use crate::io::{Path, SocketIndex};
 
 /// Bytes of datagrams in one batch: what stays in a core's second-level cache beside its tables.
 pub const TX_ARENA_SIZE: usize = 512 * 1024;
@@ -26,6 +27,20 @@ pub struct TxBatch {
     open: bool,
     /// The kernel still reads the arena: nothing may be reserved.
     lent: bool,
+    /// By link, what goes around datagrams that are sent there.
+    links: Vec<LinkOut>,
+    /// Links that were sent to since they were last asked for.
+    links_used: Vec<SocketIndex>,
+    /// What links may add to a datagram; nothing while there is none.
+    overhead: usize,
+}
+
+/// A link's way out.
+#[derive(Clone, Copy, Debug, Default)]
+struct LinkOut {
+    prefix: Option<Prefix>,
+    datagrams: u64,
+    bytes: u64,
 }
 
 /// Datagrams for one send.
@@ -49,23 +64,58 @@ pub struct TxSlot<'a> {
     batch: &'a mut TxBatch,
     path: Path,
     size_max: usize,
+    /// Bytes before the datagram that are not its writer's.
+    front: usize,
+    /// The link that it goes through.
+    link: Option<SocketIndex>,
 }
 
 impl TxBatch {
-    /// Room for a datagram of up to `size_max` bytes. `None` when the batch is full: flush and reserve again.
+    /// Room for a datagram of up to `size_max` bytes. `None` when the batch is full: flush and reserve again; also when the path
+    /// is a link that is closed.
     #[inline]
     pub fn reserve(&mut self, path: Path, size_max: usize) -> Option<TxSlot<'_>> {
         if !self.has_room(size_max) {
             return None;
         }
-        Some(TxSlot { batch: self, path, size_max })
+        if path.socket.is_link() {
+            return self.reserve_link(path.socket, size_max);
+        }
+        Some(TxSlot { batch: self, path, size_max, front: 0, link: None })
+    }
+
+    fn reserve_link(&mut self, link: SocketIndex, size_max: usize) -> Option<TxSlot<'_>> {
+        let prefix = self.links.get(link.link_number()?)?.prefix?;
+        Some(TxSlot { batch: self, path: prefix.path(), size_max, front: prefix.len(), link: Some(link) })
+    }
+
+    /// What is sent to a link goes on with this around it; `None` closes the link.
+    pub fn set_link(&mut self, link: SocketIndex, prefix: Option<Prefix>) {
+        let Some(number) = link.link_number() else { return };
+        if self.links.len() <= number {
+            self.links.resize(number + 1, LinkOut::default());
+            self.links_used.reserve(number + 1 - self.links_used.len());
+        }
+        if let Some(out) = self.links.get_mut(number) {
+            out.prefix = prefix;
+            self.overhead = OVERHEAD_MAX;
+        }
+    }
+
+    /// Datagrams and bytes sent through each link since this was last called.
+    pub fn drain_link_traffic(&mut self, mut each: impl FnMut(SocketIndex, u64, u64)) {
+        for link in self.links_used.drain(..) {
+            if let Some(out) = link.link_number().and_then(|number| self.links.get_mut(number)) {
+                each(link, std::mem::take(&mut out.datagrams), std::mem::take(&mut out.bytes));
+            }
+        }
     }
 
     /// Whether `reserve` of this size would give a slot.
     #[inline]
     pub fn has_room(&self, size_max: usize) -> bool {
-        size_max <= TRAIN_SIZE_MAX
-            && size_max <= self.arena.size() - self.used
+        size_max <= TRAIN_SIZE_MAX - self.overhead
+            && size_max + self.overhead <= self.arena.size() - self.used
             && self.trains.len() < self.trains_max
             && !self.lent
     }
@@ -105,6 +155,9 @@ impl TxBatch {
             trains_max,
             open: false,
             lent: false,
+            links: Vec::new(),
+            links_used: Vec::new(),
+            overhead: 0,
         }
     }
 
@@ -119,6 +172,21 @@ impl TxBatch {
     /// Marks the arena as being read by the kernel until `clear`.
     pub(crate) fn lend(&mut self) {
         self.lent = true;
+    }
+
+    /// Puts around a datagram what its link wants there. Its whole size.
+    fn wrap(&mut self, link: SocketIndex, size: usize) -> usize {
+        let Some(out) = link.link_number().and_then(|number| self.links.get_mut(number)) else { return size };
+        let Some(prefix) = out.prefix else { return size };
+        if out.datagrams == 0 {
+            self.links_used.push(link);
+        }
+        out.datagrams += 1;
+        out.bytes += size as u64;
+        let whole = prefix.wrapped(size);
+        // SAFETY: past `used`, as in `TxSlot::bytes_mut`; the reservation left room for what is around the datagram.
+        prefix.write(unsafe { self.arena.slice_mut(self.used, whole) }, size);
+        whole
     }
 
     #[inline]
@@ -154,7 +222,7 @@ impl TxSlot<'_> {
     #[inline]
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: past `used`, so no train covers it; the kernel reads only trains, and none at all of an arena not lent.
-        unsafe { self.batch.arena.slice_mut(self.batch.used, self.size_max) }
+        unsafe { self.batch.arena.slice_mut(self.batch.used + self.front, self.size_max) }
     }
 
     /// Where the datagram goes.
@@ -169,6 +237,10 @@ impl TxSlot<'_> {
     #[inline]
     pub fn commit(self, size: usize) {
         assert!(size > 0 && size <= self.size_max, "a datagram fits the room reserved for it");
+        let size = match self.link {
+            Some(link) => self.batch.wrap(link, size),
+            None => size,
+        };
         self.batch.commit(self.path, size);
     }
 }

@@ -77,6 +77,8 @@ pub(super) struct Allocation {
     pub(super) reservation: Option<[u8; 8]>,
     pub(super) ticket: Option<[u8; 16]>,
     pub(super) dont_fragment: bool,
+    /// The family of which an address was wanted too, and is not to be had.
+    pub(super) missing: Option<u8>,
     /// A request that waits for a socket.
     pub(super) pending: Option<Pending>,
     pub(super) traffic: TurnTraffic,
@@ -122,7 +124,13 @@ pub(super) enum BindError {
 }
 
 impl Allocation {
-    pub(super) fn new(id: TurnAllocationId, client: Client, owner: Owner, made_by: TransactionId, expires: Now) -> Self {
+    pub(super) fn new(
+        id: TurnAllocationId,
+        client: Client,
+        owner: Owner,
+        made_by: TransactionId,
+        expires: Now,
+    ) -> Self {
         Self {
             id,
             client,
@@ -139,10 +147,16 @@ impl Allocation {
             reservation: None,
             ticket: None,
             dont_fragment: false,
+            missing: None,
             pending: None,
             traffic: TurnTraffic::default(),
             timer: None,
         }
+    }
+
+    /// Its Allocate has not been answered yet.
+    pub(super) fn is_coming(&self) -> bool {
+        self.pending.as_ref().is_some_and(|pending| pending.tries > 0)
     }
 
     /// The channel of this number, if it is bound.
@@ -161,11 +175,6 @@ impl Allocation {
     /// Whether datagrams may come from, and go to, this address.
     pub(super) fn is_permitted(&self, ip: IpAddr, now: Now) -> bool {
         self.permissions.get(&ip).is_some_and(|&until| until > now)
-    }
-
-    /// Until when they may, if ever.
-    pub(super) fn permitted_until(&self, ip: IpAddr) -> Option<Now> {
-        self.permissions.get(&ip).copied()
     }
 
     /// Whether so many permissions may be there, with those of `ips`.
@@ -232,6 +241,13 @@ impl Allocation {
         while let Some(over) = self.channels.iter().find(|channel| channel.until <= now).map(|channel| channel.number) {
             self.unbind(over);
         }
+    }
+
+    /// Forgets peers of one family.
+    pub(super) fn drop_family(&mut self, v4: bool) {
+        self.permissions.retain(|ip, _| ip.is_ipv4() != v4);
+        self.channels.retain(|channel| channel.peer.address().is_ipv4() != v4);
+        self.by_peer.retain(|peer, _| peer.is_ipv4() != v4);
     }
 
     /// When the first thing ends, itself included.

@@ -82,6 +82,12 @@ impl Bandwidth {
         Self { bits_per_second, empty_until: Now(0) }
     }
 
+    /// So many bytes have passed already.
+    pub(super) fn charge(&mut self, bytes: u64, now: Now) {
+        let cost = bytes.saturating_mul(8_000_000_000).checked_div(self.bits_per_second).unwrap_or(0);
+        self.empty_until = self.empty_until.max(now) + Duration::from_nanos(cost);
+    }
+
     /// Whether `bytes` may pass; if so, they have.
     #[inline]
     pub(super) fn take(&mut self, bytes: usize, now: Now) -> bool {

@@ -70,19 +70,26 @@ pub(super) struct Claim {
 pub(super) struct Credentials {
     realm: String,
     named: HashMap<String, TurnCredential, RandomState>,
+    /// Which of them are the configuration's.
+    configured: Vec<String>,
     /// Usernames by USERHASH (RFC 8489 §14.4).
     hashes: HashMap<[u8; 32], String, RandomState>,
     secrets: Vec<hmac::Key>,
 }
 
 impl Credentials {
-    /// Those of a realm.
-    pub(super) fn new(realm: &str, users: &[TurnCredential], secrets: &[TurnSecret]) -> Self {
+    /// Those of a configuration instead of those of the one before. Credentials that were added since remain.
+    pub(super) fn configure(&mut self, realm: &str, users: &[TurnCredential], secrets: &[TurnSecret]) {
         let keyed = |secret: &TurnSecret| hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &secret.0);
-        let secrets = secrets.iter().map(keyed).collect();
-        let mut credentials = Self { realm: realm.into(), secrets, ..Self::default() };
-        users.iter().for_each(|user| credentials.add(user.clone()));
-        credentials
+        self.secrets = secrets.iter().map(keyed).collect();
+        self.realm = realm.into();
+        for username in std::mem::take(&mut self.configured) {
+            self.remove(&username);
+        }
+        let added: Vec<TurnCredential> = self.named.values().cloned().collect();
+        self.hashes.clear();
+        added.into_iter().chain(users.iter().cloned()).for_each(|credential| self.add(credential));
+        self.configured = users.iter().map(|user| user.username.clone()).collect();
     }
 
     /// One more, or a new version of one.
@@ -95,6 +102,14 @@ impl Credentials {
     pub(super) fn remove(&mut self, username: &str) {
         self.hashes.remove(&self.hash(username));
         self.named.remove(username);
+    }
+
+    /// Those that may allocate no more.
+    pub(super) fn forget_expired(&mut self, unix_seconds: u64) {
+        let is_over = |credential: &&TurnCredential| credential.expires.is_some_and(|expires| expires <= unix_seconds);
+        let over: Vec<String> =
+            self.named.values().filter(is_over).map(|credential| credential.username.clone()).collect();
+        over.iter().for_each(|username| self.remove(username));
     }
 
     fn hash(&self, username: &str) -> [u8; 32] {
@@ -214,7 +229,10 @@ mod tests {
     fn keys_are_those_of_every_client() {
         // RFC 5389 §15.4.
         let keys = derive_keys("user", "realm", "pass");
-        assert_eq!(keys.md5, [0x84, 0x93, 0xfb, 0xc5, 0x3b, 0xa5, 0x82, 0xfb, 0x4c, 0x04, 0x4c, 0x45, 0x6b, 0xdc, 0x40, 0xeb]);
+        assert_eq!(
+            keys.md5,
+            [0x84, 0x93, 0xfb, 0xc5, 0x3b, 0xa5, 0x82, 0xfb, 0x4c, 0x04, 0x4c, 0x45, 0x6b, 0xdc, 0x40, 0xeb]
+        );
     }
 
     #[test]

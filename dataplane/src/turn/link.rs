@@ -14,12 +14,17 @@ use crate::io::{Path, SocketIndex};
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) struct LinkIndex(u16);
 
+impl LinkIndex {
+    /// The link that a socket number names.
+    pub(super) fn of(socket: SocketIndex) -> Option<Self> {
+        u16::try_from(socket.link_number()?).ok().map(Self)
+    }
+}
+
 /// One link.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TurnLink {
     pub(super) allocation: AllocationKey,
-    /// Our media, as the client names it.
-    pub(super) media: SocketAddr,
     /// As the media side sees the client.
     pub(super) path: Path,
 }
@@ -42,8 +47,8 @@ pub(super) struct Links {
 }
 
 impl Links {
-    /// A new one, from a relayed address to our media.
-    pub(super) fn open(&mut self, allocation: AllocationKey, relayed: SocketAddr, media: SocketAddr) -> Option<LinkIndex> {
+    /// A new one, from a relayed address.
+    pub(super) fn open(&mut self, allocation: AllocationKey, relayed: SocketAddr) -> Option<LinkIndex> {
         // Numbers are all used once before the first is used again.
         let index = match u16::try_from(self.links.len()).ok().filter(|&len| len < LINKS_MAX) {
             Some(len) => {
@@ -53,7 +58,7 @@ impl Links {
             None => self.free.pop_front()?,
         };
         let path = Path { socket: socket_of(index), remote: relayed };
-        *self.links.get_mut(usize::from(index))? = Some(TurnLink { allocation, media, path });
+        *self.links.get_mut(usize::from(index))? = Some(TurnLink { allocation, path });
         Some(LinkIndex(index))
     }
 
@@ -83,8 +88,8 @@ impl Links {
 }
 
 fn socket_of(index: u16) -> SocketIndex {
-    SocketIndex(SocketIndex::FIRST_LINK.0 + index)
+    SocketIndex(SocketIndex::LINK_FIRST + index)
 }
 
 /// Links of one worker.
-pub(super) const LINKS_MAX: u16 = 16 * 1024;
+pub(super) const LINKS_MAX: u16 = u16::MAX - SocketIndex::LINK_FIRST;

@@ -56,14 +56,16 @@ impl Nonces {
         self.lifetime = lifetime;
     }
 
-    /// Replaces the older secret when its time has come.
-    pub(super) fn rotate(&mut self, now: Now, random: &mut Random) {
+    /// Replaces the older secret when its time has come. Whether it had.
+    pub(super) fn rotate(&mut self, now: Now, random: &mut Random) -> bool {
         let period = now.0 / PERIOD.as_nanos() as u64;
         for passed in self.period.max(period.saturating_sub(2))..period {
             let [even, odd] = &mut self.secrets;
             *(if passed % 2 == 1 { even } else { odd }) = Secret::new(random);
         }
+        let is_new = period > self.period;
         self.period = self.period.max(period);
+        is_new
     }
 
     /// When `rotate` has something to do.
@@ -138,7 +140,8 @@ const FEATURES_LEN: usize = 4;
 const TIME_LEN: usize = 4;
 const TIME_MASK: u32 = (1 << (6 * TIME_LEN)) - 1;
 const TAG_LEN: usize = 7;
-const _: () = assert!(NONCE_LEN_MIN == TIME_LEN + TAG_LEN && NONCE_LEN_MAX == COOKIE.len() + FEATURES_LEN + NONCE_LEN_MIN);
+const _: () =
+    assert!(NONCE_LEN_MIN == TIME_LEN + TAG_LEN && NONCE_LEN_MAX == COOKIE.len() + FEATURES_LEN + NONCE_LEN_MIN);
 
 #[cfg(test)]
 mod tests {

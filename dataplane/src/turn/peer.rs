@@ -92,7 +92,8 @@ impl Peers {
         let is_relayed = self.ports.contains(&address.port()) && self.is_relay(ip);
         let allowed = address.port() != 0
             && !self.listeners.contains(&address)
-            && (self.others.contains(&address) || if is_relayed { self.relayed && !self.is_denied(ip) } else { self.allows(ip) });
+            && (self.others.contains(&address)
+                || if is_relayed { self.relayed && !self.is_denied(ip) } else { self.allows(ip) });
         match allowed {
             true => Ok(PermittedPeer { address: self.inner(address), own: false }),
             false => Err(DropReason::TurnPeerForbidden),
@@ -173,11 +174,15 @@ fn meanings(ip: IpAddr) -> ArrayVec<IpAddr, 4> {
 /// In a range that is no place of a peer on the internet.
 fn is_special(ip: IpAddr) -> bool {
     match ip {
-        IpAddr::V4(ip) => SPECIAL_V4.iter().any(|&(network, prefix)| ip.to_bits() >> (32 - prefix) == u32::from_be_bytes(network) >> (32 - prefix)),
+        IpAddr::V4(ip) => SPECIAL_V4
+            .iter()
+            .any(|&(network, prefix)| ip.to_bits() >> (32 - prefix) == u32::from_be_bytes(network) >> (32 - prefix)),
         // Translated addresses are judged by the IPv4 address in them.
         IpAddr::V6(ip) if ip.segments()[..6] == [0x64, 0xff9b, 0, 0, 0, 0] => false,
         IpAddr::V6(ip) => {
-            let in_network = |&(network, prefix): &(Ipv6Addr, u32)| ip.to_bits() >> (128 - prefix) == network.to_bits() >> (128 - prefix);
+            let in_network = |&(network, prefix): &(Ipv6Addr, u32)| {
+                ip.to_bits() >> (128 - prefix) == network.to_bits() >> (128 - prefix)
+            };
             // RFC 4291 §2.4: global unicast is allocated from 2000::/3.
             ip.segments()[0] >> 13 != 1 || SPECIAL_V6.iter().any(in_network)
         }

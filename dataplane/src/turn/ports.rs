@@ -33,6 +33,7 @@ impl Ports {
     }
 
     /// How many are free.
+    #[cfg(test)]
     pub(super) fn free(&self) -> usize {
         self.free
     }
@@ -98,7 +99,9 @@ mod tests {
         all.sort_unstable();
         assert!(all.iter().copied().eq(10_001..=20_000));
         for share in &shares {
-            assert!(share.ports.iter().all(|port| port % 2 == 1 || *port == 20_000 || share.ports.contains(&(port + 1))));
+            assert!(
+                share.ports.iter().all(|port| port % 2 == 1 || *port == 20_000 || share.ports.contains(&(port + 1)))
+            );
         }
     }
 

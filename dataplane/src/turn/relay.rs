@@ -106,6 +106,14 @@ impl Sharing {
         }
     }
 
+    /// The allocation permits nothing any more.
+    pub(super) fn forget(&mut self, by: AllocationKey) {
+        self.permitted.retain(|_, permitted| {
+            permitted.retain(|&key| key != by);
+            !permitted.is_empty()
+        });
+    }
+
     /// The only allocation that permits this address.
     pub(super) fn only(&self, ip: IpAddr) -> Option<AllocationKey> {
         match self.permitted.get(&ip).map(Vec::as_slice) {
@@ -133,10 +141,6 @@ impl Relays {
     #[inline]
     pub(super) fn get(&self, key: RelayKey) -> Option<&Relay> {
         self.relays.get(key)
-    }
-
-    pub(super) fn get_mut(&mut self, key: RelayKey) -> Option<&mut Relay> {
-        self.relays.get_mut(key)
     }
 
     /// The shared state of a port, if it is a shared one.

@@ -162,6 +162,18 @@ impl<'a> Message<'a> {
         self.attributes().find(|&(this, _)| this == attribute).map(|(_, value)| value)
     }
 
+    /// Where in the message the value of the first attribute of a type is.
+    pub fn attribute_range(&self, attribute: u16) -> Option<std::ops::Range<usize>> {
+        let mut attributes = self.attributes();
+        loop {
+            let at = self.attributes_end - attributes.rest.len();
+            let (this, value) = attributes.next()?;
+            if this == attribute {
+                return Some(at + 4..at + 4 + value.len());
+            }
+        }
+    }
+
     /// USERNAME of a check, split at its colon: the receiver's user fragment, then the sender's (RFC 8445 §7.2.2).
     pub fn username(&self) -> Option<(&'a str, &'a str)> {
         let value = self.attribute(attribute::USERNAME).filter(|value| value.len() <= USERNAME_SIZE_MAX)?;
