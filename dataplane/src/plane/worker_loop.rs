@@ -6,6 +6,7 @@ use ringmain_shared::event::Event;
 use ringmain_shared::{DropReason, Now};
 use rtrb::{Consumer, Producer, PushError};
 
+use super::watchdog::Pulse;
 use super::{Waker, now};
 use crate::handshake::{FromHandshake, ToHandshake};
 use crate::io::{Link, Transmit, WakeHandle};
@@ -14,6 +15,7 @@ use crate::worker::{Worker, WorkerCommand};
 
 /// A worker's ends of the rings.
 pub(crate) struct Ports {
+    pub(crate) pulse: Pulse,
     pub(crate) commands: Consumer<WorkerCommand>,
     pub(crate) events: Producer<Event>,
     /// Control's.
@@ -34,13 +36,15 @@ const EVENTS_KEPT_MAX: usize = 16 * 1024;
 const KEPT_MAX: usize = 4096;
 /// How soon a full ring is tried again.
 const RETRY: Duration = Duration::from_millis(1);
+/// The longest sleep, lest the pulse seem to have stopped. The counters are due as often.
+const SLEEP_MAX: Duration = Duration::from_secs(1);
 /// Items of one ring taken in one turn, so that none starves the network.
 const ITEMS_PER_TURN: usize = 256;
 
 /// Runs until control lets go of its end.
 pub(crate) fn run(mut worker: Worker, mut link: Box<dyn Link>, mut ports: Ports, start: Instant) {
     loop {
-        let left = worker.next_deadline().since(now(start));
+        let left = worker.next_deadline().since(now(start)).min(SLEEP_MAX);
         let timeout = match worker.outbox().is_empty() {
             _ if ports.more_waits() => Duration::ZERO,
             true => left,
@@ -51,6 +55,7 @@ pub(crate) fn run(mut worker: Worker, mut link: Box<dyn Link>, mut ports: Ports,
             std::process::abort();
         }
         let moment = now(start);
+        ports.pulse.turned(moment);
         let (rx, tx) = link.parts();
         ports.take_in(&mut worker, moment, tx);
         worker.turn(moment, rx, tx);
