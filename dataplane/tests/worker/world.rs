@@ -18,7 +18,7 @@ use ringmain_dataplane::packet::stun::{
 };
 use ringmain_dataplane::srtp::Profile;
 use ringmain_dataplane::transport::PublisherSettings;
-use ringmain_dataplane::worker::{Worker, WorkerCommand, WorkerSettings};
+use ringmain_dataplane::worker::{FixedSockets, Worker, WorkerCommand, WorkerSettings};
 use ringmain_shared::command::{Command, ReceiveSpec};
 use ringmain_shared::event::Event;
 use ringmain_shared::id::{PeerId, RoomId, TransportId, WorkerIndex};
@@ -107,6 +107,7 @@ impl World {
             unix_nanos_at_start: UNIX_NANOS_AT_START,
             publishers: PublisherSettings { rate_bps_max: 0, remb_start_bps: 1_000_000, audio_threshold: 40 },
             audio_interval: Duration::from_secs(1),
+            sockets: FixedSockets { media: 1, turn: 1 },
         };
         Self {
             workers: (0..workers as u16).map(|index| Worker::new(settings(index))).collect(),
