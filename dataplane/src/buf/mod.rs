@@ -3,6 +3,7 @@
 //! [`RxBatch`] is what a link took in this turn, [`TxBatch`] what the turn gives it to send. Both are views of a [`Slab`], which is
 //! allocated once and never moves, so that the kernel may keep addresses into it.
 
+mod prefetch;
 mod prefix;
 mod rx;
 mod slab;
@@ -10,6 +11,7 @@ mod slab;
 mod tests;
 mod tx;
 
+pub use prefetch::{prefetch, prefetch_element, prefetch_whole};
 pub use prefix::{PREFIX_SIZE_MAX, Prefix};
 pub use rx::{RX_BATCH_MAX, RxBatch};
 pub use slab::Slab;

@@ -1,4 +1,4 @@
-//! DTLS 1.3 (RFC 9147) as a server, by `dimpl`.
+//! DTLS 1.3 (RFC 9147) by `dimpl`: a server of it, and a client that takes DTLS 1.2 as well.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -38,19 +38,20 @@ impl Setup {
     }
 
     pub(super) fn server(&self, now: Instant) -> Dtls13 {
-        Dtls13 {
-            dtls: Dtls::new_13(self.config.clone(), self.certificate.clone(), now),
-            certificate: Vec::new(),
-            keys: None,
-            connected: false,
-            deadline: None,
-        }
+        Dtls13::over(Dtls::new_13(self.config.clone(), self.certificate.clone(), now), DtlsRole::Server)
+    }
+
+    pub(super) fn client(&self, now: Instant) -> Dtls13 {
+        let mut dtls = Dtls::new_auto(self.config.clone(), self.certificate.clone(), now);
+        dtls.set_active(true);
+        Dtls13::over(dtls, DtlsRole::Client)
     }
 }
 
 /// One association.
 pub(in crate::handshake) struct Dtls13 {
     dtls: Dtls,
+    role: DtlsRole,
     certificate: Vec<u8>,
     keys: Option<SrtpKeys>,
     connected: bool,
@@ -58,6 +59,10 @@ pub(in crate::handshake) struct Dtls13 {
 }
 
 impl Dtls13 {
+    fn over(dtls: Dtls, role: DtlsRole) -> Self {
+        Self { dtls, role, certificate: Vec::new(), keys: None, connected: false, deadline: None }
+    }
+
     pub(super) fn handle_datagram(&mut self, bytes: &[u8], now: Instant, out: &mut Vec<Produced>) -> Result<(), Fatal> {
         self.handle_timeout(now, out)?;
         self.dtls.handle_packet(bytes).map_err(|_| Fatal)?;
@@ -103,7 +108,7 @@ impl Dtls13 {
                 }
                 Output::Connected => connected = true,
                 Output::PeerCert(certificate) => self.certificate = certificate.to_vec(),
-                Output::KeyingMaterial(material, profile) => self.keys = keys(&material, profile),
+                Output::KeyingMaterial(material, profile) => self.keys = keys(&material, profile, self.role),
                 Output::ApplicationData(data) => after.push(Produced::Data(Bytes::copy_from_slice(data))),
                 Output::CloseNotify => after.push(Produced::CloseNotify),
                 Output::Timeout(at) => {
@@ -123,7 +128,7 @@ impl Dtls13 {
     }
 }
 
-fn keys(material: &[u8], profile: dimpl::SrtpProfile) -> Option<SrtpKeys> {
+fn keys(material: &[u8], profile: dimpl::SrtpProfile, role: DtlsRole) -> Option<SrtpKeys> {
     let profile = match profile {
         dimpl::SrtpProfile::AEAD_AES_128_GCM => Profile::AeadAes128Gcm,
         dimpl::SrtpProfile::AEAD_AES_256_GCM => Profile::AeadAes256Gcm,
@@ -131,7 +136,7 @@ fn keys(material: &[u8], profile: dimpl::SrtpProfile) -> Option<SrtpKeys> {
         _ => return None,
     };
     let material = Zeroizing::new(material.to_vec());
-    (material.len() == profile.keying_material_len()).then_some(SrtpKeys { profile, material, role: DtlsRole::Server })
+    (material.len() == profile.keying_material_len()).then_some(SrtpKeys { profile, material, role })
 }
 
 /// First retransmission of a flight; then doubling.
