@@ -52,6 +52,10 @@ pub struct World {
     random: u64,
     /// The last transport-wide number of the publisher; tests that look at it have one publisher.
     pub wide_sequence: u16,
+    /// Clients of TURN, by the relayed address that the workers' media side knows them by.
+    pub turned: HashMap<SocketAddr, SocketAddr>,
+    /// Messages that came to clients of TURN, other than data.
+    pub turn_replies: Vec<Vec<u8>>,
 }
 
 /// What went to and came from one address.
@@ -122,6 +126,8 @@ impl World {
             highest: HashMap::new(),
             random: u64::from(seed),
             wide_sequence: 0,
+            turned: HashMap::new(),
+            turn_replies: Vec::new(),
         }
     }
 
@@ -160,6 +166,18 @@ impl World {
     pub fn connect(&mut self, peer: usize) {
         self.check(peer, self.peers[peer].address, true);
         self.settle();
+    }
+
+    /// The peer is at another address from now on.
+    pub fn move_to(&mut self, peer: usize, address: SocketAddr) {
+        self.peers[peer].address = address;
+        self.owners.insert(address, peer);
+    }
+
+    /// Datagrams that a worker has sent, and in how many sends.
+    pub fn sends(&mut self, worker: usize) -> (u64, u64) {
+        let counters = self.links[worker].counters();
+        (counters.sent, counters.trains)
     }
 
     /// DTLS is done.
@@ -214,7 +232,15 @@ impl World {
     /// A datagram arrives at a worker.
     pub fn push(&mut self, worker: usize, from: SocketAddr, bytes: &[u8]) {
         self.traffic.entry(from).or_default().to_workers += bytes.len();
-        self.links[worker].push(path(from), bytes);
+        match self.turned.get(&from) {
+            None => self.links[worker].push(path(from), bytes),
+            Some(&client) => self.links[worker].push(turn_path(client), &crate::turn::wrap(bytes)),
+        }
+    }
+
+    /// A message of a client of TURN arrives at a worker.
+    pub fn push_turn(&mut self, worker: usize, client: SocketAddr, bytes: &[u8]) {
+        self.links[worker].push(turn_path(client), bytes);
     }
 
     /// The peer protects and sends a clear RTP packet.
@@ -300,6 +326,7 @@ impl World {
         let events = std::mem::take(&mut outbox.events);
         let relays = std::mem::take(&mut outbox.relays);
         outbox.handshakes.clear();
+        assert!(outbox.sockets.is_empty(), "our own media takes no relay socket");
         outbox.stats_due = false;
         busy |= !sent.is_empty() || !relays.is_empty();
         for event in events {
@@ -318,6 +345,18 @@ impl World {
     }
 
     fn deliver(&mut self, worker: usize, path: Path, bytes: Vec<u8>) {
+        if path.socket == TURN_SOCKET {
+            let relayed = self.turned.iter().find(|(_, client)| **client == path.remote).map(|(&relayed, _)| relayed);
+            match crate::turn::unwrap(&bytes) {
+                Some(data) => self.deliver_media(worker, crate::world::path(relayed.expect("allocated")), data),
+                None => self.turn_replies.push(bytes),
+            }
+        } else {
+            self.deliver_media(worker, path, bytes);
+        }
+    }
+
+    fn deliver_media(&mut self, worker: usize, path: Path, bytes: Vec<u8>) {
         self.log.push((format!("{worker} {path:?}"), bytes.clone()));
         let address = path.remote;
         let traffic = self.traffic.entry(address).or_default();
@@ -427,6 +466,13 @@ impl Peer {
     pub fn rtp_of(&self, ssrc: u32) -> Vec<&Heard> {
         self.rtp.iter().filter(|heard| heard.packet.header.ssrc == ssrc).collect()
     }
+}
+
+/// Where workers listen for TURN.
+const TURN_SOCKET: SocketIndex = SocketIndex(1);
+
+fn turn_path(remote: SocketAddr) -> Path {
+    Path { socket: TURN_SOCKET, remote }
 }
 
 pub fn path(remote: SocketAddr) -> Path {
