@@ -17,15 +17,14 @@ pub struct Prefix {
     path: Path,
     bytes: [u8; PREFIX_SIZE_MAX],
     len: u8,
-    padded: bool,
 }
 
 impl Prefix {
-    /// ChannelData (RFC 8656 §12.4). Over streams it is padded to whole words.
-    pub fn channel(path: Path, number: u16, padded: bool) -> Self {
+    /// ChannelData (RFC 8656 §12.4), without the padding that streams have.
+    pub fn channel(path: Path, number: u16) -> Self {
         let mut bytes = [0; PREFIX_SIZE_MAX];
         bytes[..2].copy_from_slice(&number.to_be_bytes());
-        Self { path, bytes, len: CHANNEL_LEN as u8, padded }
+        Self { path, bytes, len: CHANNEL_LEN as u8 }
     }
 
     /// A Data indication (RFC 8656 §11.6), DATA being its last attribute.
@@ -37,7 +36,7 @@ impl Prefix {
         message.attribute(stun::attribute::DATA, &[]);
         let len = if matches!(peer.ip().to_canonical(), IpAddr::V4(_)) { 36 } else { 48 };
         debug_assert_eq!(message.finish_bare(), Some(len));
-        Self { path, bytes, len: len as u8, padded: true }
+        Self { path, bytes, len: len as u8 }
     }
 
     /// To the client.
@@ -52,7 +51,7 @@ impl Prefix {
 
     /// Bytes of a whole datagram with so much data.
     pub fn wrapped(&self, data: usize) -> usize {
-        self.len() + if self.padded { data.next_multiple_of(4) } else { data }
+        self.len() + if self.len() > CHANNEL_LEN { data.next_multiple_of(4) } else { data }
     }
 
     /// Writes what is around `data` bytes at their place. `datagram` is as long as `wrapped` says.

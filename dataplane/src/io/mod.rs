@@ -46,6 +46,9 @@ impl SocketIndex {
     /// From here on, an index names a link of TURN to our own media: what is sent there goes to a client, with a header of TURN.
     pub const LINK_FIRST: u16 = 3 << 14;
 
+    /// From here up to the links, an index names connections of TURN's clients.
+    pub const TURN_STREAM_FIRST: u16 = 5 << 13;
+
     /// Whether it names a link of TURN.
     #[inline]
     pub fn is_link(self) -> bool {

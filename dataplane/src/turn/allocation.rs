@@ -33,11 +33,6 @@ pub struct Client {
 }
 
 impl Client {
-    /// Messages to it are padded to whole words, since they are told apart by their lengths only (RFC 8656 §12.5).
-    pub(super) fn is_padded(&self) -> bool {
-        matches!(self.transport, TurnTransport::Tcp | TurnTransport::Tls)
-    }
-
     /// Its address is proved by the connection.
     pub(super) fn is_proved(&self) -> bool {
         self.transport != TurnTransport::Udp

@@ -181,7 +181,7 @@ impl Turn {
         for &(media, link) in &allocation.links {
             let channel = allocation.channel_of(media, Now(0)).map(|channel| channel.number);
             let prefix = match channel {
-                Some(number) => Prefix::channel(client.path, number, client.is_padded()),
+                Some(number) => Prefix::channel(client.path, number),
                 None => Prefix::indication(client.path, media, random_id(&mut self.random)),
             };
             self.links.set(link, prefix);

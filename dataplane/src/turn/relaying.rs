@@ -144,7 +144,7 @@ impl Turn {
                 return Err(DropReason::TurnNoPermission);
             }
             self.spend(key, bytes.len(), now)?;
-            wrap(&Prefix::channel(client.path, channel.number, client.is_padded()), bytes, out)?;
+            wrap(&Prefix::channel(client.path, channel.number), bytes, out)?;
         } else {
             if !allocation.is_permitted(from.ip(), now) {
                 return Err(DropReason::TurnNoPermission);

@@ -17,6 +17,7 @@ mod stats;
 mod tests;
 mod timers;
 mod turn;
+mod turn_streams;
 
 use std::time::Duration;
 
@@ -39,6 +40,7 @@ pub use commands::WorkerCommand;
 use names::Names;
 pub use outbox::Outbox;
 use timers::Timers;
+use turn_streams::TurnStreams;
 
 /// Arrivals in one feedback packet.
 const ARRIVALS_MAX: usize = 1024;
@@ -101,6 +103,7 @@ pub struct Worker {
     times: Box<ArrayVec<Option<Now>, ARRIVALS_MAX>>,
     outbox: Outbox,
     turn: Option<Box<Turn>>,
+    turn_streams: TurnStreams,
 }
 
 impl Worker {
@@ -128,6 +131,7 @@ impl Worker {
             times: Box::default(),
             outbox: Outbox::default(),
             turn: None,
+            turn_streams: TurnStreams::default(),
             settings,
         }
     }

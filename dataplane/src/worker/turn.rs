@@ -48,7 +48,7 @@ impl Worker {
         self.handle_turn_message(client, datagram, now, out)
     }
 
-    fn handle_turn_message(
+    pub(super) fn handle_turn_message(
         &mut self,
         client: Client,
         datagram: &mut [u8],
@@ -123,7 +123,7 @@ impl Worker {
     }
 
     /// Tells the way out, and the names, what became of links.
-    fn follow_links(&mut self, out: &mut dyn Transmit) {
+    pub(super) fn follow_links(&mut self, out: &mut dyn Transmit) {
         let Some(turn) = self.turn.as_deref_mut() else { return };
         for change in turn.link_changes().drain(..) {
             match change {
@@ -136,7 +136,7 @@ impl Worker {
         }
     }
 
-    fn take_from_turn(&mut self) {
+    pub(super) fn take_from_turn(&mut self) {
         let Some(turn) = self.turn.as_deref_mut() else { return };
         self.outbox.sockets.append(turn.socket_requests());
         self.outbox.events.extend(turn.events().drain(..).map(|event| Event::Turn(Box::new(event))));

@@ -9,8 +9,8 @@ use ringmain_shared::event::Event;
 use ringmain_shared::id::WorkerIndex;
 use ringmain_shared::transport::Side;
 use ringmain_shared::turn::{
-    OwnMedia, PasswordAlgorithms, PeerPolicy, RelayAddress, RelayMode, RelaySpec, TurnCommand, TurnCredential,
-    TurnEvent, TurnFeatures, TurnLifetimes, TurnQuotas, TurnSpec,
+    OwnMedia, PasswordAlgorithms, PeerPolicy, RelayAddress, RelayMode, RelaySpec, TurnCommand, TurnCredential, TurnEnd,
+    TurnEvent, TurnFeatures, TurnLifetimes, TurnQuotas, TurnSpec, TurnTransport,
 };
 
 use crate::media::*;
@@ -178,4 +178,49 @@ fn subscribers_through_turn_have_trains_as_direct_ones_have() {
         let (sent, trains) = world.sends(0);
         assert!((sent - before.0) >= 3 * (trains - before.1), "{through}: {sent} in {trains} from {before:?}");
     }
+}
+
+#[test]
+fn a_client_on_a_connection_has_a_path_of_its_own_until_it_ends() {
+    let mut world = World::new(1);
+    let remote = SocketAddr::from(([192, 0, 2, 7], 50_000));
+    assert!(!world.workers[0].turn_stream_opened(1, remote, TurnTransport::Tls), "there is no server");
+    world.command(0, Command::Turn(TurnCommand::Configure(Box::new(spec()))));
+    // The same address twice, as two of our addresses may see it.
+    for stream in [1, 2] {
+        assert!(world.workers[0].turn_stream_opened(stream, remote, TurnTransport::Tls));
+    }
+    let nonces: Vec<Vec<u8>> = [1, 2]
+        .map(|stream| {
+            let (id, answer) = world.say_on_stream(stream, &request(&[], 1));
+            assert_eq!(id, stream);
+            Message::parse(&answer).unwrap().attribute(attribute::NONCE).expect("a nonce").to_vec()
+        })
+        .into();
+    for stream in [1, 2] {
+        let (id, answer) = world.say_on_stream(stream, &request(&nonces[0], 2));
+        assert_eq!(id, stream);
+        assert!(Message::parse(&answer).unwrap().xor_address(attribute::XOR_RELAYED_ADDRESS).is_some());
+    }
+    world.settle();
+    let now = world.now;
+    world.workers[0].turn_stream_closed(1, now);
+    world.settle();
+    let ended = |event: &&Event| matches!(event, Event::Turn(event) if matches!(**event, TurnEvent::Ended { reason: TurnEnd::Disconnected, .. }));
+    assert_eq!(world.events.iter().filter(ended).count(), 1);
+}
+
+fn request(nonce: &[u8], id: u8) -> Vec<u8> {
+    let mut bytes = vec![0; 500];
+    let mut message = MessageWriter::new(&mut bytes, Class::Request, method::ALLOCATE, TransactionId([id; 12]));
+    message.attribute(attribute::REQUESTED_TRANSPORT, &[17, 0, 0, 0]);
+    if !nonce.is_empty() {
+        message.attribute(attribute::USERNAME, b"guest");
+        message.attribute(attribute::REALM, b"r");
+        message.attribute(attribute::NONCE, nonce);
+        message.integrity(&IntegrityKey::new(&derive_keys("guest", "r", "pass").md5));
+    }
+    let len = message.finish().expect("room");
+    bytes.truncate(len);
+    bytes
 }

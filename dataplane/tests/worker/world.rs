@@ -168,6 +168,17 @@ impl World {
         self.settle();
     }
 
+    /// A message on a connection of TURN's. The answer, and the connection that it goes to.
+    pub fn say_on_stream(&mut self, stream: u64, message: &[u8]) -> (u64, Vec<u8>) {
+        let (_, out) = self.links[0].parts();
+        self.workers[0].turn_stream_message(stream, &mut message.to_vec(), self.now, out);
+        out.flush();
+        let mut answers = Vec::new();
+        out.diverted().drain(|path, bytes| answers.push((path, bytes.to_vec())));
+        let (path, answer) = answers.pop().expect("an answer");
+        (self.workers[0].turn_stream_at(path).expect("a connection"), answer)
+    }
+
     /// The peer is at another address from now on.
     pub fn move_to(&mut self, peer: usize, address: SocketAddr) {
         self.peers[peer].address = address;

@@ -1,7 +1,7 @@
 //! What is relayed, and what is not: channels, indications, shared ports, links to our own media. RFC 8656 §10–§12.
 
 use ringmain_shared::DropReason;
-use ringmain_shared::turn::{RelayMode, TurnEvent, TurnSpec, TurnTransport};
+use ringmain_shared::turn::{RelayMode, TurnEvent, TurnSpec};
 
 use super::world::*;
 use crate::packet::stun::{Class, Message, attribute, method};
@@ -43,20 +43,6 @@ fn channel_data_goes_to_the_peer_and_comes_back_by_its_number() {
     }
     assert_eq!(world.say(client(9), b"\x40\x01\x00\x05hello"), Err(DropReason::TurnNoAllocation));
     assert!(world.take().is_empty());
-}
-
-#[test]
-fn over_a_stream_channel_data_is_padded_with_zeros() {
-    let mut world = World::new(spec());
-    let mut alice = Caller::new(1, "alice");
-    alice.client.transport = TurnTransport::Tcp;
-    let relayed = alice.allocate(&mut world).relayed();
-    assert_eq!(alice.bind(&mut world, 0x4001, PEER), 0);
-    // Poison the batch with longer datagrams.
-    world.peer_says(relayed, PEER, &[0xa5; 200]).unwrap();
-    world.take();
-    world.peer_says(relayed, PEER, b"there").unwrap();
-    assert_eq!(world.take().pop().unwrap().1, b"\x40\x01\x00\x05there\0\0\0");
 }
 
 #[test]
