@@ -90,7 +90,7 @@ fn measure(args: &Args, report: &mut Report, wire: &mut Wire, case: &Case) {
                     floor: carrier,
                 });
             }
-            Err(reason) => report.skip(format!("{}: {reason}", carrier.name())),
+            Err(reason) => report.skip(reason),
         }
         if let Ok(floor) = Floor::new(carrier, socket(), &remotes, case.train, size, true) {
             contenders.push(Contender::Floor { carrier, floor: Box::new(floor) });

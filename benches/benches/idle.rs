@@ -1,21 +1,25 @@
 //! Ten thousand subscribers to whom nothing is sent: what they cost a worker by being there.
 //!
-//! Virtual time, no kernel: a turn whenever a deadline is due or a datagram comes, each alone, as it would be. Every transport's consent
-//! is renewed as RFC 7675 has it and, in the second story, every client checks as often as Chromium does. What the kernel takes
-//! for a datagram is in `floor`; how many there are is told.
+//! *Without a kernel*, in virtual time: a turn whenever a deadline is due or a datagram comes, each alone. Every transport's consent is
+//! renewed as RFC 7675 has it and, in the second story, every client checks as often as Chromium does. *On sockets*, by the clock: the
+//! same with a socket for each client over loopback, so with what the kernel takes for each datagram and each wake-up.
 
 #![allow(missing_docs)]
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::time::Duration;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use ringmain_benches::counting::heap_in_use;
-use ringmain_benches::measure::{Args, cpu_of};
+use ringmain_benches::engine::{here, now, path};
+use ringmain_benches::floor::Carrier;
+use ringmain_benches::measure::{Args, cores, cpu_of, cpu_time, pin};
 use ringmain_benches::report::{Report, Row};
-use ringmain_benches::room::{Room, VIDEO};
-use ringmain_benches::{address, answer, check};
-use ringmain_dataplane::io::Path;
+use ringmain_benches::room::{Room, VIDEO, forget};
+use ringmain_benches::{address, answer, check, wire};
+use ringmain_dataplane::io::{LinkChoice, Path, open, socket};
 use ringmain_shared::Now;
 
 /// Chromium's interval between two checks of a connection that works.
@@ -41,11 +45,99 @@ fn main() {
         let time = Duration::from_secs(args.pick(1, 5, 20));
         let (spent, datagrams) = run(&mut room, peers, time, clients_check);
         let share = spent.div_duration_f64(time) * 100.0;
-        report.row(Row::new(format!("{peers} idle transports: {what}"), share, "% core").at_most(1.0));
+        report.row(Row::new(format!("{peers} idle transports without a kernel: {what}"), share, "% core"));
         let rate = datagrams as f64 / time.as_secs_f64();
         report.row(Row::new(format!("{peers} idle transports: {what}, datagrams"), rate, "/s"));
     }
+    if cores() < 2 {
+        report.skip("idle transports on sockets: the clients need a core of their own");
+    } else {
+        Carrier::ALL.into_iter().for_each(|carrier| on_sockets(&args, &mut report, carrier, peers));
+    }
     report.finish();
+}
+
+/// The run loop of a worker on one core and a socket for each client on another, by the clock.
+fn on_sockets(args: &Args, report: &mut Report, carrier: Carrier, peers: u64) {
+    pin(0);
+    if let Err(reason) = may_open(peers as usize + 100) {
+        return report.skip(format!("{peers} idle transports on sockets: {reason}"));
+    }
+    let bind = |_| socket::bind((Ipv4Addr::LOCALHOST, 0).into()).expect("loopback");
+    let clients: Vec<UdpSocket> = (0..=peers).map(bind).collect();
+    let paths: Vec<Path> = clients.iter().map(|client| path(client.local_addr().expect("bound"))).collect();
+    let server = wire::socket();
+    let address = here(&server);
+    let choice = if carrier == Carrier::IoUring { LinkChoice::IoUring } else { LinkChoice::Mmsg };
+    let mut link = match open(choice, vec![server]) {
+        Ok(opened) => opened.link,
+        Err(error) => return report.skip(error.to_string()),
+    };
+    let mut worker = Room::at(&paths, |peer| peer == 0, |_, _| true, VIDEO).worker;
+    let (warm_up, time) = args.pick((0.1, 0.1), (6.0, 3.0), (12.0, 15.0));
+    let done = AtomicBool::new(false);
+    let spent = std::thread::scope(|scope| {
+        scope.spawn(|| live(&clients, address, &done));
+        let start = Instant::now();
+        let mut until = |seconds: f64| {
+            let (end, began) = (start + Duration::from_secs_f64(seconds), cpu_time());
+            while Instant::now() < end {
+                let left = worker.next_deadline().since(now(start)).min(Duration::from_millis(100));
+                link.receive(Some(left)).expect("works");
+                let (rx, out) = link.parts();
+                worker.turn(now(start), rx, out);
+                out.flush();
+                forget(&mut worker);
+            }
+            cpu_time() - began
+        };
+        until(warm_up);
+        let spent = until(warm_up + time);
+        done.store(true, Ordering::Relaxed);
+        spent
+    });
+    let share = spent.as_secs_f64() / time * 100.0;
+    let row = Row::new(format!("{peers} idle transports on sockets, {}", link.name()), share, "% core");
+    report.row(row.at_most(1.0));
+}
+
+/// Every client answers what the worker asks, and asks as often as Chromium does, one after the other.
+fn live(clients: &[UdpSocket], server: SocketAddr, done: &AtomicBool) {
+    pin(1);
+    let requests: Vec<Vec<u8>> = (0..clients.len() as u64).map(check).collect();
+    let (began, mut buffer, mut round) = (Instant::now(), [0; 2048], 0u64);
+    // Each is looked after this often in the time between two of its checks.
+    const LOOKS: u64 = 25;
+    let pause = CHECK_INTERVAL / (LOOKS * clients.len() as u64) as u32;
+    while !done.load(Ordering::Relaxed) {
+        let due = began.elapsed().div_duration_f64(pause) as u64;
+        for number in round..due {
+            let peer = number % clients.len() as u64;
+            let client = &clients[peer as usize];
+            while let Ok(size) = client.recv(&mut buffer) {
+                if let Some(answer) = answer(peer, &buffer[..size]) {
+                    client.send_to(&answer, server).expect("loopback");
+                }
+            }
+            // A different look for each, so that they do not all ask in the same one.
+            if (number / clients.len() as u64 + peer).is_multiple_of(LOOKS) {
+                client.send_to(&requests[peer as usize], server).expect("loopback");
+            }
+        }
+        round = due;
+        std::thread::sleep(Duration::from_micros(50));
+    }
+}
+
+/// Whether this process may have so many files open; asks for it if need be.
+fn may_open(files: usize) -> Result<(), String> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` outlives the call, which writes nothing else.
+    unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
+    let wanted = libc::rlimit { rlim_cur: limit.rlim_max, ..limit };
+    // SAFETY: `wanted` outlives the call, which only reads it.
+    unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const wanted) };
+    if limit.rlim_max >= files as u64 { Ok(()) } else { Err(format!("only {} files may be open", limit.rlim_max)) }
 }
 
 /// Lets time pass. CPU time of the worker, and datagrams both ways.

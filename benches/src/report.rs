@@ -59,8 +59,12 @@ impl Report {
         self.rows.push(row);
     }
 
+    /// Says what could not be measured, once.
     pub fn skip(&mut self, what: impl Into<String>) {
         let what = what.into();
+        if self.skipped.contains(&what) {
+            return;
+        }
         println!("{:<8} skipped: {what}", self.bench);
         self.skipped.push(what);
     }

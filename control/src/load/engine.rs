@@ -124,6 +124,13 @@ impl Handle {
         }
     }
 
+    /// A handle of no engine: orders arrive at the receiver.
+    #[cfg(test)]
+    pub(super) fn of_nobody() -> (Self, mpsc::Receiver<Order>) {
+        let (orders, receiver) = mpsc::channel();
+        (Self { orders, wake: Arc::new(EventFd::new().expect("an eventfd")) }, receiver)
+    }
+
     pub(super) async fn report(&self) -> Report {
         let (sender, receiver) = oneshot::channel();
         self.order(Order::Report(sender));

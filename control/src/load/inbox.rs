@@ -130,7 +130,7 @@ mod tests {
         }
         let all = receive(&mut inbox, &to);
         assert_eq!(all.len(), 40);
-        assert!(all.iter().zip(0..).all(|(datagram, index: u8)| *datagram == vec![index; usize::from(index) + 1]));
+        assert!(all.iter().zip(0_u8..).all(|(datagram, index)| *datagram == vec![index; usize::from(index) + 1]));
     }
 
     #[test]

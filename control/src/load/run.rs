@@ -477,7 +477,7 @@ fn raise_file_limit(options: &Options) -> anyhow::Result<()> {
     let visitors = options.churn.unwrap_or(0.0) * (options.churn_stay + 1.0);
     let needed = (clients + visitors as u64) * per_client + 100;
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    if needed <= soft || setrlimit(Resource::RLIMIT_NOFILE, needed.max(hard.min(needed)), needed.max(hard)).is_ok() {
+    if needed <= soft || setrlimit(Resource::RLIMIT_NOFILE, needed, needed.max(hard)).is_ok() {
         return Ok(());
     }
     let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);

@@ -62,14 +62,12 @@ impl Target {
         }
     }
 
-    /// The address that client `number` comes from. On loopback each few hundred have their own, so that limits per address
-    /// and the number of ports do not bound the load; elsewhere the route decides.
+    /// The address that client `number` comes from. On loopback they are spread over many, so that limits per address and
+    /// the number of ports do not bound the load; elsewhere the route decides.
     pub(super) fn source(&self, number: u32) -> Option<IpAddr> {
         match self.address.ip() {
             IpAddr::V4(address) if address.is_loopback() => {
-                let index = 1 + number / CLIENTS_PER_ADDRESS;
-                let [_, low @ ..] = index.to_be_bytes();
-                Some(IpAddr::from([127, low[0], low[1], low[2]]))
+                Some(IpAddr::from([127, 0, 0, 1 + (number % SOURCE_ADDRESSES) as u8]))
             }
             _ => None,
         }
@@ -94,8 +92,7 @@ fn refusal(address: IpAddr) -> String {
     )
 }
 
-/// Below the server's limit of connections from one address.
-const CLIENTS_PER_ADDRESS: u32 = 500;
+const SOURCE_ADDRESSES: u32 = 250;
 
 #[cfg(test)]
 mod tests {
@@ -140,7 +137,7 @@ mod tests {
         let target = Target::find("ws://127.0.0.1:7000/ws", false).expect("loopback");
         let source = |number| target.source(number).map(|address| address.to_string());
         assert_eq!(source(0).as_deref(), Some("127.0.0.1"));
-        assert_eq!(source(500).as_deref(), Some("127.0.0.2"));
-        assert_eq!(source(500 * 300).as_deref(), Some("127.0.1.45"));
+        assert_eq!(source(249).as_deref(), Some("127.0.0.250"));
+        assert_eq!(source(250).as_deref(), Some("127.0.0.1"));
     }
 }

@@ -9,6 +9,7 @@ use ringmain_shared::limits;
 use ringmain_shared::transport::DtlsRole;
 use zeroize::Zeroizing;
 
+use super::signing::{self, NamedKey};
 use super::{DTLS_MTU, Datagram, Fatal, Produced, Proof, SrtpKeys};
 use crate::handshake::identity::{Identity, SetupError};
 use crate::srtp::Profile;
@@ -17,11 +18,14 @@ use crate::srtp::Profile;
 pub(in crate::handshake) struct Setup {
     config: Arc<Config>,
     certificate: DtlsCertificate,
+    /// What `certificate` has in the place of a private key.
+    _key: NamedKey,
 }
 
 impl Setup {
     pub(super) fn new(identity: &Identity) -> Result<Self, SetupError> {
         let config = Config::builder()
+            .with_crypto_provider(signing::provider())
             .mtu(DTLS_MTU)
             // The address is proved by ICE before DTLS begins; another round trip would prove nothing more.
             .use_server_cookie(false)
@@ -30,11 +34,9 @@ impl Setup {
             .handshake_timeout(limits::HANDSHAKE)
             .build()
             .map_err(|error| SetupError::new(format!("{error:?}")))?;
-        let certificate = DtlsCertificate {
-            certificate: identity.certificate().to_vec(),
-            private_key: identity.private_key().to_vec(),
-        };
-        Ok(Self { config: Arc::new(config), certificate })
+        let key = NamedKey::new(identity.private_key());
+        let certificate = DtlsCertificate { certificate: identity.certificate().to_vec(), private_key: key.name() };
+        Ok(Self { config: Arc::new(config), certificate, _key: key })
     }
 
     pub(super) fn server(&self, now: Instant) -> Dtls13 {

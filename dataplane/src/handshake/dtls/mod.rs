@@ -4,6 +4,7 @@
 
 mod dtls12;
 mod dtls13;
+mod signing;
 
 use std::fmt;
 use std::time::Instant;
