@@ -65,8 +65,8 @@ impl Cipher {
             }
             Self::Cm(cm, _) => {
                 let (clear, tag) = halves(packet, clear_len, total)?;
-                cm.apply_keystream(nonce, clear.get_mut(header_len..).ok_or(DropReason::SrtpLength)?);
-                tag.copy_from_slice(&cm.tag(&[clear, &roc(nonce)]));
+                cm.apply_keystream(nonce, clear.get_mut(header_len..).ok_or(DropReason::SrtpLength)?)?;
+                tag.copy_from_slice(&cm.tag(clear, &roc(nonce)));
             }
         }
         Ok(total)
@@ -108,8 +108,8 @@ impl Cipher {
             }
             Self::Cm(cm, _) => {
                 let (clear, tag) = halves(packet, at.clear_len, len)?;
-                cm.verify(&[clear, &roc(nonce)], tag)?;
-                cm.apply_keystream(nonce, clear.get_mut(at.header_len..).ok_or(DropReason::SrtpLength)?);
+                cm.verify(clear, &roc(nonce), tag)?;
+                cm.apply_keystream(nonce, clear.get_mut(at.header_len..).ok_or(DropReason::SrtpLength)?)?;
             }
         }
         Ok(Authenticated(()))
@@ -121,7 +121,7 @@ impl Cipher {
         let Some((header, payload)) = clear.split_at_checked(at.header_len) else { return false };
         match self {
             Self::Gcm(gcm, _) => gcm.would_open(nonce, header, payload, tag),
-            Self::Cm(cm, _) => cm.verify(&[clear, &roc(nonce)], tag).is_ok(),
+            Self::Cm(cm, _) => cm.verify(clear, &roc(nonce), tag).is_ok(),
         }
     }
 
@@ -129,18 +129,19 @@ impl Cipher {
     pub(super) fn seal_rtcp(&self, nonce: Nonce, packet: &mut [u8], clear_len: usize) -> Result<usize, DropReason> {
         let total = clear_len + self.profile().rtcp_overhead();
         let word = index_word(nonce);
-        let (header, payload, trailer) = parts(packet, RTCP_FIXED_LEN, clear_len, total)?;
         match self {
             Self::Gcm(gcm, profile) => {
+                let (header, payload, trailer) = parts(packet, RTCP_FIXED_LEN, clear_len, total)?;
                 let (tag, index) = trailer.split_at_mut_checked(profile.tag_len()).ok_or(DropReason::SrtpLength)?;
                 gcm.seal(nonce, &rtcp_associated_data(header, word)?, payload, tag)?;
                 index.copy_from_slice(&word);
             }
             Self::Cm(cm, _) => {
-                let (index, tag) = trailer.split_at_mut_checked(INDEX_LEN).ok_or(DropReason::SrtpLength)?;
-                cm.apply_keystream(nonce, payload);
+                let (covered, tag) = halves(packet, clear_len + INDEX_LEN, total)?;
+                let (clear, index) = covered.split_at_mut_checked(clear_len).ok_or(DropReason::SrtpLength)?;
+                cm.apply_keystream(nonce, clear.get_mut(RTCP_FIXED_LEN..).ok_or(DropReason::SrtpLength)?)?;
                 index.copy_from_slice(&word);
-                tag.copy_from_slice(&cm.tag(&[header, payload, index]));
+                tag.copy_from_slice(&cm.tag(covered, &[]));
             }
         }
         Ok(total)
@@ -154,16 +155,17 @@ impl Cipher {
         at: &RtcpHeader,
     ) -> Result<Authenticated, DropReason> {
         let len = packet.len();
-        let (header, payload, trailer) = parts(packet, RTCP_FIXED_LEN, at.clear_len, len)?;
         match self {
             Self::Gcm(gcm, profile) => {
+                let (header, payload, trailer) = parts(packet, RTCP_FIXED_LEN, at.clear_len, len)?;
                 let (tag, _) = trailer.split_at_checked(profile.tag_len()).ok_or(DropReason::SrtpLength)?;
                 gcm.open(nonce, &rtcp_associated_data(header, index_word(nonce))?, payload, tag)?;
             }
             Self::Cm(cm, _) => {
-                let (index, tag) = trailer.split_at_checked(INDEX_LEN).ok_or(DropReason::SrtpLength)?;
-                cm.verify(&[header, payload, index], tag)?;
-                cm.apply_keystream(nonce, payload);
+                let (covered, tag) = halves(packet, at.clear_len + INDEX_LEN, len)?;
+                cm.verify(covered, &[], tag)?;
+                let payload = covered.get_mut(RTCP_FIXED_LEN..at.clear_len).ok_or(DropReason::SrtpLength)?;
+                cm.apply_keystream(nonce, payload)?;
             }
         }
         Ok(Authenticated(()))
