@@ -310,7 +310,7 @@ impl Subscription {
         *original = sequence.to_be_bytes();
         body.copy_from_slice(payload);
         write_numbers(body, packet, sent.vp8());
-        let size = egress.srtp.protect_rtp(numbers.sequence.0, room, header_len, clear_len)?;
+        let size = egress.srtp.protect_rtp_slot(numbers.sequence.0, &mut slot, header_len, clear_len)?;
         self.commit(slot, size, egress);
         Ok(())
     }
@@ -400,7 +400,7 @@ impl Subscription {
             bytes.split_at_mut_checked(usize::from(packet.descriptor_len)).ok_or(DropReason::RtpMalformed)?;
         write_numbers(payload, packet, vp8);
         let (mut slot, header_len) = self.begin(packet, descriptor, payload.len(), &numbers, egress, out)?;
-        let size = egress.srtp.protect_rtp_from(numbers.sequence.0, payload, slot.bytes_mut(), header_len)?;
+        let size = egress.srtp.protect_rtp_slot_from(numbers.sequence.0, payload, &mut slot, header_len)?;
         self.commit(slot, size, egress);
         Ok(size)
     }

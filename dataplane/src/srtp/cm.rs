@@ -13,12 +13,15 @@ use subtle::ConstantTimeEq;
 
 use super::cipher::Nonce;
 use super::keys::SessionKey;
+use super::multi_buffer::CmKey;
 
 /// Expanded keys and the salt.
-pub(super) struct Cm {
+pub(crate) struct Cm {
     aes: EncryptingKey,
     hmac: Hmac<Sha1>,
     salt: u128,
+    /// For sealing many packets at once.
+    burst: Option<CmKey>,
 }
 
 impl Cm {
@@ -28,7 +31,40 @@ impl Cm {
             aes: EncryptingKey::ctr(key).expect("AES-128 has a counter mode"),
             hmac: Hmac::new_from_slice(session.auth()).expect("HMAC takes keys of any length"),
             salt: session.salt(),
+            burst: None,
         }
+    }
+
+    /// Keys that only seal, with those for bursts where there are bursts.
+    pub(super) fn sealing(session: &SessionKey) -> Self {
+        Self { burst: CmKey::new(session), ..Self::new(session) }
+    }
+
+    /// The same keys for a burst.
+    #[cfg(feature = "multi-buffer")]
+    pub(super) fn burst_key(&self) -> Option<&CmKey> {
+        self.burst.as_ref()
+    }
+
+    /// Whether packets may wait for a burst.
+    #[inline]
+    pub(super) fn gathers(&self) -> bool {
+        self.burst.is_some()
+    }
+
+    /// Encrypts the payload of an RTP packet in place and writes the tag behind it.
+    pub(super) fn seal(
+        &self,
+        nonce: Nonce,
+        packet: &mut [u8],
+        header_len: usize,
+        clear_len: usize,
+    ) -> Result<(), DropReason> {
+        let (clear, rest) = packet.split_at_mut_checked(clear_len).ok_or(DropReason::SrtpLength)?;
+        let tag = rest.first_chunk_mut::<TAG_LEN>().ok_or(DropReason::SrtpLength)?;
+        self.apply_keystream(nonce, clear.get_mut(header_len..).ok_or(DropReason::SrtpLength)?)?;
+        *tag = self.tag(clear, &roc(nonce));
+        Ok(())
     }
 
     /// Encrypts or decrypts.
@@ -54,9 +90,14 @@ impl Cm {
     }
 
     /// RFC 3711 §4.1.1: the counter begins at `(salt * 2^16) XOR (SSRC * 2^64) XOR (index * 2^16)` and goes up in the low 16 bits.
-    fn iv(&self, nonce: Nonce) -> [u8; 16] {
+    pub(super) fn iv(&self, nonce: Nonce) -> [u8; 16] {
         (self.salt << 16 ^ u128::from(nonce.ssrc) << 64 ^ u128::from(nonce.index) << 16).to_be_bytes()
     }
 }
 
-const TAG_LEN: usize = 10;
+/// The rollover counter, which HMAC covers though it is not sent (RFC 3711 §4.2).
+pub(super) fn roc(nonce: Nonce) -> [u8; 4] {
+    ((nonce.index >> 16) as u32).to_be_bytes()
+}
+
+pub(super) const TAG_LEN: usize = 10;

@@ -62,7 +62,8 @@ impl MasterKey {
             Profile::AeadAes128Gcm | Profile::Aes128CmHmacSha1_80 => &AES_128,
             Profile::AeadAes256Gcm => &AES_256,
         };
-        let key = UnboundCipherKey::new(algorithm, &key[..self.profile.key_len()]).expect("a key of its profile's length");
+        let key =
+            UnboundCipherKey::new(algorithm, &key[..self.profile.key_len()]).expect("a key of its profile's length");
         let cipher = EncryptingKey::ctr(key).expect("AES has a counter mode");
         cipher.less_safe_encrypt(out, EncryptionContext::Iv128(iv.into())).expect("counter mode takes any length");
         iv.zeroize();
