@@ -208,7 +208,7 @@ impl Rooms {
             Event::AudioActivity { worker, levels } => self.handle_audio_activity(worker, levels, now),
             Event::ApiMessage { transport, text } => self.handle_api_message(transport, &text, now),
             Event::ApiOpen { transport } => self.handle_api_open(transport),
-            Event::Stats(_) | Event::Snapshot { .. } | Event::Turn(_) => {}
+            Event::Stats(_) | Event::Snapshot { .. } | Event::Streams(_) | Event::Turn(_) => {}
         }
     }
 

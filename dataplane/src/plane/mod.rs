@@ -10,6 +10,8 @@
 
 mod handshake_loop;
 mod router;
+mod stream_loop;
+mod streams;
 mod worker_loop;
 
 use std::net::{IpAddr, SocketAddr};
