@@ -72,6 +72,25 @@ pub enum Event {
     },
     /// Counters of one worker, about once a second.
     Stats(Box<WorkerStats>),
+    /// Counters of one handshake thread, about once a second.
+    HandshakeStats {
+        /// Which thread, from 0.
+        thread: u16,
+        /// Since it started.
+        stats: HandshakeStats,
+    },
+    /// A thread of the data plane has not turned for too long: what goes through it stands still. Told once.
+    Stalled {
+        /// Its name, as the system shows it.
+        thread: String,
+        /// For how long, milliseconds.
+        silent_ms: u64,
+    },
+    /// A thread that was told to have stalled turns again.
+    Recovered {
+        /// Its name.
+        thread: String,
+    },
     /// The answer to `Command::Snapshot`.
     Snapshot {
         /// As asked.
@@ -198,6 +217,35 @@ impl WorkerStats {
     pub fn dropped(&self, reason: DropReason) -> u64 {
         self.drops.get(reason as usize).copied().unwrap_or(0)
     }
+}
+
+/// Counters of one handshake thread since it started.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct HandshakeStats {
+    /// Handshakes done, their fingerprints matching.
+    pub secured: u64,
+    /// Engines that failed during a handshake.
+    pub failed: u64,
+    /// Certificates that were not the promised ones.
+    pub mismatched: u64,
+    /// Datagrams before the peer's fingerprints were known, or that no engine was there for.
+    pub early: u64,
+    /// Plaintext alerts, malformed ClientHellos and the like, passed over.
+    pub junk: u64,
+    /// ClientHellos dropped for too many handshakes at once, or too many by one transport.
+    pub refused: u64,
+    /// Data channel messages delivered, one for each receiver.
+    pub messages: u64,
+    /// Data channel messages not delivered to a reader that is too slow.
+    pub messages_dropped: u64,
+    /// Reliable channels closed because their reader is too slow.
+    pub channels_dropped: u64,
+    /// Messages on API channels beyond a transport's budget.
+    pub api_flooded: u64,
+    /// Messages on API channels that found the ring to control full.
+    pub api_lost: u64,
+    /// Datagrams for a worker that does not take them.
+    pub datagrams_lost: u64,
 }
 
 /// One live peer connection with what flows on it, as `Command::Snapshot` lists them.

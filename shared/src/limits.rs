@@ -53,6 +53,15 @@ pub const CHANNEL_BUFFER_SIZE_MAX: usize = 1024 * 1024;
 pub const CHANNELS_PER_TRANSPORT_MAX: usize = 64;
 /// Messages that wait for a transport's API channel to open.
 pub const CHANNEL_API_WAITING_MAX: usize = 64;
+/// API messages that a transport may send per second. A page asks for layers a few times a second, and for those of all its
+/// tiles at once.
+pub const API_PER_SECOND: u32 = 100;
+/// API messages that a transport may send at once.
+pub const API_BURST: u32 = 200;
+/// Bytes of API messages that a transport may send per second.
+pub const API_BYTES_PER_SECOND: u32 = 64 * 1024;
+/// Bytes of API messages that a transport may send at once: the longest passes.
+pub const API_BYTES_BURST: u32 = 2 * CHANNEL_MESSAGE_SIZE_MAX as u32;
 /// Bytes of a data channel's label.
 pub const CHANNEL_LABEL_SIZE_MAX: usize = 256;
 
@@ -77,6 +86,8 @@ pub const COMMAND_RING: usize = 4096;
 pub const EVENT_RING: usize = 8192;
 /// Datagrams waiting for the handshake thread from one worker, and back.
 pub const HANDSHAKE_RING: usize = 1024;
+/// Messages waiting for the stream thread from one worker, and back.
+pub const STREAM_RING: usize = 1024;
 /// Packets waiting for another worker.
 pub const RELAY_RING: usize = 1024;
 

@@ -1,12 +1,12 @@
 //! The one task that owns the rooms. Clients' texts, the data plane's events and the passing of time reach the rooms here,
 //! one after the other, and what the rooms want done leaves from here. So rooms need no lock.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use ringmain_shared::command::Command;
-use ringmain_shared::event::{Event, WorkerStats};
+use ringmain_shared::event::{Event, HandshakeStats, WorkerStats};
 use ringmain_shared::now::Now;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -28,6 +28,9 @@ pub struct Actor<R, P> {
     behind_told: Option<Now>,
     overflows: u64,
     workers: BTreeMap<u16, (WorkerStats, Now)>,
+    handshakes: BTreeMap<u16, HandshakeStats>,
+    /// Threads of the data plane that stand still.
+    stalled: BTreeSet<String>,
     worker_count: usize,
     start: Instant,
 }
@@ -43,12 +46,16 @@ pub struct Report {
     pub overflows: u64,
     /// Commands that wait for a full ring.
     pub backlog: usize,
-    /// Commands given up because the data plane took none for too long.
+    /// Commands given up because the data plane, or the thread that they were for, took none for too long.
     pub commands_lost: u64,
     /// Workers of the data plane.
     pub worker_count: usize,
     /// The last counters of each worker, with their age.
     pub workers: Vec<(WorkerStats, Duration)>,
+    /// The last counters of each handshake thread.
+    pub handshakes: Vec<(u16, HandshakeStats)>,
+    /// Threads of the data plane that stand still, by name.
+    pub stalled: Vec<String>,
     /// Since the start.
     pub uptime: Duration,
 }
@@ -62,6 +69,14 @@ impl Report {
             return Vec::new();
         }
         (0..self.worker_count as u16).filter(|&index| !heard(index)).collect()
+    }
+
+    /// What is wrong, in words; empty when all is well.
+    pub fn ailments(&self) -> Vec<String> {
+        let stalled = self.stalled.iter().map(|thread| format!("{thread} stands still"));
+        let is_other = |index: &u16| !self.stalled.contains(&format!("worker-{index}"));
+        let silent = self.silent_workers().into_iter().filter(is_other);
+        stalled.chain(silent.map(|index| format!("worker-{index} does not report"))).collect()
     }
 }
 
@@ -77,6 +92,8 @@ impl<R: Rooms, P: DataPlane> Actor<R, P> {
             behind_told: None,
             overflows: 0,
             workers: BTreeMap::new(),
+            handshakes: BTreeMap::new(),
+            stalled: BTreeSet::new(),
             worker_count,
             start,
         }
@@ -116,8 +133,9 @@ impl<R: Rooms, P: DataPlane> Actor<R, P> {
 
     fn handle_coming(&mut self, coming: Coming) {
         match coming {
-            Coming::Opened(id, outbox) => {
+            Coming::Opened(id, from, outbox) => {
                 self.clients.insert(id, outbox);
+                self.rooms.handle_opened(id, from, self.now());
             }
             Coming::Closed(id) => self.forget(id),
         }
@@ -142,12 +160,34 @@ impl<R: Rooms, P: DataPlane> Actor<R, P> {
         for _ in 0..EVENTS_PER_TURN {
             let Some(event) = self.plane.try_recv() else { return false };
             let now = self.now();
-            if let Event::Stats(stats) = &event {
-                self.workers.insert(stats.worker, ((**stats).clone(), now));
-            }
+            self.note(&event, now);
             self.rooms.handle_event(event, now);
         }
         true
+    }
+
+    /// What an event says of the data plane itself.
+    fn note(&mut self, event: &Event, now: Now) {
+        match event {
+            Event::Stats(stats) => {
+                self.workers.insert(stats.worker, ((**stats).clone(), now));
+            }
+            Event::HandshakeStats { thread, stats } => {
+                self.handshakes.insert(*thread, *stats);
+            }
+            Event::Stalled { thread, silent_ms } => {
+                tracing::error!(
+                    "{thread} of the data plane has stood still for {silent_ms} ms, and everything on it with it; \
+                     if it does not recover, restart the server and report what it was doing"
+                );
+                self.stalled.insert(thread.clone());
+            }
+            Event::Recovered { thread } => {
+                tracing::warn!("{thread} of the data plane turns again");
+                self.stalled.remove(thread);
+            }
+            _ => {}
+        }
     }
 
     fn take_timeout(&mut self) {
@@ -222,14 +262,17 @@ impl<R: Rooms, P: DataPlane> Actor<R, P> {
 
     fn report(&self) -> Report {
         let now = self.now();
+        let (waiting, lost) = self.plane.waiting_and_lost();
         Report {
             counts: self.rooms.counts(),
             connections: self.clients.len(),
             overflows: self.overflows,
-            backlog: self.backlog.len(),
-            commands_lost: self.commands_lost,
+            backlog: self.backlog.len() + waiting,
+            commands_lost: self.commands_lost + lost,
             worker_count: self.worker_count,
             workers: self.workers.values().map(|(stats, heard)| (stats.clone(), now.since(*heard))).collect(),
+            handshakes: self.handshakes.iter().map(|(thread, stats)| (*thread, *stats)).collect(),
+            stalled: self.stalled.iter().cloned().collect(),
             uptime: now.since(Now(0)),
         }
     }

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::{Read, Write};
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc;
@@ -23,6 +24,7 @@ pub(crate) struct EchoRooms {
 
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) enum Told {
+    Opened(ConnectionId, IpAddr),
     Message(ConnectionId, String),
     Closed(ConnectionId),
     Event(Event),
@@ -38,6 +40,10 @@ impl EchoRooms {
 }
 
 impl Rooms for EchoRooms {
+    fn handle_opened(&mut self, connection: ConnectionId, from: IpAddr, _now: Now) {
+        let _ = self.told.send(Told::Opened(connection, from));
+    }
+
     fn handle_message(&mut self, connection: ConnectionId, text: &str, now: Now) {
         let _ = self.told.send(Told::Message(connection, text.into()));
         let (word, rest) = text.split_once(' ').unwrap_or((text, ""));
@@ -85,7 +91,7 @@ impl Rooms for EchoRooms {
     }
 
     fn counts(&self) -> Counts {
-        Counts { rooms: 1, peers: self.peers }
+        Counts { rooms: 1, peers: self.peers, joins_refused: 0 }
     }
 }
 
@@ -145,6 +151,10 @@ impl DataPlane for FakePlane {
             return self.events.try_recv().ok();
         }
         event
+    }
+
+    fn waiting_and_lost(&self) -> (usize, u64) {
+        (0, 0)
     }
 
     fn event_fd(&self) -> BorrowedFd<'_> {

@@ -5,6 +5,7 @@
 
 pub mod actor;
 pub mod connection;
+mod descriptors;
 pub mod greeting;
 pub mod host;
 pub mod parts;

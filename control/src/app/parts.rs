@@ -1,6 +1,7 @@
 //! What the actor expects of the two things it joins. Both are values in, values out: they read no clock and own no socket
 //! that the actor would have to know of.
 
+use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 
 use ringmain_shared::command::Command;
@@ -11,6 +12,8 @@ pub use crate::session::{ConnectionId, Output};
 
 /// The rooms and what is said to them.
 pub trait Rooms: Send + 'static {
+    /// A client has connected; the address is what limits are counted by.
+    fn handle_opened(&mut self, connection: ConnectionId, from: IpAddr, now: Now);
     /// A text from a client.
     fn handle_message(&mut self, connection: ConnectionId, text: &str, now: Now);
     /// The client is gone.
@@ -34,6 +37,8 @@ pub struct Counts {
     pub rooms: usize,
     /// Peers in them.
     pub peers: usize,
+    /// Joins that were refused for there being too many, since the start.
+    pub joins_refused: u64,
 }
 
 /// The data plane, as control sees it.
@@ -43,6 +48,8 @@ pub trait DataPlane: Send + 'static {
     fn send(&mut self, command: Command) -> Result<(), Command>;
     /// The next event, if one waits.
     fn try_recv(&mut self) -> Option<Event>;
+    /// Orders that wait within the data plane, and those that were lost there.
+    fn waiting_and_lost(&self) -> (usize, u64);
     /// An eventfd that is written to whenever events come to wait.
     fn event_fd(&self) -> BorrowedFd<'_>;
     /// Ends the workers and waits for them.

@@ -43,6 +43,7 @@ impl Start for Embedded {
                 ..plane::Settings::default().publishers
             },
             audio_interval: config.audio.interval,
+            streams: plane::StreamSettings::default(),
         })?)
     }
 
@@ -52,6 +53,8 @@ impl Start for Embedded {
             peers_per_room_max: config.limits.peers_per_room,
             tracks_per_peer_max: config.limits.tracks_per_peer,
             subscriptions_per_peer_max: config.limits.subscriptions_per_peer,
+            joins_per_second: config.limits.joins_per_second,
+            joins_per_second_per_ip: config.limits.joins_per_second_per_ip,
             spread_after: config.limits.spread_after,
             audio_interval: config.audio.interval,
             audio_filter_percent: u32::from(config.audio.filter),
@@ -73,6 +76,10 @@ impl DataPlane for Plane {
         Plane::try_recv(self)
     }
 
+    fn waiting_and_lost(&self) -> (usize, u64) {
+        Plane::waiting_and_lost(self)
+    }
+
     fn event_fd(&self) -> BorrowedFd<'_> {
         Plane::event_fd(self)
     }
@@ -83,6 +90,10 @@ impl DataPlane for Plane {
 }
 
 impl Rooms for session::Rooms {
+    fn handle_opened(&mut self, connection: ConnectionId, from: IpAddr, now: Now) {
+        session::Rooms::handle_opened(self, connection, from, now);
+    }
+
     fn handle_message(&mut self, connection: ConnectionId, text: &str, now: Now) {
         session::Rooms::handle_message(self, connection, text, now);
     }
@@ -109,6 +120,6 @@ impl Rooms for session::Rooms {
 
     fn counts(&self) -> Counts {
         let stats = self.stats();
-        Counts { rooms: stats.rooms, peers: stats.peers }
+        Counts { rooms: stats.rooms, peers: stats.peers, joins_refused: stats.joins_refused }
     }
 }

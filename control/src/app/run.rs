@@ -14,6 +14,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::actor::Actor;
 use super::connection::{Door, door};
+use super::descriptors;
 use super::greeting::{self, Line};
 use super::host;
 use super::parts::{DataPlane, Rooms};
@@ -41,6 +42,9 @@ pub trait Start {
 /// Runs until a signal ends it.
 pub async fn run(config: Config, start: impl Start) -> anyhow::Result<()> {
     let stop = stop_on_signal()?;
+    if let Some(hint) = descriptors::raise(config.limits.connections as u64 + DESCRIPTORS_BESIDE) {
+        tracing::warn!("{hint}");
+    }
     let host = host::addresses().context("cannot list the addresses of this host")?;
     let host: Vec<IpAddr> = bounded(host);
     let identity = identity(&config, &host)?;
@@ -87,6 +91,8 @@ fn serve(
         allow_origin: config.allow_origin.clone().into(),
         liveness: Liveness { ping_interval: config.websocket.ping_interval, dead_after: config.websocket.dead_after },
         metrics: config.metrics_on_listen,
+        connections: Gate::new(config.limits.connections, config.limits.connections_per_ip),
+        websockets: Gate::new(config.limits.connections, config.limits.websockets_per_ip),
     };
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
     let on_metrics = Listener {
@@ -96,12 +102,7 @@ fn serve(
         gate: Gate::new(METRICS_CONNECTIONS_MAX, METRICS_CONNECTIONS_MAX),
         handshakes: handshakes.clone(),
     };
-    let on_page = Listener {
-        router: routes.router(),
-        tls: certificate,
-        gate: Gate::new(config.limits.connections, config.limits.connections_per_ip),
-        handshakes,
-    };
+    let on_page = Listener { gate: routes.connections.clone(), router: routes.router(), tls: certificate, handshakes };
     for socket in page {
         tokio::spawn(on_page.clone().serve(socket, stop.clone()));
     }
@@ -204,5 +205,7 @@ fn epoch() -> u32 {
 
 /// Addresses of this host that media uses without being told which.
 const ADDRESSES_MAX: usize = 16;
+/// Open files beside those of signalling: media sockets, rings, the metrics listener.
+const DESCRIPTORS_BESIDE: u64 = 1024;
 /// Connections to the metrics listener.
 const METRICS_CONNECTIONS_MAX: usize = 64;

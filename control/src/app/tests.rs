@@ -1,5 +1,6 @@
 //! The actor between a client's line and a data plane that is fed by hand.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,9 @@ use tokio::time::timeout;
 use super::actor::Actor;
 use super::connection::{Connection, Door, Outgoing, door};
 use super::fakes::{EchoRooms, FakePlane, Feeder, Told};
+
+/// Whence clients come.
+const FROM: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 struct Joined {
     door: Door,
@@ -54,7 +58,7 @@ async fn next_text(connection: &mut Connection) -> String {
 #[tokio::test]
 async fn a_full_ring_delays_commands_and_keeps_their_order() {
     let joined = joined(3);
-    let connection = joined.door.open().expect("open");
+    let connection = joined.door.open(FROM).expect("open");
     assert!(connection.pass("commands 40".into()).await);
     for expected in 0..40 {
         let told = joined.next(|told| matches!(told, Told::Command(_))).await;
@@ -67,7 +71,7 @@ async fn a_full_ring_delays_commands_and_keeps_their_order() {
 #[tokio::test]
 async fn timers_of_the_rooms_fire_without_other_input() {
     let joined = joined(0);
-    let connection = joined.door.open().expect("open");
+    let connection = joined.door.open(FROM).expect("open");
     assert!(connection.pass("timer".into()).await);
     let began = Instant::now();
     joined.next(|told| *told == Told::Timeout).await;
@@ -90,12 +94,12 @@ async fn events_arrive_in_order_however_many_come_at_once() {
 #[tokio::test]
 async fn a_dropped_line_makes_its_client_leave_exactly_once() {
     let joined = joined(0);
-    let gone = joined.door.open().expect("open");
+    let gone = joined.door.open(FROM).expect("open");
     let id = gone.id();
     assert!(gone.pass("timer".into()).await);
     drop(gone);
     joined.next(|told| *told == Told::Closed(id)).await;
-    let mut other = joined.door.open().expect("open");
+    let mut other = joined.door.open(FROM).expect("open");
     assert!(other.pass("echo still".into()).await);
     assert_eq!(next_text(&mut other).await, "still");
     assert!(!joined.told.try_iter().any(|told| told == Told::Closed(id)));
@@ -105,7 +109,7 @@ async fn a_dropped_line_makes_its_client_leave_exactly_once() {
 #[tokio::test]
 async fn what_is_written_makes_room_for_more() {
     let joined = joined(0);
-    let mut connection = joined.door.open().expect("open");
+    let mut connection = joined.door.open(FROM).expect("open");
     for _ in 0..10 {
         assert!(connection.pass("flood 200".into()).await);
         for _ in 0..200 {
@@ -121,7 +125,7 @@ async fn what_is_written_makes_room_for_more() {
 #[tokio::test]
 async fn a_message_longer_than_the_bound_may_follow_a_short_one() {
     let joined = joined(0);
-    let mut connection = joined.door.open().expect("open");
+    let mut connection = joined.door.open(FROM).expect("open");
     assert!(connection.pass("echo reply".into()).await);
     let offer = "o".repeat(super::connection::OUTGOING_SIZE_MAX + 1);
     assert!(connection.pass(format!("echo {offer}")).await);

@@ -279,7 +279,11 @@ impl Loader {
             self.problem_at("websocket.dead_after", "must be longer than `websocket.ping_interval`".into());
         }
         if config.limits.connections_per_ip > config.limits.connections {
-            self.problem_at("limits.connections_per_ip", "is more than `limits.connections`".into());
+            match self.origin("limits.connections_per_ip") {
+                // Whoever sets one of the two need not know of the other.
+                Origin::Default => self.config.limits.connections_per_ip = config.limits.connections,
+                _ => self.problem_at("limits.connections_per_ip", "is more than `limits.connections`".into()),
+            }
         }
         let cpus = &config.media.cpus;
         if !cpus.is_empty() && !config.media.pin {

@@ -147,6 +147,12 @@ pub struct Limits {
     pub connections: usize,
     /// The same from one IPv4 address or one IPv6 /64.
     pub connections_per_ip: usize,
+    /// WebSockets of one address, or one IPv6 /64.
+    pub websockets_per_ip: usize,
+    /// Peers that may join per second.
+    pub joins_per_second: u32,
+    /// The same from one address.
+    pub joins_per_second_per_ip: u32,
     /// Rooms.
     pub rooms: usize,
     /// Peers of a room.
@@ -208,7 +214,11 @@ impl Default for Config {
             audio: AudioLevel { threshold: 40, interval: Duration::from_secs(1), filter: 20 },
             limits: Limits {
                 connections: 16_384,
-                connections_per_ip: 1024,
+                // An office of five hundred behind one address, each with its page and a few files of it on the way.
+                connections_per_ip: 4096,
+                websockets_per_ip: 2048,
+                joins_per_second: 1000,
+                joins_per_second_per_ip: 500,
                 rooms: 10_000,
                 peers_per_room: 1000,
                 tracks_per_peer: 32,

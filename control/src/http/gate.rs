@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Counts connections.
@@ -10,6 +11,7 @@ pub struct Gate {
     total_max: usize,
     per_ip_max: usize,
     open: Mutex<Open>,
+    refused: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -21,7 +23,14 @@ struct Open {
 
 /// One connection's place, given back when the last clone is dropped.
 #[derive(Clone, Debug)]
-pub struct Permit(#[expect(dead_code, reason = "held for its drop")] Arc<Place>);
+pub struct Permit(Arc<Place>);
+
+impl Permit {
+    /// Whence the connection came: an IPv4 address, or the first of an IPv6 /64.
+    pub fn from(&self) -> IpAddr {
+        self.0.ip
+    }
+}
 
 #[derive(Debug)]
 struct Place {
@@ -32,12 +41,24 @@ struct Place {
 impl Gate {
     /// At most `total_max` connections, `per_ip_max` of them from one address.
     pub fn new(total_max: usize, per_ip_max: usize) -> Arc<Self> {
-        Arc::new(Self { total_max, per_ip_max, open: Mutex::default() })
+        Arc::new(Self { total_max, per_ip_max, open: Mutex::default(), refused: AtomicU64::new(0) })
     }
 
     /// A place for a connection from `ip`, if there is one.
     pub fn admit(self: &Arc<Self>, ip: IpAddr) -> Option<Permit> {
-        let ip = neighbourhood(ip);
+        let permit = self.take_place(neighbourhood(ip));
+        if permit.is_none() {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        permit
+    }
+
+    /// How many connections had to be refused.
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    fn take_place(self: &Arc<Self>, ip: IpAddr) -> Option<Permit> {
         let mut open = self.open();
         if open.total >= self.total_max {
             return None;
@@ -104,6 +125,7 @@ mod tests {
         let gate = Gate::new(2, 2);
         let _held = [gate.admit(ip("192.0.2.1")), gate.admit(ip("192.0.2.2"))];
         assert!(gate.admit(ip("192.0.2.3")).is_none());
+        assert_eq!(gate.refused(), 1);
     }
 
     #[test]

@@ -66,6 +66,14 @@ impl Listener {
 
     fn handle_accepted(&self, stream: TcpStream, remote: SocketAddr, stop: &watch::Receiver<bool>) {
         let Some(permit) = self.gate.admit(remote.ip()) else {
+            // Once in a while: who is refused may come again thousands of times a second.
+            let refused = self.gate.refused();
+            if refused.is_power_of_two() {
+                tracing::warn!(
+                    refused,
+                    "connections are refused: see limits.connections and limits.connections_per_ip"
+                );
+            }
             tracing::debug!(%remote, "refused: too many connections");
             return;
         };

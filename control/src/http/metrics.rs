@@ -3,12 +3,12 @@
 use std::fmt::Write;
 
 use ringmain_shared::drop_reason::DropReason;
-use ringmain_shared::event::WorkerStats;
+use ringmain_shared::event::{HandshakeStats, WorkerStats};
 
 use crate::app::actor::Report;
 
-/// The whole page.
-pub fn render(report: &Report) -> String {
+/// The whole page. `refused` is what was refused at the door, by limit.
+pub fn render(report: &Report, refused: &[(&str, u64)]) -> String {
     let mut page = Page(String::with_capacity(16 * 1024));
     let stats = || report.workers.iter().map(|(stats, _)| stats);
     let sum = |field: fn(&WorkerStats) -> u64| stats().map(field).fold(0, u64::saturating_add);
@@ -49,6 +49,10 @@ pub fn render(report: &Report) -> String {
     page.one("ringmain_uptime_seconds", "gauge", "Time since the start.", report.uptime.as_secs());
     page.one("ringmain_workers", "gauge", "Workers of the data plane.", report.worker_count);
     page.one("ringmain_connections", "gauge", "Open signalling connections.", report.connections);
+    page.head("ringmain_refused_total", "counter", "What was refused at the door, by the limit in the way.");
+    for (limit, count) in refused {
+        page.line("ringmain_refused_total", &format!("{{limit=\"{limit}\"}}"), count);
+    }
     let help = "Signalling connections that were cut because they did not read.";
     page.one("ringmain_connections_overflown_total", "counter", help, report.overflows);
     page.one("ringmain_commands_waiting", "gauge", "Commands that wait for a full ring.", report.backlog);
@@ -68,6 +72,17 @@ pub fn render(report: &Report) -> String {
     page.head("ringmain_worker_report_age_seconds", "gauge", "Time since a worker last told its counters.");
     for (stats, age) in &report.workers {
         page.line("ringmain_worker_report_age_seconds", &format!("{{worker=\"{}\"}}", stats.worker), age.as_secs_f64());
+    }
+
+    page.one("ringmain_stalled_threads", "gauge", "Threads of the data plane that stand still.", report.stalled.len());
+    let outcomes: Vec<String> = HANDSHAKE_OUTCOMES.iter().map(|(name, help, _)| format!("{name}: {help}")).collect();
+    let help = format!("What came of DTLS handshakes and data channel messages. {}", outcomes.join(" "));
+    page.head("ringmain_handshake_total", "counter", &help);
+    for (thread, stats) in &report.handshakes {
+        for (name, _, field) in HANDSHAKE_OUTCOMES {
+            let labels = format!("{{thread=\"{thread}\",outcome=\"{name}\"}}");
+            page.line("ringmain_handshake_total", &labels, field(stats));
+        }
     }
 
     let reasons: Vec<String> =
@@ -107,6 +122,23 @@ const PER_WORKER: [PerWorker; 15] = [
     ("ringmain_video_tracks", "gauge", "Live published video tracks.", |stats| stats.video_tracks),
     ("ringmain_subscriptions", "gauge", "Tracks on their way to a subscriber.", |stats| stats.subscriptions),
     ("ringmain_turns_total", "counter", "Turns of the run loop.", |stats| stats.turns),
+];
+
+type Outcome = (&'static str, &'static str, fn(&HandshakeStats) -> u64);
+
+const HANDSHAKE_OUTCOMES: [Outcome; 12] = [
+    ("secured", "Handshakes done.", |stats| stats.secured),
+    ("failed", "Handshakes that failed.", |stats| stats.failed),
+    ("mismatched", "Certificates that were not the promised ones.", |stats| stats.mismatched),
+    ("early", "Datagrams before the peer's fingerprint was known.", |stats| stats.early),
+    ("junk", "Datagrams that made no sense.", |stats| stats.junk),
+    ("refused", "ClientHellos beyond the limits.", |stats| stats.refused),
+    ("messages", "Data channel messages delivered.", |stats| stats.messages),
+    ("messages_dropped", "Data channel messages whose reader is too slow.", |stats| stats.messages_dropped),
+    ("channels_dropped", "Reliable data channels whose reader is too slow.", |stats| stats.channels_dropped),
+    ("api_flooded", "API messages beyond a peer's budget.", |stats| stats.api_flooded),
+    ("api_lost", "API messages that the control plane had no room for.", |stats| stats.api_lost),
+    ("datagrams_lost", "Datagrams for a worker that does not take them.", |stats| stats.datagrams_lost),
 ];
 
 struct Page(String);

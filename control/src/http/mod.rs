@@ -24,7 +24,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
 use crate::app::connection::Door;
-use gate::Permit;
+use crate::rpc::{ErrorCode, RpcError};
+use gate::{Gate, Permit};
 
 /// What the routes need to know.
 #[derive(Clone, Debug)]
@@ -37,6 +38,10 @@ pub struct Routes {
     pub liveness: socket::Liveness,
     /// Serve `/metrics` here too.
     pub metrics: bool,
+    /// Counts TCP connections, for the metrics.
+    pub connections: Arc<Gate>,
+    /// Counts WebSockets.
+    pub websockets: Arc<Gate>,
 }
 
 impl Routes {
@@ -67,13 +72,27 @@ async fn upgrade(
     if !is_allowed(&routes.allow_origin, &headers) {
         return (StatusCode::FORBIDDEN, "this origin may not connect; see allow_origin\n").into_response();
     }
-    let Some(connection) = routes.door.open() else {
+    let upgrade = socket::bounded(upgrade);
+    let Some(place) = routes.websockets.admit(permit.from()) else {
+        // A page sees nothing of an HTTP answer to its WebSocket: so it is told on the WebSocket.
+        return upgrade.on_upgrade(move |socket| async move {
+            socket::refuse(socket, &too_many_websockets()).await;
+            drop(permit);
+        });
+    };
+    let Some(connection) = routes.door.open(permit.from()) else {
         return (StatusCode::SERVICE_UNAVAILABLE, "the server is shutting down\n").into_response();
     };
-    socket::bounded(upgrade).on_upgrade(move |socket| async move {
+    upgrade.on_upgrade(move |socket| async move {
         socket::serve(socket, connection, routes.liveness).await;
-        drop(permit);
+        drop((permit, place));
     })
+}
+
+fn too_many_websockets() -> RpcError {
+    let message = "your address has as many signalling connections as it may have (limits.websockets_per_ip); \
+                   close some or try again later";
+    RpcError::new(ErrorCode::ServerFull, message).with_limit("limits.websockets_per_ip", WEBSOCKET_RETRY_AFTER)
 }
 
 /// Browsers send the page's origin with every WebSocket (RFC 6455 §10.2). Other programs need not send one, and could
@@ -88,21 +107,24 @@ fn is_allowed(allowed: &[String], headers: &HeaderMap) -> bool {
     })
 }
 
-/// 200 while the actor answers and every worker has been heard of lately.
+/// 200 while the actor answers, every thread of the data plane turns and every worker has been heard of lately.
 async fn health(State(routes): State<Routes>, headers: HeaderMap) -> Response {
     let Ok(Some(report)) = tokio::time::timeout(REPORT_TIME, routes.door.report()).await else {
         return (StatusCode::SERVICE_UNAVAILABLE, "the control plane does not answer\n").into_response();
     };
-    let silent = report.silent_workers();
-    let status = if silent.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let word = if silent.is_empty() { "ok" } else { "workers are silent" };
+    let ailments = report.ailments();
+    let (status, words) = match ailments.is_empty() {
+        true => (StatusCode::OK, "ok".to_owned()),
+        false => (StatusCode::SERVICE_UNAVAILABLE, ailments.join("; ")),
+    };
     let wants_json = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok());
     if wants_json.is_some_and(|accept| accept.contains("application/json")) {
         let body = serde_json::json!({
-            "status": word,
+            "status": words,
             "version": env!("CARGO_PKG_VERSION"),
             "workers": report.worker_count,
-            "silent_workers": silent,
+            "silent_workers": report.silent_workers(),
+            "stalled_threads": report.stalled,
             "rooms": report.counts.rooms,
             "peers": report.counts.peers,
             "uptime_s": report.uptime.as_secs(),
@@ -110,18 +132,25 @@ async fn health(State(routes): State<Routes>, headers: HeaderMap) -> Response {
         return (status, [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store")], format!("{body}\n"))
             .into_response();
     }
-    let which = if silent.is_empty() { String::new() } else { format!(": {silent:?}") };
-    (status, [(CACHE_CONTROL, "no-store")], format!("{word}{which}\n")).into_response()
+    (status, [(CACHE_CONTROL, "no-store")], format!("{words}\n")).into_response()
 }
 
 async fn scrape(State(routes): State<Routes>) -> Response {
     match tokio::time::timeout(REPORT_TIME, routes.door.report()).await {
         Ok(Some(report)) => {
-            ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics::render(&report)).into_response()
+            let refused = [
+                ("connections", routes.connections.refused()),
+                ("websockets_per_ip", routes.websockets.refused()),
+                ("joins", report.counts.joins_refused),
+            ];
+            let page = metrics::render(&report, &refused);
+            ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page).into_response()
         }
         _ => (StatusCode::SERVICE_UNAVAILABLE, "the control plane does not answer\n").into_response(),
     }
 }
 
+/// Time after which a refused client should try again.
+const WEBSOCKET_RETRY_AFTER: std::time::Duration = std::time::Duration::from_secs(5);
 /// Time for the actor to answer.
 const REPORT_TIME: std::time::Duration = std::time::Duration::from_secs(2);

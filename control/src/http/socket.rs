@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_tungstenite::tungstenite;
 
 use crate::app::connection::{Connection, Outgoing};
+use crate::rpc::{self, RpcError};
 
 /// When a connection is asked for a sign of life, and when it is given up.
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +57,19 @@ pub async fn serve(mut socket: WebSocket, mut connection: Connection, liveness: 
     let _ = timeout(GOODBYE_TIME, goodbye).await;
 }
 
+/// Says why a client is not served, and ends it.
+pub async fn refuse(mut socket: WebSocket, error: &RpcError) {
+    let reason = truncated(&error.message, REASON_SIZE_MAX).into();
+    let goodbye = async {
+        let told = socket.send(Message::Text(rpc::failure(None, error).into())).await;
+        let close = Message::Close(Some(CloseFrame { code: CLOSE_TRY_AGAIN_LATER, reason }));
+        if told.is_ok() && socket.send(close).await.is_ok() {
+            while let Some(Ok(_)) = socket.recv().await {}
+        }
+    };
+    let _ = timeout(GOODBYE_TIME, goodbye).await;
+}
+
 /// Why a conversation ended.
 #[derive(Debug)]
 enum End {
@@ -87,7 +101,7 @@ impl End {
         let (code, reason) = match self {
             End::Closed | End::Gone | End::Dead => return None,
             End::Asked { code, reason } => return Some((code, reason)),
-            End::Slow => (1013, "messages to you pile up: read them, then connect again"),
+            End::Slow => (CLOSE_TRY_AGAIN_LATER, "messages to you pile up: read them, then connect again"),
             End::Flood => (1008, "too many ping or pong frames"),
             End::TooLong => (1009, "a message may have at most 262144 bytes"),
             End::Binary => (1003, "send JSON in text frames"),
@@ -204,6 +218,8 @@ fn truncated(text: &str, size_max: usize) -> &str {
     text.get(..end).unwrap_or_default()
 }
 
+/// WebSocket close code of the IANA registry: "Try Again Later".
+const CLOSE_TRY_AGAIN_LATER: u16 = 1013;
 /// RFC 6455 §5.5: 125 bytes of a control frame, less the code.
 const REASON_SIZE_MAX: usize = 123;
 /// Most messages are a few kilobytes; longer ones grow the buffer.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt, StreamExt};
 use ringmain_shared::drop_reason::DropReason;
-use ringmain_shared::event::{Event, WorkerStats};
+use ringmain_shared::event::{Event, HandshakeStats, WorkerStats};
 use ringmain_shared::limits::SIGNAL_MESSAGE_SIZE_MAX;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -37,6 +37,7 @@ struct Setup {
     allow_origin: Vec<String>,
     liveness: Liveness,
     per_ip: usize,
+    websockets_per_ip: usize,
     tls: Option<tls::Identity>,
     age: Duration,
 }
@@ -44,7 +45,14 @@ struct Setup {
 impl Default for Setup {
     fn default() -> Self {
         let liveness = Liveness { ping_interval: Duration::from_secs(15), dead_after: Duration::from_secs(40) };
-        Self { allow_origin: Vec::new(), liveness, per_ip: 1000, tls: None, age: Duration::ZERO }
+        Self {
+            allow_origin: Vec::new(),
+            liveness,
+            per_ip: 1000,
+            websockets_per_ip: 1000,
+            tls: None,
+            age: Duration::ZERO,
+        }
     }
 }
 
@@ -57,13 +65,20 @@ impl Setup {
         let start = Instant::now().checked_sub(self.age).expect("this machine has been up longer");
         let actor = Actor::new(EchoRooms::new(tell), plane, 1, start);
         let actor = tokio::spawn(actor.run(inbox, stopped.clone()));
-        let routes = Routes { door, allow_origin: self.allow_origin.into(), liveness: self.liveness, metrics: true };
+        let routes = Routes {
+            door,
+            allow_origin: self.allow_origin.into(),
+            liveness: self.liveness,
+            metrics: true,
+            connections: Gate::new(1000, self.per_ip),
+            websockets: Gate::new(1000, self.websockets_per_ip),
+        };
         let socket = listen::bind("127.0.0.1:0".parse().expect("an address")).expect("a free port");
         let address = socket.local_addr().expect("bound");
         let listener = Listener {
+            gate: routes.connections.clone(),
             router: routes.router(),
             tls: self.tls.map(|identity| watch::channel(identity.config).1),
-            gate: Gate::new(1000, self.per_ip),
             handshakes: Arc::new(Semaphore::new(4)),
         };
         tokio::spawn(listener.serve(socket, stopped));
@@ -147,6 +162,23 @@ async fn health_follows_the_workers() {
 }
 
 #[tokio::test]
+async fn health_names_the_thread_that_stands_still_until_it_turns_again() {
+    let mut server = Setup::default().start().await;
+    let thread = || "handshake-0".to_owned();
+    server.feeder.give(Event::Stalled { thread: thread(), silent_ms: 2100 });
+    server.wait_told(|told| matches!(told, Told::Event(Event::Stalled { .. }))).await;
+    let answer = server.ask("/healthz", "").await;
+    assert!(answer.starts_with("HTTP/1.1 503") && answer.ends_with("\nhandshake-0 stands still\n"), "{answer}");
+    let answer = server.ask("/healthz", "Accept: application/json\r\n").await;
+    assert!(answer.contains("\"stalled_threads\":[\"handshake-0\"]"), "{answer}");
+    assert!(server.ask("/metrics", "").await.contains("\nringmain_stalled_threads 1\n"));
+    server.feeder.give(Event::Recovered { thread: thread() });
+    server.wait_told(|told| matches!(told, Told::Event(Event::Recovered { .. }))).await;
+    let answer = server.ask("/healthz", "").await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("ok\n"), "{answer}");
+}
+
+#[tokio::test]
 async fn metrics_carry_the_counters_of_the_workers() {
     let mut server = Setup::default().start().await;
     let mut drops = vec![0; DropReason::COUNT];
@@ -159,8 +191,10 @@ async fn metrics_carry_the_counters_of_the_workers() {
         drops,
         ..WorkerStats::default()
     };
+    let handshakes = HandshakeStats { api_flooded: 9, ..HandshakeStats::default() };
+    server.feeder.give(Event::HandshakeStats { thread: 0, stats: handshakes });
     server.feeder.give(Event::Stats(Box::new(stats)));
-    server.wait_told(|told| matches!(told, Told::Event(_))).await;
+    server.wait_told(|told| matches!(told, Told::Event(Event::Stats(_)))).await;
     let answer = server.ask("/metrics", "").await;
     for line in [
         "sfu_sessions 1",
@@ -172,6 +206,7 @@ async fn metrics_carry_the_counters_of_the_workers() {
         "rtp_drift_millis 0",
         "ringmain_dropped_total{worker=\"0\",reason=\"replayed\"} 7",
         "# TYPE ringmain_dropped_total counter",
+        "ringmain_handshake_total{thread=\"0\",outcome=\"api_flooded\"} 9",
     ] {
         assert!(answer.lines().any(|found| found == line), "{line} is missing: {answer}");
     }
@@ -181,6 +216,30 @@ async fn metrics_carry_the_counters_of_the_workers() {
     let names: Vec<&str> = answer.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
     let unique: std::collections::BTreeSet<&str> = names.iter().copied().collect();
     assert_eq!(names.len(), unique.len(), "a metric is declared twice");
+}
+
+#[tokio::test]
+async fn a_websocket_beyond_the_limit_is_told_so_and_closed() {
+    let server = Setup { websockets_per_ip: 2, ..Setup::default() }.start().await;
+    let (first, mut second) = (server.websocket().await, server.websocket().await);
+    let mut third = server.websocket().await;
+    let text = third.next().await.expect("open").expect("a message").into_text().expect("text");
+    let told: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!((&told["id"], &told["error"]["code"]), (&serde_json::Value::Null, &(-32007).into()));
+    assert_eq!(told["error"]["data"], serde_json::json!({"limit": "limits.websockets_per_ip", "retry_after": 5.0}));
+    match third.next().await {
+        Some(Ok(Message::Close(Some(frame)))) => assert_eq!(u16::from(frame.code), 1013),
+        other => panic!("{other:?}"),
+    }
+    second.send("echo served".into()).await.expect("sends");
+    assert_eq!(second.next().await.expect("open").expect("a message").into_text().expect("text").as_str(), "served");
+    assert!(server.ask("/metrics", "").await.contains("\nringmain_refused_total{limit=\"websockets_per_ip\"} 1\n"));
+    drop(first);
+    server.wait_told(is_closed).await;
+    let mut fourth = server.websocket().await;
+    let _ = fourth.send("echo room again".into()).await;
+    let answer = fourth.next().await.expect("open").expect("a message");
+    assert_eq!(answer.into_text().expect("text").as_str(), "room again");
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! What can be wrong with a request: the code for programs, the message for whoever wrote the client.
 
 use std::fmt;
+use std::time::Duration;
 
 /// The code of an error reply. Those above −32100 and below −32000 are Ringmain's own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,7 +32,7 @@ pub enum ErrorCode {
     ServerFull,
     /// −32008: more tracks published, or subscribed, than one peer may have.
     TooManyTracks,
-    /// −32029: too many requests per second.
+    /// −32029: too many requests or joins per second.
     RateLimited,
 }
 
@@ -82,12 +83,20 @@ pub struct RpcError {
     pub code: ErrorCode,
     /// For people: what to change.
     pub message: String,
+    /// The setting that is in the way, and how long to wait before trying again.
+    pub limit: Option<(&'static str, Duration)>,
 }
 
 impl RpcError {
     /// An error of this code.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
+        Self { code, message: message.into(), limit: None }
+    }
+
+    /// The same, for a limit that an operator may have set too low, and that is not reached for ever.
+    pub fn with_limit(mut self, setting: &'static str, retry_after: Duration) -> Self {
+        self.limit = Some((setting, retry_after));
+        self
     }
 
     pub(super) fn params(message: impl Into<String>) -> Self {

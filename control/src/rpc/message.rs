@@ -28,7 +28,11 @@ pub fn reply(id: &RequestId, result: Value) -> String {
 /// The reply to a request that was refused; the id is null when it could not be read.
 pub fn failure(id: Option<&RequestId>, error: &RpcError) -> String {
     let id = id.map_or(Value::Null, RequestId::to_value);
-    json!({"id": id, "error": {"code": error.code.number(), "message": error.message}, "jsonrpc": "2.0"}).to_string()
+    let mut body = json!({"code": error.code.number(), "message": error.message});
+    if let (Some(body), Some((limit, retry_after))) = (body.as_object_mut(), error.limit) {
+        body.insert("data".to_owned(), json!({"limit": limit, "retry_after": retry_after.as_secs_f64()}));
+    }
+    json!({"id": id, "error": body, "jsonrpc": "2.0"}).to_string()
 }
 
 /// A message that awaits no reply.

@@ -20,11 +20,21 @@ impl TokenBucket {
         Self { interval_ns, burst_ns, saved_ns: burst_ns, last: now }
     }
 
+    /// There is a token.
+    pub fn has(&mut self, now: Now) -> bool {
+        self.fill(now);
+        self.saved_ns >= self.interval_ns
+    }
+
+    /// Every token is there, as if none had ever been taken.
+    pub fn is_full(&mut self, now: Now) -> bool {
+        self.fill(now);
+        self.saved_ns == self.burst_ns
+    }
+
     /// Takes one token, if there is one.
     pub fn take(&mut self, now: Now) -> bool {
-        let waited_ns = now.0.saturating_sub(self.last.0);
-        self.last = self.last.max(now);
-        self.saved_ns = self.saved_ns.saturating_add(waited_ns).min(self.burst_ns);
+        self.fill(now);
         match self.saved_ns.checked_sub(self.interval_ns) {
             Some(left) => {
                 self.saved_ns = left;
@@ -32,5 +42,11 @@ impl TokenBucket {
             }
             None => false,
         }
+    }
+
+    fn fill(&mut self, now: Now) {
+        let waited_ns = now.0.saturating_sub(self.last.0);
+        self.last = self.last.max(now);
+        self.saved_ns = self.saved_ns.saturating_add(waited_ns).min(self.burst_ns);
     }
 }

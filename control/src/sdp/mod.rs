@@ -29,7 +29,7 @@ use ringmain_shared::transport::{Fingerprint, IceCredentials};
 
 pub use answerer::{Answer, Answerer};
 pub use error::SdpError;
-pub use offer::Offer;
+pub use offer::{Offer, SessionName};
 pub use offerer::{AcceptedTrack, Answered, OfferedTrack, Offerer};
 
 /// What our side of a connection says of itself.

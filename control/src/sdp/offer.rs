@@ -15,6 +15,8 @@ use super::{CodecFormat, PublishedTrack, layers, text};
 
 /// A parsed, limit-checked offer of a publisher.
 pub struct Offer {
+    /// Which of the peer's connections it is of.
+    pub session: SessionName,
     pub(super) sections: Vec<OfferedSection>,
     pub(super) ice: IceCredentials,
     pub(super) fingerprints: Vec<Fingerprint>,
@@ -24,6 +26,22 @@ pub struct Offer {
     pub(super) extensions: ExtensionIds,
     pub(super) transport_cc: bool,
     pub(super) remb: bool,
+}
+
+/// How one of a peer's connections is told from another.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SessionName {
+    /// The same in all offers of one connection (RFC 3264 §8), though not every client keeps to that.
+    id: u64,
+    /// The same until ICE restarts; never of two connections.
+    ice: IceCredentials,
+}
+
+impl SessionName {
+    /// Both are of the same connection.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.id == other.id || self.ice == other.ice
+    }
 }
 
 /// An m-section and what we make of it.
@@ -61,6 +79,7 @@ impl Offer {
         let (ice, fingerprints, setup) = identity(session, &sections, &verdicts, &group)?;
         let allow_mixed = session.iter().any(|attribute| attribute.key == "extmap-allow-mixed");
         let mut offer = Offer {
+            session: SessionName { id: text.session_id, ice: ice.clone() },
             sections: Vec::with_capacity(sections.len()),
             ice,
             fingerprints,

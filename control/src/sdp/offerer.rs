@@ -204,6 +204,16 @@ impl Offerer {
 
     /// Reads the answer to the outstanding offer. An error leaves that offer outstanding.
     pub fn answer(&mut self, text: &str) -> Result<Answered, SdpError> {
+        self.read_answer(text, false)
+    }
+
+    /// The same where the offer restarts ICE and one from before that may yet be answered: such an answer has the credentials
+    /// of the one before it, and is refused (RFC 8839 §4.4.2). Not every client changes them, so ask for this only then.
+    pub fn answer_to_restart(&mut self, text: &str) -> Result<Answered, SdpError> {
+        self.read_answer(text, true)
+    }
+
+    fn read_answer(&mut self, text: &str, restarts: bool) -> Result<Answered, SdpError> {
         if !self.is_outstanding {
             return Err(SdpError::new("answers no offer: none is outstanding"));
         }
@@ -217,6 +227,9 @@ impl Offerer {
         let bundled = group.iter().filter_map(|&index| sections.get(index));
         let accepted: Vec<&Section> = bundled.filter(|section| section.is_usable()).collect();
         let remote = self.remote(&accepted, &Identity::parse(&text.session).map_err(SdpError::new)?)?;
+        if restarts && self.remote.as_ref().is_some_and(|former| former.ice == remote.ice) {
+            return Err(SdpError::new("answers an offer from before the ICE restart: its credentials are not new"));
+        }
 
         let accepted: HashMap<usize, &Section> = accepted.into_iter().map(|section| (section.index, section)).collect();
         let mut answered = Answered { remote: remote.clone(), tracks: Vec::new(), channels: false };

@@ -38,6 +38,8 @@ const FORMATS_MAX: usize = 128;
 pub(super) struct Text {
     /// Attributes above the first m-line.
     pub session: Vec<Attribute>,
+    /// The number of the session in `o=` (RFC 8866 §5.2).
+    pub session_id: u64,
     /// The m-sections in order.
     pub sections: Vec<RawSection>,
 }
@@ -70,6 +72,7 @@ pub(super) fn parse(text: &str, limits: &Limits) -> Result<Text, SdpError> {
     })?;
     let sections = m_lines.into_iter().zip(description.media_descriptions);
     Ok(Text {
+        session_id: description.origin.session_id,
         session: description.attributes,
         sections: sections.map(|(m_line, media)| RawSection { m_line, attributes: media.attributes }).collect(),
     })

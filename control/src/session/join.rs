@@ -7,6 +7,7 @@ use ringmain_shared::transport::{ChannelSpec, IceCredentials, Side, TransportSpe
 use ringmain_shared::{Command, Now};
 use serde_json::json;
 
+use super::chatter::chat;
 use super::news::Untold;
 use super::peer::Peer;
 use super::room::Room;
@@ -31,6 +32,8 @@ impl Rooms {
         join: Join,
         now: Now,
     ) -> Result<(), RpcError> {
+        let from = self.connections.get(&connection).and_then(|entry| entry.from);
+        self.admission.admit(from, &self.settings, now).inspect_err(|_| self.joins_refused += 1)?;
         let offer = join.offer.as_deref().map(Offer::parse).transpose().map_err(|error| sdp_refused(&error))?;
         let room = self.names.get(&join.sid).copied().and_then(|room| self.rooms.get(&room));
         let replaced = room.and_then(|room| room.uids.get(join.uid.as_deref()?).copied());
@@ -101,11 +104,12 @@ impl Rooms {
             cname: self.chance.name(CNAME_SIZE),
             may_publish: join.offer.is_some(),
             publisher: None,
+            ended: None,
             subscriber: None,
             streams: BTreeMap::new(),
             untold: Untold::default(),
         };
-        tracing::info!(room = ?join.sid, uid = ?peer.uid, peer = %peer_id, "peer joined");
+        chat!(self.chatter, now, room = ?join.sid, uid = ?peer.uid, peer = %peer_id, "peer joined");
         if let Some(room) = self.rooms.get_mut(&room_id) {
             room.peers.insert(peer_id);
             room.uids.insert(peer.uid.clone(), peer_id);
@@ -130,7 +134,7 @@ impl Rooms {
             entry.peer = None;
         }
         let Some(room) = self.rooms.get_mut(&peer.room) else { return };
-        tracing::info!(room = ?room.sid, uid = ?peer.uid, peer = %peer_id, "peer left");
+        chat!(self.chatter, now, room = ?room.sid, uid = ?peer.uid, peer = %peer_id, "peer left");
         room.peers.remove(&peer_id);
         if room.uids.get(&peer.uid) == Some(&peer_id) {
             room.uids.remove(&peer.uid);

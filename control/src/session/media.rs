@@ -8,6 +8,7 @@ use ringmain_shared::id::{PeerId, TransportId};
 use ringmain_shared::transport::Side;
 use serde_json::json;
 
+use super::chatter::chat;
 use super::timers::Timer;
 use super::{CLOSE_MEDIA_ENDED, Rooms};
 use crate::rpc::{self, Target};
@@ -53,19 +54,30 @@ impl Rooms {
         tracing::debug!(peer = %peer_id, transport = %subscriber.transport, "subscriber connection lost: ICE restarts");
         subscriber.restarts += 1;
         subscriber.restarted_at = Some(now);
+        self.timers.set(Timer::Restart(peer_id), now + RESTART_INTERVAL);
+        let Ok(subscriber) = self.subscriber_mut(peer_id) else { return };
+        // An offer that restarts is made again until it is answered; with other credentials each time, nobody could tell
+        // which of them an answer is to.
+        if subscriber.restarting {
+            return;
+        }
         subscriber.restart_owed = true;
         subscriber.offer_owed = true;
-        self.timers.set(Timer::Restart(peer_id), now + RESTART_INTERVAL);
         self.negotiate(peer_id, now);
     }
 
     /// A connection ended by itself. A peer that has none left is sent away, so that its page can join anew.
     pub(super) fn handle_transport_closed(&mut self, transport: TransportId, reason: CloseReason, now: Now) {
         let Some((peer_id, side)) = self.transports.remove(&transport) else { return };
-        tracing::info!(peer = %peer_id, %transport, ?side, ?reason, "media connection ended");
+        chat!(self.chatter, now, peer = %peer_id, %transport, ?side, ?reason, "media connection ended");
         self.tell_ice_state(peer_id, side, "closed");
         match side {
-            Side::Publisher => self.close_publisher(peer_id, now),
+            Side::Publisher => {
+                if let Some(peer) = self.peers.get_mut(&peer_id) {
+                    peer.ended = peer.publisher.as_ref().map(|publisher| publisher.session.clone());
+                }
+                self.close_publisher(peer_id, now);
+            }
             Side::Subscriber => self.close_subscriber(peer_id),
         }
         let Some(peer) = self.peers.get(&peer_id) else { return };

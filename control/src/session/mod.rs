@@ -9,8 +9,10 @@
 //! so a check or a packet never arrives before the data plane knows what it is for. And a subscription exists in the
 //! data plane only between the peer's answer that accepted it and the end of the track.
 
+mod admission;
 mod api;
 mod chance;
+mod chatter;
 mod join;
 mod media;
 mod negotiate;
@@ -27,7 +29,7 @@ mod tests;
 mod timers;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ringmain_shared::event::Hello;
 use ringmain_shared::id::{IdSource, PeerId, RoomId, SubscriptionId, TrackId, TransportId};
@@ -38,7 +40,9 @@ use serde_json::Value;
 
 use crate::rpc::{self, Call, ErrorCode, Recipient, Refusal, Request, RequestId, RpcError, TokenBucket};
 
+use admission::Admission;
 use chance::Chance;
+use chatter::Chatter;
 use peer::Peer;
 use placement::Workers;
 use room::{Room, Track};
@@ -87,7 +91,7 @@ pub enum Output {
 /// How much there is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct RoomsStats {
-    /// Connections that said something.
+    /// Signalling connections.
     pub connections: usize,
     /// Rooms with someone in them.
     pub rooms: usize,
@@ -101,6 +105,8 @@ pub struct RoomsStats {
     pub video_tracks: usize,
     /// Tracks that peers get or are being offered.
     pub subscriptions: usize,
+    /// Joins that were refused for there being too many, since the start.
+    pub joins_refused: u64,
 }
 
 /// Every room of this server.
@@ -117,12 +123,17 @@ pub struct Rooms {
     tracks: BTreeMap<TrackId, Track>,
     transports: BTreeMap<TransportId, (PeerId, Side)>,
     subscriptions: BTreeMap<SubscriptionId, PeerId>,
+    admission: Admission,
+    joins_refused: u64,
+    chatter: Chatter,
     timers: Timers,
     outputs: VecDeque<Output>,
 }
 
-/// A signalling connection that said something.
+/// A signalling connection that was opened, or said something.
 struct Connection {
+    /// Whence, as far as limits are concerned.
+    from: Option<IpAddr>,
     rate: TokenBucket,
     offers: TokenBucket,
     refused_in_row: u32,
@@ -142,6 +153,9 @@ impl Rooms {
     ) -> Self {
         Self {
             workers: Workers::new(candidates, settings.spread_after),
+            admission: Admission::new(&settings, Now(0)),
+            joins_refused: 0,
+            chatter: Chatter::new(Now(0)),
             settings,
             hello,
             ids: IdSource::new(epoch),
@@ -158,16 +172,14 @@ impl Rooms {
         }
     }
 
+    /// A client connected, from this address. Until it is said whence, only the limits that hold for all count.
+    pub fn handle_opened(&mut self, connection: ConnectionId, from: IpAddr, now: Now) {
+        self.connection(connection, now).from = Some(from);
+    }
+
     /// A text frame came from a client.
     pub fn handle_message(&mut self, connection: ConnectionId, text: &str, now: Now) {
-        let settings = &self.settings;
-        let entry = self.connections.entry(connection).or_insert_with(|| Connection {
-            rate: TokenBucket::new(settings.requests_per_second, settings.requests_burst, now),
-            offers: TokenBucket::new(settings.offers_per_second, settings.offers_burst, now),
-            refused_in_row: 0,
-            peer: None,
-            closing: false,
-        });
+        let entry = self.connection(connection, now);
         if entry.closing {
             return;
         }
@@ -190,6 +202,18 @@ impl Rooms {
         }
     }
 
+    fn connection(&mut self, connection: ConnectionId, now: Now) -> &mut Connection {
+        let settings = &self.settings;
+        self.connections.entry(connection).or_insert_with(|| Connection {
+            from: None,
+            rate: TokenBucket::new(settings.requests_per_second, settings.requests_burst, now),
+            offers: TokenBucket::new(settings.offers_per_second, settings.offers_burst, now),
+            refused_in_row: 0,
+            peer: None,
+            closing: false,
+        })
+    }
+
     /// A client's connection is gone, whoever closed it.
     pub fn handle_closed(&mut self, connection: ConnectionId, now: Now) {
         if let Some(Connection { peer: Some(peer), .. }) = self.connections.remove(&connection) {
@@ -208,7 +232,14 @@ impl Rooms {
             Event::AudioActivity { worker, levels } => self.handle_audio_activity(worker, levels, now),
             Event::ApiMessage { transport, text } => self.handle_api_message(transport, &text, now),
             Event::ApiOpen { transport } => self.handle_api_open(transport),
-            Event::Stats(_) | Event::Snapshot { .. } | Event::Streams(_) | Event::Turn(_) => {}
+            // Of the data plane itself, and no room's business.
+            Event::Stats(_)
+            | Event::HandshakeStats { .. }
+            | Event::Stalled { .. }
+            | Event::Recovered { .. }
+            | Event::Snapshot { .. }
+            | Event::Streams(_)
+            | Event::Turn(_) => {}
         }
     }
 
@@ -247,6 +278,7 @@ impl Rooms {
             audio_tracks: self.tracks.len() - video_tracks,
             video_tracks,
             subscriptions: self.subscriptions.len(),
+            joins_refused: self.joins_refused,
         }
     }
 

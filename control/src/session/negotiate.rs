@@ -43,6 +43,7 @@ impl Rooms {
         if restart {
             subscriber.local.ice = fresh.clone();
             subscriber.restarting = true;
+            subscriber.late_answers = subscriber.unanswered;
         }
         subscriber.offer_owed = false;
         let sdp = subscriber.offerer.offer(&subscriber.local);
@@ -59,8 +60,16 @@ impl Rooms {
         if !subscriber.offerer.is_outstanding() {
             return Err(RpcError::new(ErrorCode::WrongState, "no offer of ours awaits an answer"));
         }
-        let answered = subscriber.offerer.answer(sdp).map_err(|error| sdp_refused(&error))?;
-        subscriber.unanswered = 0;
+        let offerer = &mut subscriber.offerer;
+        let answered = match subscriber.restarting && subscriber.late_answers > 0 {
+            true => offerer.answer_to_restart(sdp),
+            false => offerer.answer(sdp),
+        };
+        let answered = answered.map_err(|error| {
+            subscriber.late_answers = subscriber.late_answers.saturating_sub(1);
+            sdp_refused(&error)
+        })?;
+        (subscriber.unanswered, subscriber.late_answers) = (0, 0);
         let transport = subscriber.transport;
         let restarted = std::mem::take(&mut subscriber.restarting);
         if restarted || subscriber.remote.as_ref() != Some(&answered.remote) {

@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::ConnectionId;
 use super::news::Untold;
 use crate::rpc::TokenBucket;
-use crate::sdp::{Answerer, Local, Offerer};
+use crate::sdp::{Answerer, Local, Offerer, SessionName};
 
 /// Someone in a room.
 pub(super) struct Peer {
@@ -27,8 +27,10 @@ pub(super) struct Peer {
     pub(super) cname: String,
     /// It did not join with `NoPublish`.
     pub(super) may_publish: bool,
-    /// `None` too after the connection ended by itself; the next offer opens another.
+    /// `None` too after the connection ended by itself; the next offer of another RTCPeerConnection opens another.
     pub(super) publisher: Option<Publisher>,
+    /// The session that ended by itself.
+    pub(super) ended: Option<SessionName>,
     /// `None` too after the connection ended by itself.
     pub(super) subscriber: Option<Subscriber>,
     /// Its streams: its own id of each, what subscribers see, and how many tracks it has.
@@ -50,6 +52,8 @@ pub(super) struct Publisher {
     pub(super) answerer: Answerer,
     pub(super) local: Local,
     pub(super) remote: RemotePeer,
+    /// The peer's end of it.
+    pub(super) session: SessionName,
     /// What the data plane was last told.
     pub(super) receive: ReceiveSpec,
     /// What is published, by m-section.
@@ -78,6 +82,8 @@ pub(super) struct Subscriber {
     pub(super) restart_owed: bool,
     /// An offer with new credentials awaits its answer.
     pub(super) restarting: bool,
+    /// Answers that may yet come to offers from before the restart, which were given up.
+    pub(super) late_answers: u32,
     /// Restarts since ICE was last connected.
     pub(super) restarts: u32,
     pub(super) restarted_at: Option<Now>,

@@ -14,7 +14,7 @@ use super::join::sdp_refused;
 use super::peer::{Publisher, ShownStream};
 use super::room::{Layers, MediaIds, Room, Track};
 use crate::rpc::{ErrorCode, RpcError};
-use crate::sdp::{Answer, Answerer, Local, Offer, PublishedTrack};
+use crate::sdp::{Answer, Answerer, Local, Offer, PublishedTrack, SessionName};
 
 /// Bytes of a stream's or a track's id (RFC 8830 §2).
 const MEDIA_ID_SIZE_MAX: usize = 64;
@@ -22,6 +22,7 @@ const MEDIA_ID_SIZE_MAX: usize = 64;
 /// A publisher connection that is agreed but not yet open.
 pub(super) struct Prepared {
     worker: WorkerIndex,
+    session: SessionName,
     answerer: Answerer,
     local: Local,
     answer: Answer,
@@ -41,6 +42,13 @@ impl Rooms {
         if peer.publisher.is_some() {
             return self.renegotiate(peer_id, &offer, now);
         }
+        if peer.ended.as_ref().is_some_and(|ended| ended.is_same(&offer.session)) {
+            // Its DTLS has ended as well, or believes that it goes on: no answer brings that back (RFC 8842 §5.5).
+            return Err(RpcError::new(
+                ErrorCode::WrongState,
+                "this publisher connection has ended; join again, or offer from a new RTCPeerConnection",
+            ));
+        }
         let home = self.rooms.get(&peer.room).ok_or_else(gone)?.home;
         let prepared = self.prepare_publisher(&offer, home)?;
         Ok(self.open_publisher(peer_id, prepared, now))
@@ -53,12 +61,12 @@ impl Rooms {
         let mut answerer = Answerer::new(self.chance.session_id());
         let answer = answerer.answer(offer, &local).map_err(|error| sdp_refused(&error))?;
         self.check_track_count(&answer)?;
-        Ok(Prepared { worker, answerer, local, answer })
+        Ok(Prepared { worker, session: offer.session.clone(), answerer, local, answer })
     }
 
     /// Opens a publisher connection; the result is our answer.
     pub(super) fn open_publisher(&mut self, peer_id: PeerId, prepared: Prepared, now: Now) -> Value {
-        let Prepared { worker, answerer, local, answer } = prepared;
+        let Prepared { worker, session, answerer, local, answer } = prepared;
         let Some(transport) = self.open_transport(peer_id, Side::Publisher, worker, local.ice.clone()) else {
             return Value::Null;
         };
@@ -70,6 +78,7 @@ impl Rooms {
                 answerer,
                 local,
                 remote: answer.remote.clone(),
+                session,
                 receive: ReceiveSpec::default(),
                 tracks: BTreeMap::new(),
             });
@@ -96,6 +105,7 @@ impl Rooms {
         publisher.answerer = answerer;
         publisher.local = local.clone();
         publisher.remote = answer.remote.clone();
+        publisher.session = offer.session.clone();
         if restarts {
             tracing::debug!(%transport, "publisher restarts ICE");
             let (local, remote) = (local.ice.clone(), Some(answer.remote.clone()));

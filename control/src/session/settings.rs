@@ -14,6 +14,10 @@ pub struct Settings {
     /// Tracks that one peer may be subscribed to; further ones wait until one of these ends. An answer to more would not
     /// fit a signalling message.
     pub subscriptions_per_peer_max: usize,
+    /// Joins per second, those in a burst of two seconds included.
+    pub joins_per_second: u32,
+    /// The same from one address.
+    pub joins_per_second_per_ip: u32,
     /// Transports on a room's worker after which further ones of the room go to the next worker.
     pub spread_after: usize,
     /// Messages that one connection may send per second.
@@ -37,6 +41,8 @@ impl Default for Settings {
             peers_per_room_max: 1_000,
             tracks_per_peer_max: 32,
             subscriptions_per_peer_max: 64,
+            joins_per_second: 1000,
+            joins_per_second_per_ip: 500,
             spread_after: 500,
             requests_per_second: 50,
             requests_burst: 100,

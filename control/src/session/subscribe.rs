@@ -37,6 +37,7 @@ impl Rooms {
             unanswered: 0,
             restart_owed: false,
             restarting: false,
+            late_answers: 0,
             restarts: 0,
             restarted_at: None,
             ice: IceState::New,

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use ringmain_shared::Now;
 use ringmain_shared::event::Event;
 use ringmain_shared::id::{PeerId, TransportId};
 use ringmain_shared::limits::{
@@ -154,7 +155,7 @@ impl Transport {
 
 impl Handshaker {
     /// Acts on what SCTP heard.
-    pub(super) fn hear(&mut self, id: TransportId, heard: Heard, out: &mut Vec<FromHandshake>) {
+    pub(super) fn hear(&mut self, id: TransportId, heard: Heard, now: Now, out: &mut Vec<FromHandshake>) {
         match heard {
             Heard::Up => self.channels_up(id),
             Heard::Message { stream, ppid: Ppid::Dcep, bytes } => match dcep::parse(&bytes) {
@@ -164,7 +165,7 @@ impl Handshaker {
             },
             Heard::Message { stream, ppid, bytes } => {
                 self.confirm(id, stream, out);
-                self.message(id, stream, ppid, bytes, out);
+                self.message(id, stream, ppid, bytes, now, out);
             }
             Heard::Reset { stream } => self.close_channel(id, stream),
             Heard::Lost => self.close_channels(id),
@@ -304,8 +305,16 @@ impl Handshaker {
         }
     }
 
-    fn message(&mut self, id: TransportId, stream: u16, ppid: Ppid, bytes: Bytes, out: &mut Vec<FromHandshake>) {
-        let Some(transport) = self.transports.get(&id) else { return };
+    fn message(
+        &mut self,
+        id: TransportId,
+        stream: u16,
+        ppid: Ppid,
+        bytes: Bytes,
+        now: Now,
+        out: &mut Vec<FromHandshake>,
+    ) {
+        let Some(transport) = self.transports.get_mut(&id) else { return };
         let Some(channel) = transport.channels.iter().find(|channel| channel.stream == stream) else { return };
         // RFC 8831 §6.6: SCTP has no empty messages, so one byte stands for none.
         let bytes = match ppid {
@@ -316,6 +325,8 @@ impl Handshaker {
         };
         match channel.purpose {
             Purpose::Ignored => {}
+            // Control has bounds of its own, and one thread for everybody: a flood ends here.
+            Purpose::Api if !transport.api_budget.take(bytes.len(), now) => self.stats.api_flooded += 1,
             Purpose::Api => {
                 let text = match ppid {
                     Ppid::String => String::from_utf8(bytes.into()).unwrap_or_default(),

@@ -7,9 +7,11 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use foldhash::fast::FixedState;
-use ringmain_shared::event::CloseReason;
+use ringmain_shared::event::{CloseReason, HandshakeStats};
 use ringmain_shared::id::{PeerId, RoomId, TransportId, WorkerIndex};
-use ringmain_shared::limits::{HANDSHAKE, HANDSHAKES_MAX};
+use ringmain_shared::limits::{
+    API_BURST, API_BYTES_BURST, API_BYTES_PER_SECOND, API_PER_SECOND, HANDSHAKE, HANDSHAKES_MAX,
+};
 use ringmain_shared::now::Now;
 use ringmain_shared::transport::{ChannelSpec, DtlsRole, RemotePeer, Side, TransportSpec};
 
@@ -19,35 +21,13 @@ use super::dtls::{Engine, Engines, Fatal, Produced, Proof};
 use super::identity::{self, Identity, SetupError};
 use super::sctp::{self, Heard, Sctp};
 use super::{FromHandshake, ToHandshake};
+use crate::transport::TokenBucket;
 
 /// What a [`Handshaker`] is made with.
 #[derive(Clone, Debug)]
 pub struct HandshakeConfig {
     /// The certificate of every association.
     pub identity: Identity,
-}
-
-/// Counters since the start.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct HandshakeStats {
-    /// Handshakes done, their fingerprints matching.
-    pub secured: u64,
-    /// Engines that failed during a handshake.
-    pub failed: u64,
-    /// Certificates that were not the promised ones.
-    pub mismatched: u64,
-    /// Datagrams before the peer's fingerprints were known, or that no engine was there for.
-    pub early: u64,
-    /// Plaintext alerts, malformed ClientHellos and the like, passed over.
-    pub junk: u64,
-    /// ClientHellos dropped for too many handshakes at once, or too many by one transport.
-    pub refused: u64,
-    /// Data channel messages delivered, one for each receiver.
-    pub messages: u64,
-    /// Data channel messages not delivered to a reader that is too slow.
-    pub messages_dropped: u64,
-    /// Reliable channels closed because their reader is too slow.
-    pub channels_dropped: u64,
 }
 
 /// DTLS and SCTP of many transports. See the [module](super).
@@ -63,6 +43,8 @@ pub struct Handshaker {
     handshakes: usize,
     /// Transports that may have something to send, or another deadline.
     touched: Vec<TransportId>,
+    /// Transports proved before they were opened: control's orders and a worker's come by different rings.
+    validated_early: VecDeque<TransportId>,
 }
 
 /// One transport.
@@ -77,6 +59,7 @@ pub(super) struct Transport {
     pub(super) channels: Vec<Channel>,
     /// Messages that wait for the API channel to open.
     pub(super) api_waiting: VecDeque<String>,
+    pub(super) api_budget: ApiBudget,
     remote: Option<RemotePeer>,
     validated: bool,
     stage: Stage,
@@ -109,6 +92,7 @@ impl Handshaker {
             deadlines: BTreeSet::new(),
             handshakes: 0,
             touched: Vec::new(),
+            validated_early: VecDeque::new(),
         })
     }
 
@@ -168,8 +152,9 @@ impl Handshaker {
             sctp: None,
             channels: Vec::new(),
             api_waiting: VecDeque::new(),
+            api_budget: ApiBudget::new(now),
             remote: None,
-            validated: false,
+            validated: self.take_early(spec.id),
             stage: Stage::Idle,
             assembler: Assembler::default(),
             give_up: None,
@@ -197,9 +182,21 @@ impl Handshaker {
     }
 
     fn validated(&mut self, id: TransportId, now: Now, out: &mut Vec<FromHandshake>) {
-        let Some(transport) = self.transports.get_mut(&id) else { return };
+        let Some(transport) = self.transports.get_mut(&id) else {
+            self.validated_early.push_back(id);
+            if self.validated_early.len() > VALIDATED_EARLY_MAX {
+                self.validated_early.pop_front();
+            }
+            return;
+        };
         transport.validated = true;
         self.begin(id, now, out);
+    }
+
+    /// Whether a transport was proved before it was opened.
+    fn take_early(&mut self, id: TransportId) -> bool {
+        let place = self.validated_early.iter().position(|&early| early == id);
+        place.and_then(|place| self.validated_early.remove(place)).is_some()
     }
 
     /// Starts the clock once the handshake can happen, and the handshake where that is ours to do.
@@ -449,7 +446,7 @@ impl Handshaker {
             sctp.poll(&mut heard);
         }
         for item in heard {
-            self.hear(id, item, out);
+            self.hear(id, item, now, out);
         }
         let Some(transport) = self.transports.get_mut(&id) else { return };
         let (Some(sctp), Stage::Secured { engine }) = (&mut transport.sctp, &mut transport.stage) else { return };
@@ -518,10 +515,32 @@ impl Attempts {
     }
 }
 
+/// How much a transport may say to control on its API channel.
+pub(super) struct ApiBudget {
+    messages: TokenBucket,
+    bytes: TokenBucket,
+}
+
+impl ApiBudget {
+    fn new(now: Now) -> Self {
+        Self {
+            messages: TokenBucket::new(API_PER_SECOND, API_BURST, now),
+            bytes: TokenBucket::new(API_BYTES_PER_SECOND, API_BYTES_BURST, now),
+        }
+    }
+
+    /// Takes a message of `size` bytes, if there is place for it.
+    pub(super) fn take(&mut self, size: usize, now: Now) -> bool {
+        self.messages.take(now) && u32::try_from(size).is_ok_and(|size| self.bytes.take_many(size, now))
+    }
+}
+
 /// Engines that one transport may use up at once.
 const ATTEMPTS_MAX: u32 = 8;
 /// Time to regain one. Clients retransmit over the whole of `limits::HANDSHAKE`, so junk delays a join and does not end it.
 const ATTEMPT_INTERVAL: Duration = Duration::from_millis(100);
+/// Transports proved before they were opened that are kept in mind.
+const VALIDATED_EARLY_MAX: usize = 256;
 /// Bytes that a handshake may take, retransmissions and all.
 const HANDSHAKE_SIZE_MAX: usize = 64 * 1024;
 /// The least time between two timers of one transport.

@@ -31,8 +31,9 @@ use ringmain_shared::transport::{RemotePeer, TransportSpec};
 pub use client_hello::{Assembler, ClientHello, Early};
 pub use dcep::{Limit, Message, Open, Reliability, ack as dcep_ack, open as dcep_open, parse as dcep_parse};
 pub use dtls::{Datagram, SrtpKeys};
-pub use handshaker::{HandshakeConfig, HandshakeStats, Handshaker};
+pub use handshaker::{HandshakeConfig, Handshaker};
 pub use identity::{Identity, SetupError};
+pub use ringmain_shared::event::HandshakeStats;
 
 /// What comes to the handshake thread. About an unknown transport it does nothing.
 #[derive(Debug)]

@@ -42,8 +42,8 @@ pub struct SocketIndex(pub u16);
 impl SocketIndex {
     /// From here on, an index names no socket of the kernel's. What is sent there is picked up from [`Transmit::diverted`].
     pub const VIRTUAL_FIRST: u16 = 1 << 15;
-    /// From here on, the virtual sockets are TCP listeners: a remote address there is a client of ICE-TCP.
-    pub const STREAM_FIRST: u16 = 3 << 14;
+    /// The first of those that stand for TCP listeners: a remote address there is a client of ICE-TCP.
+    pub const STREAM_FIRST: u16 = Self::VIRTUAL_FIRST;
 
     /// Whether it names no socket of the kernel's.
     #[inline]

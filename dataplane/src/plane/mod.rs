@@ -4,14 +4,19 @@
 //! | --- | --- | --- |
 //! | worker, one per core | [`worker_loop`] | its link |
 //! | handshake, one or a few | [`handshake_loop`] | `park`, until unparked or a deadline |
+//! | streams, if there are TCP listeners | [`stream_loop`] | epoll, by `mio` |
 //!
 //! Every pair that talks has a ring of its own each way (single producer, single consumer); the values in them are plain. The
-//! [`router`] knows which worker has what, so that control names things by id only.
+//! [`router`] knows which worker has what, so that control names things by id only. What finds a thread's ring full waits in
+//! [`orders`] of its own. The [`watchdog`] tells when a thread no longer turns.
 
+mod certificates;
 mod handshake_loop;
+mod orders;
 mod router;
 mod stream_loop;
 mod streams;
+mod watchdog;
 mod worker_loop;
 
 use std::net::{IpAddr, SocketAddr};
@@ -22,16 +27,22 @@ use std::{fmt, io};
 
 use ringmain_shared::event::{Event, Hello, WorkerInfo};
 use ringmain_shared::id::WorkerIndex;
-use ringmain_shared::limits::{COMMAND_RING, EVENT_RING, HANDSHAKE_RING, RELAY_RING};
+use ringmain_shared::limits::{COMMAND_RING, EVENT_RING, HANDSHAKE_RING, RELAY_RING, STREAM_RING};
 use ringmain_shared::{Command, Now};
 use rtrb::{Consumer, Producer, RingBuffer};
 
 use crate::handshake::{HandshakeConfig, Handshaker, Identity, ToHandshake};
 use crate::io::{Link, LinkChoice, WakeHandle, open, socket};
+use crate::stream::{FromStream, ToStream};
 use crate::transport::PublisherSettings;
 use crate::worker::relay::RelayItem;
-use crate::worker::{Worker, WorkerCommand, WorkerSettings};
-use router::{Routed, Router};
+use crate::worker::{Worker, WorkerSettings};
+pub use certificates::CertificateFiles;
+use orders::{Port, Threads};
+use router::Router;
+use stream_loop::Workers;
+pub use streams::{HttpSink, HttpStream, StreamLimits, StreamListener, StreamSettings};
+use watchdog::Watchdog;
 
 /// How the data plane is to run.
 #[derive(Clone, Debug)]
@@ -54,6 +65,8 @@ pub struct Settings {
     pub publishers: PublisherSettings,
     /// How often audio activity is told.
     pub audio_interval: Duration,
+    /// What is listened for on TCP.
+    pub streams: StreamSettings,
 }
 
 impl Default for Settings {
@@ -68,27 +81,19 @@ impl Default for Settings {
             handshake_threads: 1,
             publishers: PublisherSettings { rate_bps_max: 0, remb_start_bps: 1_500_000, audio_threshold: 40 },
             audio_interval: Duration::from_secs(1),
+            streams: StreamSettings::default(),
         }
     }
 }
 
 /// A running data plane, as control holds it.
 pub struct Plane {
-    workers: Vec<Port<WorkerCommand>>,
-    handshakers: Vec<Port<ToHandshake>>,
+    threads: Threads,
     router: Router,
-    /// Routed, and waiting for room in a ring.
-    backlog: std::collections::VecDeque<Routed>,
     bell: WakeHandle,
-    next_port: usize,
-    threads: Vec<JoinHandle<()>>,
-}
-
-/// A thread of the data plane, as control sees it.
-struct Port<T> {
-    orders: Producer<T>,
-    events: Consumer<Event>,
-    waker: Waker,
+    start: Instant,
+    handles: Vec<JoinHandle<()>>,
+    listening: Vec<SocketAddr>,
 }
 
 /// What ends a thread's sleep.
@@ -134,9 +139,6 @@ impl Plane {
         let identity = Identity::generate().map_err(|error| StartError(format!("no DTLS certificate: {error}")))?;
         let bell = WakeHandle::detached().map_err(|error| StartError(format!("no eventfd: {error}")))?;
 
-        if let Err(error) = socket::raise_descriptor_limit() {
-            tracing::warn!("the limit of open files could not be raised to the hard limit: {error}");
-        }
         let mut links: Vec<Box<dyn Link>> = Vec::new();
         let mut infos = Vec::new();
         for index in 0..worker_count {
@@ -150,9 +152,17 @@ impl Plane {
         let mut to_handshake = Mesh::new(worker_count, handshaker_count, HANDSHAKE_RING);
         let mut from_handshake = Mesh::new(handshaker_count, worker_count, HANDSHAKE_RING);
         let mut relays: Mesh<RelayItem> = Mesh::new(worker_count, worker_count, RELAY_RING);
-        let mut threads = Vec::new();
+        let mut watchdog = Watchdog::default();
+        let worker_pulses: Vec<_> = (0..worker_count).map(|index| watchdog.watch(format!("worker-{index}"))).collect();
+        let mut handles = Vec::new();
+        let stream_wake = match settings.streams.listeners.is_empty() {
+            true => None,
+            false => Some(WakeHandle::detached().map_err(|error| StartError(format!("no eventfd: {error}")))?),
+        };
+        let mut to_streams: Mesh<ToStream> = Mesh::new(worker_count, stream_wake.iter().len(), STREAM_RING);
+        let mut from_streams: Mesh<FromStream> = Mesh::new(stream_wake.iter().len(), worker_count, STREAM_RING);
 
-        let mut handshakers = Vec::new();
+        let mut handshakers: Vec<Port<ToHandshake>> = Vec::new();
         for index in 0..handshaker_count {
             let (orders, commands) = RingBuffer::new(COMMAND_RING);
             let (events, told) = RingBuffer::new(EVENT_RING);
@@ -162,7 +172,10 @@ impl Plane {
                 u64::from_le_bytes(seed[..8].try_into().unwrap_or_default()),
             )
             .map_err(|error| StartError(format!("no DTLS: {error}")))?;
+            let name = format!("handshake-{index}");
             let ports = handshake_loop::Ports {
+                index: index as u16,
+                pulse: watchdog.watch(name.clone()),
                 commands,
                 events,
                 bell: bell.clone(),
@@ -170,13 +183,13 @@ impl Plane {
                 to_workers: from_handshake.producers(index),
                 workers: wakes.clone(),
             };
-            let thread = spawn(format!("handshake-{index}"), None, move || handshake_loop::run(core, ports, start))?;
-            handshakers.push(Port { orders, events: told, waker: Waker::Thread(thread.thread().clone()) });
-            threads.push(thread);
+            let thread = spawn(name, None, move || handshake_loop::run(core, ports, start))?;
+            handshakers.push(Port::new(orders, told, Waker::Thread(thread.thread().clone())));
+            handles.push(thread);
         }
 
         let mut workers = Vec::new();
-        for (index, link) in links.into_iter().enumerate() {
+        for ((index, link), pulse) in links.into_iter().enumerate().zip(worker_pulses) {
             let (orders, commands) = RingBuffer::new(COMMAND_RING);
             let (events, told) = RingBuffer::new(EVENT_RING);
             let core = Worker::new(WorkerSettings {
@@ -187,58 +200,80 @@ impl Plane {
                 audio_interval: settings.audio_interval,
             });
             let ports = worker_loop::Ports {
+                pulse,
                 commands,
                 events,
                 bell: bell.clone(),
                 to_handshake: to_handshake.producers(index),
                 from_handshake: from_handshake.consumers(index),
-                handshakers: handshakers.iter().map(|port: &Port<ToHandshake>| port.waker.clone()).collect(),
+                handshakers: handshakers.iter().map(Port::waker).collect(),
                 to_peers: relays.producers(index),
                 from_peers: relays.consumers(index),
                 peers: wakes.clone(),
+                to_streams: to_streams.producers(index).pop().zip(stream_wake.clone()),
+                from_streams: from_streams.consumers(index).pop(),
             };
             let core_id = cores.get(index % cores.len().max(1)).copied().filter(|_| settings.pin);
             let thread = spawn(format!("worker-{index}"), core_id, move || worker_loop::run(core, link, ports, start))?;
-            workers.push(Port { orders, events: told, waker: Waker::Link(wakes[index].clone()) });
-            threads.push(thread);
+            workers.push(Port::new(orders, told, Waker::Link(wakes[index].clone())));
+            handles.push(thread);
         }
         let router = Router::new(workers.len() as u16, handshaker_count);
         let hello = Hello { fingerprint: identity.fingerprint(), workers: infos };
-        Ok((Self { workers, handshakers, router, backlog: Default::default(), bell, next_port: 0, threads }, hello))
+        let mut streams = None;
+        let mut listening = Vec::new();
+        if let Some(wake) = stream_wake {
+            let (orders, commands) = RingBuffer::new(COMMAND_RING);
+            let (events, told) = RingBuffer::new(EVENT_RING);
+            let (core, poll, addresses) = stream_loop::open(&settings.streams, &wake).map_err(StartError)?;
+            let ports = stream_loop::Ports {
+                pulse: watchdog.watch("streams".into()),
+                orders: commands,
+                events,
+                bell: bell.clone(),
+                wake: wake.clone(),
+                to_workers: Workers::new(from_streams.producers(0), wakes.clone()),
+                from_workers: to_streams.consumers(0),
+            };
+            handles.push(spawn("streams".into(), None, move || stream_loop::run(core, poll, ports, start))?);
+            streams = Some(Port::new(orders, told, Waker::Link(wake)));
+            listening = addresses;
+        }
+        let threads = Threads::new(workers, handshakers, streams, watchdog);
+        Ok((Self { threads, router, bell, start, handles, listening }, hello))
     }
 
     #[expect(clippy::result_large_err, reason = "a failed push gives the value back")]
-    /// Gives an order. With too many waiting already it comes back.
+    /// Gives an order. With too many waiting already it comes back; what waits for a thread that stands still does not count,
+    /// so that the others go on.
     pub fn send(&mut self, command: Command) -> Result<(), Command> {
-        self.push_backlog();
-        if self.backlog.len() >= COMMAND_RING {
+        self.threads.push();
+        if self.threads.is_behind() {
             return Err(command);
         }
-        let backlog = &mut self.backlog;
-        self.router.route(command, &mut |routed| backlog.push_back(routed));
-        self.push_backlog();
+        let Self { router, threads, .. } = self;
+        router.route(command, &mut |routed| threads.give(routed));
         Ok(())
     }
 
     /// The next event, from each thread in turn. Call until `None` after [`event_fd`](Self::event_fd) became readable.
     pub fn try_recv(&mut self) -> Option<Event> {
         self.bell.silence();
-        self.push_backlog();
-        let count = self.workers.len() + self.handshakers.len();
-        for _ in 0..count {
-            let port = self.next_port;
-            self.next_port = (port + 1) % count;
-            let events = match port.checked_sub(self.workers.len()) {
-                None => self.workers.get_mut(port).map(|port| &mut port.events),
-                Some(port) => self.handshakers.get_mut(port).map(|port| &mut port.events),
-            };
-            if let Some(event) = events.and_then(|events| events.pop().ok()) {
-                let backlog = &mut self.backlog;
-                self.router.note(&event, &mut |routed| backlog.push_back(routed));
-                return Some(event);
-            }
-        }
-        None
+        let Self { router, threads, .. } = self;
+        threads.push();
+        let event = threads.alarm(now(self.start)).or_else(|| threads.next_event())?;
+        router.note(&event, &mut |routed| threads.give(routed));
+        Some(event)
+    }
+
+    /// Orders that wait for a thread, and those that were lost because it stood still.
+    pub fn waiting_and_lost(&self) -> (usize, u64) {
+        self.threads.waiting_and_lost()
+    }
+
+    /// Where TCP is listened on, in the order of the settings.
+    pub fn stream_addresses(&self) -> &[SocketAddr] {
+        &self.listening
     }
 
     /// Readable when events wait.
@@ -248,45 +283,13 @@ impl Plane {
 
     /// Ends the threads and waits for them.
     pub fn shutdown(self) {
-        let Self { workers, handshakers, threads, .. } = self;
-        let wakers: Vec<Waker> = workers
-            .iter()
-            .map(|port| port.waker.clone())
-            .chain(handshakers.iter().map(|port| port.waker.clone()))
-            .collect();
+        let Self { threads, handles, .. } = self;
         // A thread ends when the ring of its orders is abandoned.
-        drop((workers, handshakers));
+        let wakers = threads.into_wakers();
         wakers.iter().for_each(Waker::wake);
-        for thread in threads {
+        for thread in handles {
             let _ = thread.join();
         }
-    }
-
-    fn push_backlog(&mut self) {
-        while let Some(routed) = self.backlog.pop_front() {
-            let handed_back = match routed {
-                Routed::Worker(to, command) => match self.workers.get_mut(usize::from(to.0)) {
-                    Some(port) => port.give(command).err().map(|command| Routed::Worker(to, command)),
-                    None => None,
-                },
-                Routed::Handshaker(to, order) => match self.handshakers.get_mut(to) {
-                    Some(port) => port.give(order).err().map(|order| Routed::Handshaker(to, order)),
-                    None => None,
-                },
-            };
-            if let Some(routed) = handed_back {
-                self.backlog.push_front(routed);
-                return;
-            }
-        }
-    }
-}
-
-impl<T> Port<T> {
-    fn give(&mut self, order: T) -> Result<(), T> {
-        let given = self.orders.push(order).map_err(|rtrb::PushError::Full(order)| order);
-        self.waker.wake();
-        given
     }
 }
 

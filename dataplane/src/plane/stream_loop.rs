@@ -3,6 +3,8 @@
 //! [`Streams`] has the sockets; this file waits, reads the clock, and carries values from ring to ring.
 
 use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
@@ -10,10 +12,13 @@ use mio::{Events, Interest, Poll, Token};
 use ringmain_shared::event::{Event, StreamStats};
 use ringmain_shared::id::WorkerIndex;
 use rtrb::{Consumer, Producer};
+use socket2::{Domain, Socket, Type};
 
 use super::now;
-use super::streams::{Streams, is_bell};
+use super::streams::{BELL, StreamListener, StreamSettings, Streams, is_bell};
+use super::watchdog::Pulse;
 use crate::io::WakeHandle;
+use crate::stream::connection::{Offer, tls_config};
 use crate::stream::{FromStream, ToStream};
 
 /// From control, by way of the router.
@@ -27,6 +32,7 @@ pub(crate) enum StreamOrder {
 
 /// A stream thread's ends of the rings.
 pub(crate) struct Ports {
+    pub(crate) pulse: Pulse,
     pub(crate) orders: Consumer<StreamOrder>,
     pub(crate) events: Producer<Event>,
     /// Control's.
@@ -99,6 +105,7 @@ pub(crate) fn run(mut streams: Streams, mut poll: Poll, mut ports: Ports, start:
             _ => {}
         }
         let moment = now(start);
+        ports.pulse.turned(moment);
         ports.wake.silence();
         ports.to_workers.give_kept();
         for order in std::iter::from_fn(|| ports.orders.pop().ok()).take(ITEMS_PER_TURN) {
@@ -128,15 +135,58 @@ pub(crate) fn run(mut streams: Streams, mut poll: Poll, mut ports: Ports, start:
     }
 }
 
+/// Binds the listeners. What comes back: the core, what it waits with, and where it listens; or what to change.
+pub(crate) fn open(settings: &StreamSettings, bell: &WakeHandle) -> Result<(Streams, Poll, Vec<SocketAddr>), String> {
+    let poll = poll_with(bell).map_err(|error| format!("no epoll for TCP connections: {error}"))?;
+    let any_http = settings.http.is_some() && settings.listeners.iter().any(|listener| listener.http);
+    let tls = match &settings.certificates {
+        Some(certificates) => Some(
+            tls_config(certificates.clone(), any_http).map_err(|error| format!("TLS cannot be configured: {error}"))?,
+        ),
+        None => None,
+    };
+    let mut streams = Streams::new(settings.limits, settings.http.clone());
+    let mut addresses = Vec::new();
+    for listener in &settings.listeners {
+        let StreamListener { address, turn, ice, http, tls_only, .. } = *listener;
+        if listener.tls && tls.is_none() {
+            return Err(format!("{address} (TCP) is to speak TLS, for which there is no certificate"));
+        }
+        let socket = bind(address).map_err(|error| {
+            format!(
+                "cannot listen on {address} (TCP): {error}. Is another server running? Choose another port or address"
+            )
+        })?;
+        let offer = Offer { turn, ice, http, tls: tls.clone().filter(|_| listener.tls), tls_only };
+        let bound =
+            socket.local_addr().and_then(|bound| streams.listen(socket, offer, poll.registry()).map(|()| bound));
+        addresses.push(bound.map_err(|error| format!("cannot listen on {address} (TCP): {error}"))?);
+    }
+    Ok((streams, poll, addresses))
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(!address.ip().is_unspecified())?;
+    }
+    // A restart must not wait for the connections of its predecessor to be forgotten.
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
 /// A poll that hears this bell.
-pub(crate) fn poll_with(bell: &WakeHandle) -> io::Result<Poll> {
-    use std::os::fd::{AsFd, AsRawFd};
+fn poll_with(bell: &WakeHandle) -> io::Result<Poll> {
     let poll = Poll::new()?;
     let fd = bell.as_fd().as_raw_fd();
-    poll.registry().register(&mut SourceFd(&fd), Token(super::streams::BELL), Interest::READABLE)?;
+    poll.registry().register(&mut SourceFd(&fd), Token(BELL), Interest::READABLE)?;
     Ok(poll)
 }
 
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 1024;
 /// Events taken at once.
 const EVENTS_MAX: usize = 1024;
 /// How often deadlines are looked at, and counters told.

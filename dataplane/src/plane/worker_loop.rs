@@ -6,14 +6,17 @@ use ringmain_shared::event::Event;
 use ringmain_shared::{DropReason, Now};
 use rtrb::{Consumer, Producer, PushError};
 
+use super::watchdog::Pulse;
 use super::{Waker, now};
 use crate::handshake::{FromHandshake, ToHandshake};
 use crate::io::{Link, Transmit, WakeHandle};
+use crate::stream::{FromStream, ToStream};
 use crate::worker::relay::RelayItem;
 use crate::worker::{Worker, WorkerCommand};
 
 /// A worker's ends of the rings.
 pub(crate) struct Ports {
+    pub(crate) pulse: Pulse,
     pub(crate) commands: Consumer<WorkerCommand>,
     pub(crate) events: Producer<Event>,
     /// Control's.
@@ -26,6 +29,9 @@ pub(crate) struct Ports {
     pub(crate) to_peers: Vec<Producer<RelayItem>>,
     pub(crate) from_peers: Vec<Consumer<RelayItem>>,
     pub(crate) peers: Vec<WakeHandle>,
+    /// To the stream thread, if there is one.
+    pub(crate) to_streams: Option<(Producer<ToStream>, WakeHandle)>,
+    pub(crate) from_streams: Option<Consumer<FromStream>>,
 }
 
 /// Events kept for control while its ring is full; beyond, the newest are dropped and counted.
@@ -34,13 +40,15 @@ const EVENTS_KEPT_MAX: usize = 16 * 1024;
 const KEPT_MAX: usize = 4096;
 /// How soon a full ring is tried again.
 const RETRY: Duration = Duration::from_millis(1);
+/// The longest sleep, lest the pulse seem to have stopped. The counters are due as often.
+const SLEEP_MAX: Duration = Duration::from_secs(1);
 /// Items of one ring taken in one turn, so that none starves the network.
 const ITEMS_PER_TURN: usize = 256;
 
 /// Runs until control lets go of its end.
 pub(crate) fn run(mut worker: Worker, mut link: Box<dyn Link>, mut ports: Ports, start: Instant) {
     loop {
-        let left = worker.next_deadline().since(now(start));
+        let left = worker.next_deadline().since(now(start)).min(SLEEP_MAX);
         let timeout = match worker.outbox().is_empty() {
             _ if ports.more_waits() => Duration::ZERO,
             true => left,
@@ -51,10 +59,15 @@ pub(crate) fn run(mut worker: Worker, mut link: Box<dyn Link>, mut ports: Ports,
             std::process::abort();
         }
         let moment = now(start);
+        ports.pulse.turned(moment);
         let (rx, tx) = link.parts();
         ports.take_in(&mut worker, moment, tx);
         worker.turn(moment, rx, tx);
         tx.flush();
+        if !tx.diverted().is_empty() {
+            let streams = &mut worker.outbox().streams;
+            tx.diverted().drain(|path, bytes| streams.push(ToStream::Datagram { path, bytes: bytes.to_vec() }));
+        }
         ports.carry_out(&mut worker, tx);
         if std::mem::take(&mut worker.outbox().stats_due) {
             let stats = worker.stats(&link.counters());
@@ -73,6 +86,7 @@ impl Ports {
         !self.commands.is_empty()
             || self.from_handshake.iter().any(|ring| !ring.is_empty())
             || self.from_peers.iter().any(|ring| !ring.is_empty())
+            || self.from_streams.iter().any(|ring| !ring.is_empty())
     }
 
     fn take_in(&mut self, worker: &mut Worker, moment: Now, tx: &mut dyn Transmit) {
@@ -87,6 +101,11 @@ impl Ports {
         for ring in &mut self.from_peers {
             for item in std::iter::from_fn(|| ring.pop().ok()).take(ITEMS_PER_TURN) {
                 worker.handle_relay(item, moment, tx);
+            }
+        }
+        if let Some(ring) = &mut self.from_streams {
+            for item in std::iter::from_fn(|| ring.pop().ok()).take(ITEMS_PER_TURN) {
+                worker.handle_stream(item, moment, tx);
             }
         }
     }
@@ -119,11 +138,32 @@ impl Ports {
             }
             tx.wake(peer);
         }
+        let mut streams_lost = 0;
+        let mut streams_kept = Vec::new();
+        if let Some((ring, wake)) = self.to_streams.as_mut().filter(|_| !outbox.streams.is_empty()) {
+            for item in outbox.streams.drain(..) {
+                // Behind what waits, or two parts of a conversation would change places.
+                let back = match streams_kept.is_empty() {
+                    true => ring.push(item).err().map(|PushError::Full(item)| item),
+                    false => Some(item),
+                };
+                match back {
+                    None => {}
+                    Some(ToStream::Message { .. } | ToStream::Datagram { .. }) => streams_lost += 1,
+                    Some(item) => streams_kept.push(item),
+                }
+            }
+            streams_kept.truncate(KEPT_MAX);
+            wake.wake();
+        }
+        outbox.streams.clear();
+        outbox.streams.append(&mut streams_kept);
         relays_kept.truncate(KEPT_MAX);
         outbox.handshakes.append(&mut handshakes_kept);
         outbox.relays.append(&mut relays_kept);
         worker.count_many(DropReason::HandshakeFull, handshakes_lost);
         worker.count_many(DropReason::RelayFull, relays_lost);
+        worker.count_many(DropReason::StreamFull, streams_lost);
         self.tell(worker);
     }
 

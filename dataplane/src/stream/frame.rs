@@ -149,7 +149,7 @@ impl Framing {
 fn look_turn(bytes: &[u8]) -> Result<Look, Desynchronised> {
     let Some(&[kind, _, high, low]) = bytes.first_chunk() else {
         return match bytes.first() {
-            Some(0x00..=0x3f | 0x40..=0x4f) | None => Ok(Look::Needs(4)),
+            Some(0x00..=0x4f) | None => Ok(Look::Needs(4)),
             Some(_) => Err(Desynchronised),
         };
     };

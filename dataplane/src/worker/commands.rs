@@ -123,7 +123,8 @@ impl Worker {
             // The API channel lives with the handshake threads.
             Command::SendApi { .. } => {}
             Command::Snapshot { request } => {
-                let flows = self.transports.values().map(|transport| self.flow(transport)).collect();
+                let live = self.transports.values().filter(|transport| !transport.closing);
+                let flows = live.map(|transport| self.flow(transport)).collect();
                 self.outbox.events.push(Event::Snapshot { request, worker: self.settings.index, flows });
             }
             Command::Turn(_) => {}

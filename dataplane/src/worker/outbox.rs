@@ -5,6 +5,7 @@ use ringmain_shared::id::{RoomId, WorkerIndex};
 
 use super::relay::RelayItem;
 use crate::handshake::ToHandshake;
+use crate::stream::ToStream;
 
 /// Values for other threads, in the order in which they came up. Emptied each turn; the room is kept.
 #[derive(Debug, Default)]
@@ -17,11 +18,13 @@ pub struct Outbox {
     pub stats_due: bool,
     /// For other workers.
     pub relays: Vec<(WorkerIndex, RelayItem)>,
+    /// For the stream thread.
+    pub streams: Vec<ToStream>,
 }
 
 impl Outbox {
     /// Nothing waits for another thread.
     pub fn is_empty(&self) -> bool {
-        self.events.is_empty() && self.handshakes.is_empty() && self.relays.is_empty()
+        self.events.is_empty() && self.handshakes.is_empty() && self.relays.is_empty() && self.streams.is_empty()
     }
 }

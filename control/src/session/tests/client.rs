@@ -31,6 +31,9 @@ pub(super) fn camera(stream: &str) -> Vec<Media> {
     ]
 }
 
+/// The session in `o=` of every offer.
+pub(super) const SESSION: &str = "6414523782581140674";
+
 /// An offer with one m-section for each of `media`, whose mids are their places, or what `mids` says of a place.
 pub(super) fn offer(ufrag: &str, media: &[Media], mids: &[(usize, &str)]) -> String {
     let mid = |index: usize| {
@@ -39,7 +42,7 @@ pub(super) fn offer(ufrag: &str, media: &[Media], mids: &[(usize, &str)]) -> Str
     };
     let live = |(_, media): &(usize, &Media)| !matches!(media, Media::Ended(_));
     let bundle: Vec<String> = media.iter().enumerate().filter(live).map(|(index, _)| mid(index)).collect();
-    let mut sdp = String::from("v=0\r\no=- 6414523782581140674 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n");
+    let mut sdp = format!("v=0\r\no=- {SESSION} 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n");
     let _ = write!(sdp, "a=group:BUNDLE {}\r\na=extmap-allow-mixed\r\n", bundle.join(" "));
     for (index, media) in media.iter().enumerate() {
         section(&mut sdp, media, &mid(index), ufrag);

@@ -248,7 +248,6 @@ fn limits_are_kept_and_named() {
     let settings = Settings { rooms_max: 1, peers_per_room_max: 2, tracks_per_peer_max: 2, ..Settings::default() };
     let mut world = World::new(settings);
     world.joined(ALICE, "alice");
-    let viewer = |sid: &str| json!({"sid": sid, "config": {"NoPublish": true}});
     assert_eq!(world.error(BOB, "join", viewer("another")), -32007);
     world.request(BOB, "join", viewer("room"));
     assert_eq!(world.error(CAROL, "join", viewer("room")), -32006);
@@ -289,6 +288,59 @@ fn too_many_requests_are_refused_and_a_flood_ends_the_connection() {
     assert_eq!(world.clients[&ALICE].closed, Some(1008));
     world.leave(ALICE);
     world.check_empty();
+}
+
+fn viewer(sid: &str) -> Value {
+    json!({"sid": sid, "config": {"NoPublish": true}})
+}
+
+/// Connects from an address and joins; the reply.
+fn come(world: &mut World, number: u64, from: [u8; 4]) -> Value {
+    let connection = ConnectionId(number);
+    world.rooms.handle_opened(connection, from.into(), world.now);
+    world.request(connection, "join", viewer(&format!("room {}", number % 50)))
+}
+
+#[test]
+fn joins_from_one_address_are_bounded_and_others_are_let_in() {
+    let mut world = World::new(Settings::default());
+    let (office, elsewhere) = ([192, 0, 2, 7], [198, 51, 100, 1]);
+    for number in 0..1000 {
+        assert!(come(&mut world, number, office)["error"].is_null(), "an office of a thousand: {number}");
+    }
+    let refused = come(&mut world, 1000, office)["error"].clone();
+    assert_eq!(refused["code"], -32029);
+    assert_eq!(refused["data"], json!({"limit": "limits.joins_per_second_per_ip", "retry_after": 1.0}));
+    assert!(
+        refused["message"].as_str().is_some_and(|text| text.contains("500 a second and 1000 at once")),
+        "{refused}"
+    );
+    assert!(come(&mut world, 1001, elsewhere)["error"].is_null());
+    assert_eq!((world.rooms.stats().peers, world.rooms.stats().joins_refused), (1001, 1));
+    world.pass(Duration::from_secs(1));
+    assert!(world.request(ConnectionId(1000), "join", viewer("room"))["error"].is_null(), "on the same connection");
+}
+
+#[test]
+fn a_load_generator_may_ramp_up_a_thousand_peers_from_one_address() {
+    let mut world = World::new(Settings::default());
+    for number in 0..1000 {
+        assert!(come(&mut world, number, [127, 0, 0, 1])["error"].is_null(), "{number}");
+        world.pass(Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn joins_in_all_are_bounded_wherever_they_come_from() {
+    let mut world = World::new(Settings { joins_per_second: 10, ..Settings::default() });
+    let replies: Vec<Value> = (0..40).map(|number| come(&mut world, number, [10, 0, 0, number as u8])).collect();
+    assert!(replies[..20].iter().all(|reply| reply["error"].is_null()));
+    for reply in &replies[20..] {
+        assert_eq!(
+            (&reply["error"]["code"], &reply["error"]["data"]["limit"]),
+            (&json!(-32029), &json!("limits.joins_per_second"))
+        );
+    }
 }
 
 #[test]

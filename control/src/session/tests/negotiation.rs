@@ -150,6 +150,70 @@ fn a_subscriber_that_was_lost_is_restarted_by_us() {
 }
 
 #[test]
+fn a_late_answer_from_before_a_restart_is_refused_and_the_true_one_is_taken() {
+    let mut world = World::new(Settings::default());
+    world.joined(ALICE, "alice");
+    let transport = world.transport(ALICE, Side::Subscriber);
+    world.ice(transport, IceState::Connected);
+    // An offer that the client takes too long to answer, so that it is given up, and the connection is lost meanwhile.
+    world.join(BOB, "room", "bob", &camera("b"));
+    world.pass(Duration::from_secs(1));
+    world.ice(transport, IceState::Failed);
+    world.pass(ANSWER_TIMEOUT);
+    let offers = world.offers(ALICE);
+    let [.., given_up, restart] = &offers[..] else { panic!("{}", offers.len()) };
+    assert_ne!(client::attribute(given_up, "ice-ufrag"), client::attribute(restart, "ice-ufrag"));
+    assert_eq!(world.plane.transports[&transport].restarts, 1);
+    let answer = |world: &mut World, offer: &str, ufrag: &str| {
+        let desc = json!({"type": "answer", "sdp": client::answer(offer, ufrag, &[])});
+        world.request(ALICE, "answer", json!({"desc": desc}))["error"].clone()
+    };
+    let error = answer(&mut world, given_up, "efgh");
+    assert_eq!(error["code"], -32003, "{error}");
+    assert_eq!(world.plane.transports[&transport].remote_ufrag.as_deref(), Some("efgh"));
+    assert!(world.gets(ALICE).is_empty(), "nothing of it counts");
+    assert_eq!(answer(&mut world, restart, "new1"), Value::Null);
+    assert_eq!(world.plane.transports[&transport].remote_ufrag.as_deref(), Some("new1"));
+    assert_eq!(world.gets(ALICE).len(), 2);
+}
+
+#[test]
+fn a_client_that_keeps_its_credentials_in_a_restart_is_not_refused_for_ever() {
+    let mut world = World::new(Settings::default());
+    world.joined(ALICE, "alice");
+    let transport = world.transport(ALICE, Side::Subscriber);
+    world.ice(transport, IceState::Connected);
+    world.join(BOB, "room", "bob", &camera("b"));
+    world.pass(Duration::from_secs(1));
+    world.ice(transport, IceState::Failed);
+    world.pass(ANSWER_TIMEOUT);
+    world.answer_next(ALICE, &[]);
+    assert!(world.gets(ALICE).is_empty(), "taken for a late one");
+    world.pass(ANSWER_TIMEOUT);
+    world.answer_next(ALICE, &[]);
+    assert_eq!(world.gets(ALICE).len(), 2);
+}
+
+#[test]
+fn a_restart_that_is_not_answered_keeps_its_credentials() {
+    let mut world = World::new(Settings::default());
+    world.joined(ALICE, "alice");
+    let transport = world.transport(ALICE, Side::Subscriber);
+    world.ice(transport, IceState::Connected);
+    world.ice(transport, IceState::Failed);
+    world.pass(RESTART_INTERVAL * 3);
+    let offers = world.offers(ALICE);
+    assert!(offers.len() >= 4, "made again until it is answered: {}", offers.len());
+    let local = world.plane.transports[&transport].local.ufrag.clone();
+    assert!(offers[1..].iter().all(|offer| client::attribute(offer, "ice-ufrag") == Some(&local)));
+    assert_eq!(world.plane.transports[&transport].restarts, 1);
+    world.answer_next(ALICE, &[]);
+    world.ice(transport, IceState::Failed);
+    world.pass(RESTART_INTERVAL);
+    assert_eq!(world.plane.transports[&transport].restarts, 2, "and after that ICE may restart again");
+}
+
+#[test]
 fn restarts_are_bounded_in_number_and_in_rate() {
     let mut world = World::new(Settings::default());
     world.joined(ALICE, "alice");

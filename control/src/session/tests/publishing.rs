@@ -131,7 +131,19 @@ fn a_publisher_connection_that_ended_takes_its_tracks_and_may_be_made_anew() {
     assert!(world.gets(BOB).is_empty());
     world.settle();
     assert!(client::msids(world.offers(BOB).last().expect("an offer")).is_empty());
-    offer(&mut world, "next", &camera("alice-stream"), &[]);
+    let try_again = |world: &mut World, sdp: String| {
+        let reply = world.request(ALICE, "offer", json!({"desc": {"type": "offer", "sdp": sdp}}));
+        reply["error"].clone()
+    };
+    let again = client::offer("abcd", &camera("alice-stream"), &[]);
+    let restarted = client::offer("next", &camera("alice-stream"), &[]);
+    let no_session = again.replace(client::SESSION, "7");
+    for sdp in [again, restarted.clone(), no_session] {
+        let error = try_again(&mut world, sdp);
+        assert_eq!(error["code"], -32004, "of the connection that has ended: {error}");
+        assert!(error["message"].as_str().is_some_and(|text| text.contains("new RTCPeerConnection")), "{error}");
+    }
+    assert_eq!(try_again(&mut world, restarted.replace(client::SESSION, "7")), Value::Null, "another connection");
     world.settle();
     assert_eq!(world.gets(BOB).len(), 2);
     assert_ne!(world.transport(ALICE, Side::Publisher), old);

@@ -2,7 +2,9 @@
 
 use ringmain_shared::event::Event;
 use ringmain_shared::id::TransportId;
-use ringmain_shared::limits::{CHANNEL_BUFFER_SIZE_MAX, CHANNELS_PER_TRANSPORT_MAX};
+use ringmain_shared::limits::{
+    API_BURST, CHANNEL_BUFFER_SIZE_MAX, CHANNEL_MESSAGE_SIZE_MAX, CHANNELS_PER_TRANSPORT_MAX,
+};
 use ringmain_shared::transport::{DtlsRole, Side};
 use sctp_proto::PayloadProtocolIdentifier as Ppid;
 
@@ -54,6 +56,39 @@ fn the_api_channel_opens_by_itself_and_carries_text_both_ways() {
     world.run(5_000, |world| world.events.len() >= 3);
     let text = |text: &str| Event::ApiMessage { transport: TransportId(11), text: text.to_owned() };
     assert_eq!(world.events[1..], [text("{\"streamId\":\"x\"}"), text("")]);
+}
+
+#[test]
+fn a_flood_on_an_api_channel_ends_before_control_and_spares_other_transports() {
+    let mut world = room(1, 0, 1..=2);
+    world.events.clear();
+    let said = |world: &World, id: u64| {
+        let own = TransportId(id);
+        let is_own = |event: &&Event| matches!(event, Event::ApiMessage { transport, .. } if *transport == own);
+        world.events.iter().filter(is_own).count()
+    };
+    for _ in 0..2 * API_BURST {
+        world.say(11, "ion-sfu", Ppid::String, b"ping");
+        world.run(1, |_| false);
+    }
+    world.say(21, "ion-sfu", Ppid::String, b"ping");
+    world.run(100, |_| false);
+    let flooded = world.handshaker.stats().api_flooded as usize;
+    assert_eq!(said(&world, 11) + flooded, 2 * API_BURST as usize);
+    // Four hundred milliseconds and more have passed: so much the rate allowed beside the burst.
+    assert!(said(&world, 11) >= API_BURST as usize && flooded >= 100, "{} {flooded}", said(&world, 11));
+    assert_eq!(said(&world, 21), 1, "the other peer is heard");
+    world.run(5_000, |_| false);
+    let before = said(&world, 11);
+    for _ in 0..5 {
+        world.say(11, "ion-sfu", Ppid::String, &vec![b'x'; CHANNEL_MESSAGE_SIZE_MAX]);
+        world.run(500, |_| false);
+    }
+    let long = said(&world, 11) - before;
+    assert!((2..=4).contains(&long), "long messages are bounded by their bytes: {long}");
+    world.run(5_000, |_| false);
+    world.say(11, "ion-sfu", Ppid::String, b"ping");
+    assert!(world.run(1_000, |world| said(world, 11) == before + long + 1), "and afterwards it is heard again");
 }
 
 #[test]

@@ -4,21 +4,26 @@
 //! A client of TURN goes to the worker that its address chooses, so that its data connections (RFC 6062) meet its allocation. A client
 //! of ICE goes to the worker that its first check names. HTTP is carried on through a pair of sockets, TLS taken off.
 
+mod relay;
+mod settings;
+mod stream;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{HashMap, VecDeque};
-use std::io::{self, Read, Write};
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mio::event::{Event, Source};
+use mio::event::Event;
 use mio::net::{TcpListener, TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
 use ringmain_shared::Now;
 use ringmain_shared::event::StreamStats;
 use ringmain_shared::id::WorkerIndex;
 use ringmain_shared::turn::TurnTransport;
-use socket2::{Domain, Socket as Socket2, Type};
 
 use super::stream_loop::{StreamOrder, Workers};
 use crate::io::{Path, SocketIndex};
@@ -28,35 +33,8 @@ use crate::stream::classify::Protocol;
 use crate::stream::connection::{Arrived, Connection, End, Offer};
 use crate::stream::queue::QUEUE_SIZE_MAX;
 use crate::stream::{FromStream, StreamClient, StreamId, ToStream};
-
-/// A connection that turned out to speak HTTP, for whoever serves that.
-#[derive(Debug)]
-pub struct HttpStream {
-    /// Its bytes, TLS taken off. Does not block.
-    pub stream: StdUnixStream,
-    /// The client.
-    pub remote: SocketAddr,
-    /// It came by TLS.
-    pub tls: bool,
-}
-
-/// Takes HTTP connections. Must not block.
-pub type HttpSink = Arc<dyn Fn(HttpStream) + Send + Sync>;
-
-/// How many connections there may be.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct StreamLimits {
-    /// In all.
-    pub connections_max: usize,
-    /// From one address, or one /64 of IPv6.
-    pub per_address_max: usize,
-}
-
-impl Default for StreamLimits {
-    fn default() -> Self {
-        Self { connections_max: 16 * 1024, per_address_max: 64 }
-    }
-}
+pub use settings::{HttpSink, HttpStream, StreamLimits, StreamListener, StreamSettings};
+use stream::{Role, Socket, Stream};
 
 /// All sockets of a stream thread.
 pub(crate) struct Streams {
@@ -100,56 +78,6 @@ enum Listens {
     Relay { worker: usize, request: u64 },
 }
 
-struct Stream {
-    socket: Socket,
-    connection: Connection,
-    role: Role,
-    local: SocketAddr,
-    remote: SocketAddr,
-    /// It counts as a connection of its address.
-    counted: Option<IpAddr>,
-    /// Who wants to hear that it is gone, besides its role.
-    owner: Option<usize>,
-    /// The kernel may have more to read.
-    may_read: bool,
-    may_write: bool,
-    since: Now,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Role {
-    /// Nobody knows yet what it speaks.
-    New {
-        listener: usize,
-    },
-    Turn {
-        worker: usize,
-    },
-    /// The worker is known with the first check.
-    Ice {
-        path: Path,
-        worker: Option<usize>,
-    },
-    /// To a peer, on its way.
-    Connecting {
-        worker: usize,
-        request: u64,
-    },
-    /// A peer's, not joined yet: nothing is read.
-    Waiting,
-    /// Its bytes go to another slot.
-    Joined {
-        to: usize,
-    },
-    /// It ends when everything is written.
-    Ending,
-}
-
-enum Socket {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-}
-
 enum News {
     Speaks(Protocol),
     Message(Vec<u8>),
@@ -188,15 +116,15 @@ impl Streams {
     }
 
     /// Something can be done without waiting.
-    pub(super) fn is_busy(&self) -> bool {
+    pub(in crate::plane) fn is_busy(&self) -> bool {
         !self.ready.is_empty()
     }
 
-    pub(super) fn stats(&self) -> StreamStats {
+    pub(in crate::plane) fn stats(&self) -> StreamStats {
         StreamStats { connections: self.admission.count() as u64, ..self.stats }
     }
 
-    pub(super) fn handle_order(&mut self, order: StreamOrder) {
+    pub(in crate::plane) fn handle_order(&mut self, order: StreamOrder) {
         match order {
             StreamOrder::Name { ufrag, worker: WorkerIndex(worker) } => {
                 self.names.insert(ufrag, usize::from(worker));
@@ -207,7 +135,13 @@ impl Streams {
         }
     }
 
-    pub(super) fn handle_readiness(&mut self, event: &Event, registry: &Registry, now: Now, workers: &mut Workers) {
+    pub(in crate::plane) fn handle_readiness(
+        &mut self,
+        event: &Event,
+        registry: &Registry,
+        now: Now,
+        workers: &mut Workers,
+    ) {
         let slot = event.token().0;
         match self.slots.get_mut(slot).and_then(|slot| slot.content.as_mut()) {
             Some(Content::Listener(..)) => self.accept(slot, registry, now, workers),
@@ -224,7 +158,7 @@ impl Streams {
     }
 
     /// Reads and writes what can be, a bounded amount of each.
-    pub(super) fn go_on(&mut self, registry: &Registry, now: Now, workers: &mut Workers) {
+    pub(in crate::plane) fn go_on(&mut self, registry: &Registry, now: Now, workers: &mut Workers) {
         for _ in 0..self.ready.len() {
             let Some(slot) = self.ready.pop_front() else { break };
             match self.slots.get(slot).and_then(|slot| slot.content.as_ref()) {
@@ -238,7 +172,7 @@ impl Streams {
     }
 
     /// Ends what is overdue, and accepts again where there were no descriptors.
-    pub(super) fn sweep(&mut self, registry: &Registry, now: Now, workers: &mut Workers) {
+    pub(in crate::plane) fn sweep(&mut self, registry: &Registry, now: Now, workers: &mut Workers) {
         for slot in 0..self.slots.len() {
             let Some(stream) = self.stream(slot) else { continue };
             let end = match stream.role {
@@ -258,7 +192,7 @@ impl Streams {
         }
     }
 
-    pub(super) fn handle_item(
+    pub(in crate::plane) fn handle_item(
         &mut self,
         worker: usize,
         item: ToStream,
@@ -335,6 +269,8 @@ impl Streams {
         now: Now,
     ) {
         let Ok(local) = socket.local_addr() else { return };
+        // A listener for both families tells IPv4 addresses in the form of IPv6.
+        let (local, remote) = (canonical(local), canonical(remote));
         if !self.admission.enter(remote.ip()) {
             self.stats.refused += 1;
             return;
@@ -347,69 +283,6 @@ impl Streams {
         if self.insert(Content::Stream(Box::new(stream)), registry).is_err() {
             self.admission.leave(remote.ip());
         }
-    }
-
-    fn accept_peer(
-        &mut self,
-        socket: TcpStream,
-        remote: SocketAddr,
-        worker: usize,
-        registry: &Registry,
-        now: Now,
-    ) -> Option<StreamId> {
-        let local = socket.local_addr().ok()?;
-        let mut stream = Stream::new(Socket::Tcp(socket), Connection::bytes_only(now), local, remote, now);
-        (stream.owner, stream.role) = (Some(worker), Role::Waiting);
-        let slot = self.insert(Content::Stream(Box::new(stream)), registry).ok()?;
-        Some(self.id(slot))
-    }
-
-    fn connect(
-        &mut self,
-        worker: usize,
-        request: u64,
-        local: SocketAddr,
-        remote: SocketAddr,
-        registry: &Registry,
-        now: Now,
-    ) -> io::Result<()> {
-        let socket = relay_socket(local)?;
-        match socket.connect(&remote.into()) {
-            Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
-            _ => {}
-        }
-        let socket = TcpStream::from_std(socket.into());
-        let mut stream = Stream::new(Socket::Tcp(socket), Connection::bytes_only(now), local, remote, now);
-        (stream.owner, stream.role) = (Some(worker), Role::Connecting { worker, request });
-        self.insert(Content::Stream(Box::new(stream)), registry).map(|_| ())
-    }
-
-    fn listen_for_peers(
-        &mut self,
-        worker: usize,
-        request: u64,
-        address: SocketAddr,
-        registry: &Registry,
-    ) -> io::Result<SocketAddr> {
-        let socket = relay_socket(address)?;
-        socket.listen(RELAY_BACKLOG)?;
-        let listener = TcpListener::from_std(socket.into());
-        let address = listener.local_addr()?;
-        let slot = self.insert(Content::Listener(listener, Listens::Relay { worker, request }), registry)?;
-        if let Some(before) = self.relays.insert((worker, request), slot) {
-            self.remove(before, registry);
-        }
-        Ok(address)
-    }
-
-    fn join(&mut self, client: StreamId, peer: StreamId) {
-        let (Some(client), Some(peer)) = (self.find(client), self.find(peer)) else { return };
-        let is_waiting = self.stream(peer).is_some_and(|stream| stream.role == Role::Waiting);
-        let Some(stream) = self.stream_mut(client).filter(|_| is_waiting) else { return };
-        let Role::Turn { worker } = stream.role else { return };
-        stream.owner = Some(worker);
-        stream.connection.become_bytes();
-        self.pair(client, peer);
     }
 
     fn pair(&mut self, one: usize, other: usize) {
@@ -547,29 +420,6 @@ impl Streams {
         self.pair(slot, server);
         sink(HttpStream { stream: theirs, remote, tls });
         Ok(())
-    }
-
-    /// A connection to a peer was made, or not.
-    fn connected(
-        &mut self,
-        slot: usize,
-        worker: usize,
-        request: u64,
-        registry: &Registry,
-        now: Now,
-        workers: &mut Workers,
-    ) {
-        let id = self.id(slot);
-        let Some(stream) = self.stream_mut(slot) else { return };
-        let Socket::Tcp(socket) = &stream.socket else { return };
-        match (socket.take_error(), socket.peer_addr()) {
-            (Ok(None), Ok(_)) => {
-                (stream.role, stream.since) = (Role::Waiting, now);
-                workers.give(worker, FromStream::Connected { request, peer: Some(id) });
-            }
-            (Ok(None), Err(error)) if error.kind() == io::ErrorKind::NotConnected => {}
-            _ => self.end(slot, End::Closed, registry, now, workers),
-        }
     }
 
     fn send(&mut self, slot: Option<usize>, bytes: &[u8], now: Now) {
@@ -726,57 +576,8 @@ impl Streams {
     }
 }
 
-impl Stream {
-    fn new(socket: Socket, connection: Connection, local: SocketAddr, remote: SocketAddr, now: Now) -> Self {
-        Self {
-            socket,
-            connection,
-            role: Role::Ending,
-            local,
-            remote,
-            counted: None,
-            owner: None,
-            may_read: false,
-            may_write: true,
-            since: now,
-        }
-    }
-}
-
-impl Socket {
-    fn source(&mut self) -> &mut dyn Source {
-        match self {
-            Socket::Tcp(socket) => socket,
-            Socket::Unix(socket) => socket,
-        }
-    }
-
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Socket::Tcp(socket) => socket.read(buffer),
-            Socket::Unix(socket) => socket.read(buffer),
-        }
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Socket::Tcp(socket) => socket.write(bytes),
-            Socket::Unix(socket) => socket.write(bytes),
-        }
-    }
-}
-
-/// A socket at a relayed address, where a listener and connections share the port (RFC 6062 §5.2).
-fn relay_socket(address: SocketAddr) -> io::Result<Socket2> {
-    let socket = Socket2::new(Domain::for_address(address), Type::STREAM, None)?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    Ok(socket)
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 /// The worker of a client of TURN.
@@ -795,20 +596,18 @@ fn is_about_one_connection(error: &io::Error) -> bool {
 }
 
 /// Whether an event is the thread's bell.
-pub(super) fn is_bell(token: Token) -> bool {
+pub(in crate::plane) fn is_bell(token: Token) -> bool {
     token.0 == BELL
 }
 
 /// The token of the thread's bell.
-pub(super) const BELL: usize = usize::MAX;
+pub(in crate::plane) const BELL: usize = usize::MAX;
 /// Bytes read at once.
 const READ_SIZE: usize = 16 * 1024;
 /// Reads of one connection before the others have their turn.
 const READS_MAX: usize = 4;
 /// Connections accepted before those that we have get their turn.
 const ACCEPTS_MAX: usize = 64;
-/// Peers that wait for a relay to be accepted.
-const RELAY_BACKLOG: i32 = 64;
 /// What TLS puts around what is read at once.
 const TLS_OVERHEAD: usize = 256;
 /// Time to connect to a peer, for a peer to be joined (RFC 6062 §5.2: 30 s), or to write what is left.

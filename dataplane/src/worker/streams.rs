@@ -1,0 +1,28 @@
+//! What came by TCP or TLS, as the stream thread hands it over.
+
+use ringmain_shared::Now;
+
+use super::Worker;
+use crate::io::Transmit;
+use crate::stream::{FromStream, ToStream};
+
+impl Worker {
+    /// Something the stream thread has for this worker.
+    pub fn handle_stream(&mut self, item: FromStream, now: Now, out: &mut dyn Transmit) {
+        match item {
+            FromStream::Datagram { path, mut bytes } => {
+                if let Err(reason) = self.journey(path, &mut bytes, now, out) {
+                    self.count(reason);
+                }
+            }
+            // Nobody here speaks TURN.
+            FromStream::Opened { id, .. } | FromStream::Arrived { id, .. } => {
+                self.outbox.streams.push(ToStream::Close { id });
+            }
+            FromStream::Message { .. }
+            | FromStream::Closed { .. }
+            | FromStream::Connected { .. }
+            | FromStream::Listening { .. } => {}
+        }
+    }
+}
