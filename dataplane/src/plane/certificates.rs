@@ -66,6 +66,32 @@ impl CertificateFiles {
     }
 }
 
+/// Whether two files have changed since it was last asked.
+#[derive(Debug)]
+pub(super) struct Watched {
+    paths: [PathBuf; 2],
+    stamp: Stamp,
+}
+
+impl Watched {
+    pub(super) fn new(certificate: &Path, key: &Path) -> Self {
+        Self { stamp: stamp(certificate, key), paths: [certificate.into(), key.into()] }
+    }
+
+    pub(super) fn has_changed(&mut self) -> bool {
+        let [certificate, key] = &self.paths;
+        let stamp = stamp(certificate, key);
+        std::mem::replace(&mut self.stamp, stamp) != stamp
+    }
+
+    /// What they hold.
+    pub(super) fn read(&self) -> Result<[Vec<u8>; 2], String> {
+        let read = |path: &PathBuf| std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()));
+        let [certificate, key] = &self.paths;
+        Ok([read(certificate)?, read(key)?])
+    }
+}
+
 impl ResolvesServerCert for CertificateFiles {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(self.pair())

@@ -41,7 +41,7 @@ pub use certificates::CertificateFiles;
 use orders::{Port, Threads};
 use router::Router;
 use stream_loop::Workers;
-pub use streams::{HttpSink, HttpStream, StreamLimits, StreamListener, StreamSettings};
+pub use streams::{DtlsSettings, HttpSink, HttpStream, StreamLimits, StreamListener, StreamSettings};
 use watchdog::Watchdog;
 
 /// How the data plane is to run.
@@ -155,7 +155,7 @@ impl Plane {
         let mut watchdog = Watchdog::default();
         let worker_pulses: Vec<_> = (0..worker_count).map(|index| watchdog.watch(format!("worker-{index}"))).collect();
         let mut handles = Vec::new();
-        let stream_wake = match settings.streams.listeners.is_empty() {
+        let stream_wake = match settings.streams.is_empty() {
             true => None,
             false => Some(WakeHandle::detached().map_err(|error| StartError(format!("no eventfd: {error}")))?),
         };
@@ -225,7 +225,7 @@ impl Plane {
         if let Some(wake) = stream_wake {
             let (orders, commands) = RingBuffer::new(COMMAND_RING);
             let (events, told) = RingBuffer::new(EVENT_RING);
-            let (core, poll, addresses) = stream_loop::open(&settings.streams, &wake).map_err(StartError)?;
+            let (core, addresses) = stream_loop::open(&settings.streams, &wake).map_err(StartError)?;
             let ports = stream_loop::Ports {
                 pulse: watchdog.watch("streams".into()),
                 orders: commands,
@@ -235,7 +235,7 @@ impl Plane {
                 to_workers: Workers::new(from_streams.producers(0), wakes.clone()),
                 from_workers: to_streams.consumers(0),
             };
-            handles.push(spawn("streams".into(), None, move || stream_loop::run(core, poll, ports, start))?);
+            handles.push(spawn("streams".into(), None, move || stream_loop::run(core, ports, start))?);
             streams = Some(Port::new(orders, told, Waker::Link(wake)));
             listening = addresses;
         }
@@ -271,7 +271,7 @@ impl Plane {
         self.threads.waiting_and_lost()
     }
 
-    /// Where TCP is listened on, in the order of the settings.
+    /// Where TCP is listened on, in the order of the settings, and then DTLS.
     pub fn stream_addresses(&self) -> &[SocketAddr] {
         &self.listening
     }

@@ -14,11 +14,13 @@ use ringmain_shared::id::WorkerIndex;
 use rtrb::{Consumer, Producer};
 use socket2::{Domain, Socket, Type};
 
+use super::certificates::Watched;
 use super::now;
 use super::streams::{BELL, StreamListener, StreamSettings, Streams, is_bell};
 use super::watchdog::Pulse;
-use crate::io::WakeHandle;
+use crate::io::{WakeHandle, socket};
 use crate::stream::connection::{Offer, tls_config};
+use crate::stream::dtls::Context;
 use crate::stream::{FromStream, ToStream};
 
 /// From control, by way of the router.
@@ -86,7 +88,8 @@ impl Workers {
 }
 
 /// Runs until control lets go of its end.
-pub(crate) fn run(mut streams: Streams, mut poll: Poll, mut ports: Ports, start: Instant) {
+pub(crate) fn run(core: Core, mut ports: Ports, start: Instant) {
+    let Core { mut streams, mut poll, mut files } = core;
     let mut events = Events::with_capacity(EVENTS_MAX);
     let mut swept = now(start);
     let mut told = StreamStats::default();
@@ -95,6 +98,7 @@ pub(crate) fn run(mut streams: Streams, mut poll: Poll, mut ports: Ports, start:
         let timeout = match busy {
             true => Duration::ZERO,
             false if !ports.to_workers.kept.is_empty() => RETRY,
+            false if streams.is_handshaking() => HANDSHAKE_TICK,
             false => SWEEP,
         };
         match poll.poll(&mut events, Some(timeout)) {
@@ -120,8 +124,17 @@ pub(crate) fn run(mut streams: Streams, mut poll: Poll, mut ports: Ports, start:
             streams.handle_readiness(event, poll.registry(), moment, &mut ports.to_workers);
         }
         streams.go_on(poll.registry(), moment, &mut ports.to_workers);
+        streams.time_dtls(poll.registry(), moment, &mut ports.to_workers);
         if moment.since(swept) >= SWEEP {
             swept = moment;
+            if let Some(files) = files.as_mut()
+                && files.has_changed()
+            {
+                match read_dtls(files) {
+                    Ok(context) => streams.set_dtls(context),
+                    Err(error) => tracing::warn!("the old DTLS certificate stays in use: {error}"),
+                }
+            }
             streams.sweep(poll.registry(), moment, &mut ports.to_workers);
             let stats = StreamStats { lost: ports.to_workers.lost, ..streams.stats() };
             if stats != told && ports.events.push(Event::Streams(stats)).is_ok() {
@@ -136,7 +149,7 @@ pub(crate) fn run(mut streams: Streams, mut poll: Poll, mut ports: Ports, start:
 }
 
 /// Binds the listeners. What comes back: the core, what it waits with, and where it listens; or what to change.
-pub(crate) fn open(settings: &StreamSettings, bell: &WakeHandle) -> Result<(Streams, Poll, Vec<SocketAddr>), String> {
+pub(crate) fn open(settings: &StreamSettings, bell: &WakeHandle) -> Result<(Core, Vec<SocketAddr>), String> {
     let poll = poll_with(bell).map_err(|error| format!("no epoll for TCP connections: {error}"))?;
     let any_http = settings.http.is_some() && settings.listeners.iter().any(|listener| listener.http);
     let tls = match &settings.certificates {
@@ -162,7 +175,33 @@ pub(crate) fn open(settings: &StreamSettings, bell: &WakeHandle) -> Result<(Stre
             socket.local_addr().and_then(|bound| streams.listen(socket, offer, poll.registry()).map(|()| bound));
         addresses.push(bound.map_err(|error| format!("cannot listen on {address} (TCP): {error}"))?);
     }
-    Ok((streams, poll, addresses))
+    let mut files = None;
+    if let Some(dtls) = &settings.dtls {
+        let watched = Watched::new(&dtls.certificate, &dtls.key);
+        streams.set_dtls(read_dtls(&watched).map_err(|error| format!("DTLS has no certificate: {error}"))?);
+        for &address in &dtls.addresses {
+            let bound = socket::bind(address).and_then(|socket| {
+                let bound = socket.local_addr()?;
+                streams.listen_dtls(socket, &super::seed()?, poll.registry()).map(|()| bound)
+            });
+            addresses.push(bound.map_err(|error| format!("cannot listen on {address} (UDP, for DTLS): {error}"))?);
+        }
+        files = Some(watched);
+    }
+    Ok((Core { streams, poll, files }, addresses))
+}
+
+/// What a stream thread begins with.
+pub(crate) struct Core {
+    streams: Streams,
+    poll: Poll,
+    /// The certificate for DTLS.
+    files: Option<Watched>,
+}
+
+fn read_dtls(files: &Watched) -> Result<Context, String> {
+    let [chain, key] = files.read()?;
+    Context::from_pem(&chain, &key)
 }
 
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {
@@ -191,6 +230,8 @@ const BACKLOG: i32 = 1024;
 const EVENTS_MAX: usize = 1024;
 /// How often deadlines are looked at, and counters told.
 const SWEEP: Duration = Duration::from_secs(1);
+/// How often handshakes of DTLS look at their timers.
+const HANDSHAKE_TICK: Duration = Duration::from_millis(50);
 /// How soon a full ring is tried again.
 const RETRY: Duration = Duration::from_millis(1);
 /// Items taken from one ring before sockets have their turn.

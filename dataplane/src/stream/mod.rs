@@ -7,6 +7,8 @@
 //! | [`queue`] | bytes that wait for a slow reader, bounded |
 //! | [`admission`] | how many connections an address may have |
 //! | [`connection`] | all of it for one connection, TLS included: bytes and time in, messages and bytes out |
+//! | [`cookie`] | who may cause state by DTLS: those who prove their address first |
+//! | [`dtls`] | one client over DTLS |
 //! | [`message`] | what stream threads and workers tell each other |
 //!
 //! No sockets and no clock here; [`crate::plane`]'s stream loop has them. These threads work beside the workers: TLS and the kernel's
@@ -15,6 +17,8 @@
 pub mod admission;
 pub mod classify;
 pub mod connection;
+pub mod cookie;
+pub mod dtls;
 pub mod frame;
 pub mod message;
 pub mod queue;

@@ -4,6 +4,7 @@
 //! A client of TURN goes to the worker that its address chooses, so that its data connections (RFC 6062) meet its allocation. A client
 //! of ICE goes to the worker that its first check names. HTTP is carried on through a pair of sockets, TLS taken off.
 
+mod dtls;
 mod relay;
 mod settings;
 mod stream;
@@ -31,9 +32,11 @@ use crate::packet::stun::Message;
 use crate::stream::admission::Admission;
 use crate::stream::classify::Protocol;
 use crate::stream::connection::{Arrived, Connection, End, Offer};
+use crate::stream::dtls::Context;
 use crate::stream::queue::QUEUE_SIZE_MAX;
 use crate::stream::{FromStream, StreamClient, StreamId, ToStream};
-pub use settings::{HttpSink, HttpStream, StreamLimits, StreamListener, StreamSettings};
+use dtls::{DtlsClient, DtlsListener};
+pub use settings::{DtlsSettings, HttpSink, HttpStream, StreamLimits, StreamListener, StreamSettings};
 use stream::{Role, Socket, Stream};
 
 /// All sockets of a stream thread.
@@ -54,6 +57,10 @@ pub(crate) struct Streams {
     /// Relays' listeners, by worker and request.
     relays: HashMap<(usize, u64), usize>,
     http: Option<HttpSink>,
+    /// What handshakes of DTLS are made with.
+    dtls: Option<Context>,
+    /// Clients of DTLS on their way.
+    handshaking: Vec<usize>,
     stats: StreamStats,
     buffer: Vec<u8>,
     /// What one read turned out to be.
@@ -68,6 +75,8 @@ struct Slot {
 enum Content {
     Listener(TcpListener, Listens),
     Stream(Box<Stream>),
+    DtlsListener(Box<DtlsListener>),
+    DtlsClient(Box<DtlsClient>),
 }
 
 #[derive(Clone)]
@@ -97,6 +106,8 @@ impl Streams {
             paths: HashMap::new(),
             relays: HashMap::new(),
             http,
+            dtls: None,
+            handshaking: Vec::new(),
             stats: StreamStats::default(),
             buffer: vec![0; READ_SIZE],
             news: Vec::new(),
@@ -153,7 +164,8 @@ impl Streams {
                 }
                 self.ready.push_back(slot);
             }
-            None => {}
+            Some(Content::DtlsListener(_)) => self.ready.push_back(slot),
+            Some(Content::DtlsClient(_)) | None => {}
         }
     }
 
@@ -163,6 +175,7 @@ impl Streams {
             let Some(slot) = self.ready.pop_front() else { break };
             match self.slots.get(slot).and_then(|slot| slot.content.as_ref()) {
                 Some(Content::Listener(..)) => self.accept(slot, registry, now, workers),
+                Some(Content::DtlsListener(_)) => self.read_dtls(slot, registry, now, workers),
                 _ => self.read(slot, registry, now, workers),
             }
         }
@@ -174,6 +187,9 @@ impl Streams {
     /// Ends what is overdue, and accepts again where there were no descriptors.
     pub(in crate::plane) fn sweep(&mut self, registry: &Registry, now: Now, workers: &mut Workers) {
         for slot in 0..self.slots.len() {
+            if let Some(end) = self.overdue_dtls(slot, now) {
+                self.end_dtls(slot, end, registry, workers);
+            }
             let Some(stream) = self.stream(slot) else { continue };
             let end = match stream.role {
                 Role::Connecting { .. } | Role::Waiting | Role::Ending => {
@@ -201,10 +217,15 @@ impl Streams {
         workers: &mut Workers,
     ) {
         match item {
-            ToStream::Message { id, bytes } => self.send(self.find(id), &bytes, now),
+            ToStream::Message { id, bytes } => match self.find_dtls(id) {
+                Some(client) => self.stats.queue_full += u64::from(!self.send_dtls(client, &bytes)),
+                None => self.send(self.find(id), &bytes, now),
+            },
             ToStream::Datagram { path, bytes } => self.send(self.paths.get(&path).copied(), &bytes, now),
             ToStream::Close { id } => {
-                if let Some(slot) = self.find(id) {
+                if let Some(client) = self.find_dtls(id) {
+                    self.end_dtls(client, End::Closed, registry, workers);
+                } else if let Some(slot) = self.find(id) {
                     self.finish(slot, now);
                 }
             }
@@ -498,14 +519,7 @@ impl Streams {
         if let Some(worker) = owner.filter(|_| !matches!(role, Role::Connecting { .. })) {
             workers.give(worker, FromStream::Closed { id });
         }
-        match end {
-            End::Closed => {}
-            End::Unknown => self.stats.unknown_protocol += 1,
-            End::Tls => self.stats.tls_failed += 1,
-            End::Desynchronised => self.stats.desynchronised += 1,
-            End::Silent => self.stats.silent += 1,
-            End::Stuck => self.stats.stuck += 1,
-        }
+        self.count(end);
         // What TLS has to say about the failure, if the kernel takes it at once.
         if let Some(stream) = self.stream_mut(slot)
             && !stream.connection.pending().is_empty()
@@ -525,6 +539,9 @@ impl Streams {
             Content::Stream(stream) => {
                 registry.register(stream.socket.source(), Token(slot), Interest::READABLE | Interest::WRITABLE)
             }
+            Content::DtlsListener(dtls) => registry.register(dtls.source(), Token(slot), Interest::READABLE),
+            // It has no socket of its own.
+            Content::DtlsClient(_) => Ok(()),
         };
         if let Err(error) = registered {
             self.free.push(slot);
@@ -540,6 +557,8 @@ impl Streams {
     fn remove(&mut self, slot: usize, registry: &Registry) {
         let Some(content) = self.slots.get_mut(slot).and_then(|slot| slot.content.take()) else { return };
         match content {
+            Content::DtlsListener(mut dtls) => _ = registry.deregister(dtls.source()),
+            Content::DtlsClient(_) => {}
             Content::Listener(mut listener, _) => _ = registry.deregister(&mut listener),
             Content::Stream(mut stream) => {
                 let _ = registry.deregister(stream.socket.source());
@@ -549,6 +568,21 @@ impl Streams {
             }
         }
         self.free.push(slot);
+    }
+
+    fn count(&mut self, end: End) {
+        match end {
+            End::Closed => {}
+            End::Unknown => self.stats.unknown_protocol += 1,
+            End::Tls => self.stats.tls_failed += 1,
+            End::Desynchronised => self.stats.desynchronised += 1,
+            End::Silent => self.stats.silent += 1,
+            End::Stuck => self.stats.stuck += 1,
+        }
+    }
+
+    fn content_mut(&mut self, slot: usize) -> Option<&mut Content> {
+        self.slots.get_mut(slot)?.content.as_mut()
     }
 
     fn id(&self, slot: usize) -> StreamId {
@@ -564,14 +598,14 @@ impl Streams {
     fn stream(&self, slot: usize) -> Option<&Stream> {
         match self.slots.get(slot)?.content.as_ref()? {
             Content::Stream(stream) => Some(stream),
-            Content::Listener(..) => None,
+            _ => None,
         }
     }
 
     fn stream_mut(&mut self, slot: usize) -> Option<&mut Stream> {
         match self.slots.get_mut(slot)?.content.as_mut()? {
             Content::Stream(stream) => Some(stream),
-            Content::Listener(..) => None,
+            _ => None,
         }
     }
 }

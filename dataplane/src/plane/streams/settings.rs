@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls::server::ResolvesServerCert;
@@ -10,14 +11,27 @@ use rustls::server::ResolvesServerCert;
 /// What is listened for on TCP.
 #[derive(Clone, Default)]
 pub struct StreamSettings {
-    /// Where; none starts no thread.
+    /// Where. Without any, and without DTLS, there is no thread.
     pub listeners: Vec<StreamListener>,
     /// Certificates for the listeners with TLS, asked for at each handshake.
     pub certificates: Option<Arc<dyn ResolvesServerCert>>,
     /// Who serves HTTP, for the listeners that have it.
     pub http: Option<HttpSink>,
+    /// TURN over DTLS.
+    pub dtls: Option<DtlsSettings>,
     /// How many connections.
     pub limits: StreamLimits,
+}
+
+/// TURN over DTLS 1.2.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DtlsSettings {
+    /// UDP addresses, none unspecified: answers leave from the address that was asked.
+    pub addresses: Vec<SocketAddr>,
+    /// The certificate chain, in PEM. It and the key are read again when they have changed.
+    pub certificate: PathBuf,
+    /// Its key, in PEM.
+    pub key: PathBuf,
 }
 
 /// One address, and what may be spoken there. All of it may share a port.
@@ -66,9 +80,17 @@ impl Default for StreamLimits {
     }
 }
 
+impl StreamSettings {
+    /// Nothing is listened for.
+    pub fn is_empty(&self) -> bool {
+        self.listeners.is_empty() && self.dtls.as_ref().is_none_or(|dtls| dtls.addresses.is_empty())
+    }
+}
+
 impl fmt::Debug for StreamSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { listeners, limits, .. } = self;
-        f.debug_struct("StreamSettings").field("listeners", listeners).field("limits", limits).finish_non_exhaustive()
+        let Self { listeners, dtls, limits, .. } = self;
+        let mut out = f.debug_struct("StreamSettings");
+        out.field("listeners", listeners).field("dtls", dtls).field("limits", limits).finish_non_exhaustive()
     }
 }

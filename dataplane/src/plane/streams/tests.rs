@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
@@ -48,11 +48,12 @@ impl World {
 
     fn with(settings: StreamSettings) -> Self {
         let wake = WakeHandle::detached().expect("an eventfd");
-        let (streams, poll, addresses) = stream_loop::open(&settings, &wake).expect("starts");
+        let (core, addresses) = stream_loop::open(&settings, &wake).expect("starts");
         let (orders, commands) = RingBuffer::new(16);
         let (events, told) = RingBuffer::new(1024);
-        let (to_worker, mut at_worker) = RingBuffer::new(1024);
-        let (mut from_worker, at_streams) = RingBuffer::new(1024);
+        // Room for what a thousand clients say at once.
+        let (to_worker, mut at_worker) = RingBuffer::new(4096);
+        let (mut from_worker, at_streams) = RingBuffer::new(4096);
         let bell = WakeHandle::detached().expect("an eventfd");
         let ports = Ports {
             pulse: Pulse::default(),
@@ -66,7 +67,7 @@ impl World {
         let (hears, heard) = mpsc::channel();
         let (say, said) = mpsc::channel();
         let done = Arc::new(AtomicBool::new(false));
-        let stream_thread = std::thread::spawn(move || stream_loop::run(streams, poll, ports, Instant::now()));
+        let stream_thread = std::thread::spawn(move || stream_loop::run(core, ports, Instant::now()));
         let worker = std::thread::spawn({
             let (wake, done) = (wake.clone(), done.clone());
             move || {
@@ -611,4 +612,205 @@ fn a_peer_can_connect_to_a_relayed_address_until_it_is_closed() {
     world.say.send(ToStream::Close { id: client_id }).expect("runs");
     assert_closed(&mut client);
     assert_closed(&mut far);
+}
+
+/// A client of DTLS by OpenSSL, as old clients of TURN are.
+struct DtlsPeer(openssl::ssl::SslStream<Datagrams>);
+
+#[derive(Debug)]
+struct Datagrams(UdpSocket);
+
+impl Read for Datagrams {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        self.0.recv(buffer)
+    }
+}
+
+impl Write for Datagrams {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.send(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+fn udp(to: SocketAddr) -> UdpSocket {
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("loopback");
+    socket.connect(to).expect("loopback");
+    socket.set_read_timeout(Some(Duration::from_secs(3))).expect("a socket");
+    socket
+}
+
+impl DtlsPeer {
+    fn over(socket: UdpSocket) -> Result<Self, openssl::ssl::HandshakeError<Datagrams>> {
+        use openssl::ssl::{SslConnector, SslMethod, SslVerifyMode};
+        let mut connector = SslConnector::builder(SslMethod::dtls()).expect("OpenSSL");
+        connector.set_verify(SslVerifyMode::NONE);
+        connector.build().connect("localhost", Datagrams(socket)).map(Self)
+    }
+
+    fn ask(&mut self, message: &[u8]) -> Vec<u8> {
+        self.0.ssl_write(message).expect("sent");
+        let mut buffer = [0; 2000];
+        let size = self.0.ssl_read(&mut buffer).expect("it comes back");
+        buffer[..size].to_vec()
+    }
+
+    fn certificate(&self) -> Vec<u8> {
+        self.0.ssl().peer_certificate().expect("one").to_der().expect("DER")
+    }
+}
+
+fn dtls_world(dir: &tempdir::Dir) -> World {
+    let addresses = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
+    let dtls = DtlsSettings { addresses, certificate: dir.path("cert.pem"), key: dir.path("key.pem") };
+    World::with(StreamSettings { dtls: Some(dtls), ..StreamSettings::default() })
+}
+
+#[test]
+fn turn_over_dtls_is_turn() {
+    for rsa in [false, true] {
+        let (dir, der) = certificate(if rsa { "over-dtls-rsa" } else { "over-dtls" });
+        let mut der = der.to_vec();
+        if rsa {
+            der = write_rsa_certificate(&dir);
+        }
+        let world = dtls_world(&dir);
+        let mut peer = DtlsPeer::over(udp(world.address)).expect("a handshake");
+        assert_eq!(peer.certificate(), der);
+        for size in [0, 4, 1001, 1400] {
+            assert_eq!(peer.ask(&channel_data(size, 3)), channel_data(size, 3), "as it is, without padding");
+        }
+        let FromStream::Opened { id, client } = world.hear() else { panic!("it opens first") };
+        assert_eq!((client.transport, client.local), (TurnTransport::Dtls, world.address));
+        peer.0.shutdown().expect("sent");
+        assert_eq!(world.hear(), FromStream::Closed { id });
+        let mut second = DtlsPeer::over(udp(world.address)).expect("a handshake");
+        second.ask(&stun(0));
+        let FromStream::Opened { id: next, .. } = world.hear() else { panic!("it opens") };
+        assert_ne!(id, next);
+        world.say.send(ToStream::Close { id: next }).expect("runs");
+        assert_eq!(world.hear(), FromStream::Closed { id: next });
+        assert_eq!(second.0.ssl_read(&mut [0; 100]).expect_err("over").code(), openssl::ssl::ErrorCode::ZERO_RETURN);
+    }
+}
+
+/// RSA, as many operators have it.
+fn write_rsa_certificate(dir: &tempdir::Dir) -> Vec<u8> {
+    use openssl::{asn1::Asn1Time, hash::MessageDigest, pkey::PKey, rsa::Rsa, x509::X509};
+    let key = PKey::from_rsa(Rsa::generate(2048).expect("a key")).expect("a key");
+    let mut made = X509::builder().expect("OpenSSL");
+    made.set_pubkey(&key).expect("OpenSSL");
+    made.set_not_before(&Asn1Time::days_from_now(0).expect("a time")).expect("OpenSSL");
+    made.set_not_after(&Asn1Time::days_from_now(9).expect("a time")).expect("OpenSSL");
+    made.sign(&key, MessageDigest::sha256()).expect("OpenSSL");
+    let made = made.build();
+    std::fs::write(dir.path("cert.pem"), made.to_pem().expect("PEM")).expect("a file");
+    std::fs::write(dir.path("key.pem"), key.private_key_to_pem_pkcs8().expect("PEM")).expect("a file");
+    made.to_der().expect("DER")
+}
+
+#[test]
+fn strangers_of_dtls_cost_nothing_and_many_clients_are_served() {
+    let (dir, _) = certificate("dtls-strangers");
+    let mut world = dtls_world(&dir);
+    // A real ClientHello without a cookie, again and again and from many places.
+    let tap = UdpSocket::bind("127.0.0.1:0").expect("loopback");
+    let victim = udp(tap.local_addr().expect("bound"));
+    victim.set_read_timeout(Some(Duration::from_millis(10))).expect("a socket");
+    let _ = DtlsPeer::over(victim);
+    let mut hello = [0; 2000];
+    let size = tap.recv(&mut hello).expect("a ClientHello");
+    for number in 0..200u8 {
+        let stranger = UdpSocket::bind((Ipv4Addr::new(127, 0, 8, number), 0)).expect("loopback");
+        stranger.set_read_timeout(Some(Duration::from_secs(3))).expect("a socket");
+        stranger.send_to(&hello[..size], world.address).expect("sent");
+        let mut answer = [0; 2000];
+        let answered = stranger.recv(&mut answer).expect("a challenge");
+        assert!(answered < size && answer[13] == 3, "HelloVerifyRequest");
+        stranger.send_to(&[23; 400], world.address).expect("sent");
+    }
+    let mut peers: Vec<DtlsPeer> = (0..40).map(|_| DtlsPeer::over(udp(world.address)).expect("a handshake")).collect();
+    for round in 0..3 {
+        for (number, peer) in peers.iter_mut().enumerate() {
+            assert_eq!(peer.ask(&channel_data(number, round)), channel_data(number, round));
+        }
+    }
+    let stats = world.wait_for("forty sessions", |stats| stats.connections == 40);
+    assert_eq!((stats.accepted, stats.ignored), (40, 200));
+}
+
+#[test]
+fn a_client_of_dtls_that_begins_anew_from_its_port_replaces_its_session() {
+    let (dir, _) = certificate("dtls-anew");
+    let mut world = dtls_world(&dir);
+    let socket = udp(world.address);
+    let mut before = DtlsPeer::over(socket.try_clone().expect("a descriptor")).expect("a handshake");
+    before.ask(&stun(0));
+    let FromStream::Opened { id, .. } = world.hear() else { panic!("it opens first") };
+    // It forgets, without a word.
+    std::mem::forget(before);
+    let mut after = DtlsPeer::over(socket).expect("a handshake");
+    after.ask(&stun(4));
+    assert_eq!(world.hear(), FromStream::Closed { id });
+    assert!(matches!(world.hear(), FromStream::Opened { .. }));
+    assert_eq!(after.ask(&channel_data(9, 9)), channel_data(9, 9));
+    world.wait_for("one session", |stats| stats.connections == 1 && stats.accepted == 2);
+}
+
+#[test]
+fn a_lost_flight_of_dtls_is_sent_again() {
+    let (dir, _) = certificate("dtls-lost");
+    let world = dtls_world(&dir);
+    // A relay between the two that loses the server's first flight, whole.
+    let (near, far) = (UdpSocket::bind("127.0.0.1:0").expect("loopback"), udp(world.address));
+    let address = near.local_addr().expect("bound");
+    let done = Arc::new(AtomicBool::new(false));
+    let relay = std::thread::spawn({
+        let done = done.clone();
+        move || {
+            let (mut client, mut lost) = (None, 0);
+            near.set_nonblocking(true).expect("a socket");
+            far.set_nonblocking(true).expect("a socket");
+            let mut bytes = [0; 3000];
+            while !done.load(Ordering::Relaxed) {
+                while let Ok((size, from)) = near.recv_from(&mut bytes) {
+                    client = Some(from);
+                    far.send(&bytes[..size]).expect("sent");
+                }
+                while let Ok(size) = far.recv(&mut bytes) {
+                    // ServerHello is message 2; the challenge before it is 3.
+                    if lost == 0 && bytes[13] == 2 {
+                        lost += 1;
+                    } else if let Some(client) = client {
+                        near.send_to(&bytes[..size], client).expect("sent");
+                    }
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            lost
+        }
+    });
+    let mut peer = DtlsPeer::over(udp(address)).expect("a handshake in spite of the loss");
+    assert_eq!(peer.ask(&stun(8)), stun(8));
+    done.store(true, Ordering::Relaxed);
+    assert_eq!(relay.join().expect("no panic"), 1);
+}
+
+#[test]
+fn a_renewed_certificate_is_used_for_dtls_and_a_bad_one_never() {
+    let (dir, first) = certificate("dtls-renewed");
+    let world = dtls_world(&dir);
+    assert_eq!(DtlsPeer::over(udp(world.address)).expect("a handshake").certificate(), first.to_vec());
+    std::fs::write(dir.path("key.pem"), "this is no key").expect("a file");
+    std::thread::sleep(Duration::from_millis(2500));
+    assert_eq!(DtlsPeer::over(udp(world.address)).expect("a handshake").certificate(), first.to_vec());
+    let second = write_certificate(&dir);
+    let start = Instant::now();
+    while DtlsPeer::over(udp(world.address)).expect("a handshake").certificate() != second.to_vec() {
+        assert!(start.elapsed() < Duration::from_secs(5), "the new one is not used");
+        std::thread::sleep(Duration::from_millis(100));
+    }
 }
