@@ -13,7 +13,7 @@ use ringmain_dataplane::packet::demux::classify;
 use ringmain_dataplane::packet::rtcp::{Compound, CompoundWriter, ReportBlock};
 use ringmain_dataplane::packet::rtp::RtpHeader;
 use ringmain_dataplane::packet::stun::{IntegrityKey, Message};
-use ringmain_shared::media::{Extension, ExtensionIds, Mid, PayloadType, Ssrc};
+use ringmain_shared::media::{Extension, ExtensionIds, Kind, Mid, PayloadType, Ssrc};
 
 fn demux(c: &mut Criterion) {
     let mut group = c.benchmark_group("demux");
@@ -21,7 +21,7 @@ fn demux(c: &mut Criterion) {
     group.throughput(Throughput::Elements(1));
 
     let mut rtp = Vec::new();
-    Camera::new(1).frame(1, 1100, &mut rtp);
+    Camera::new(1, Kind::Video).frame(&[1100], &mut rtp);
     group.bench_function("rtp", |b| {
         b.iter(|| {
             let datagram = black_box(&rtp[..]);

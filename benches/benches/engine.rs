@@ -1,220 +1,203 @@
-//! A worker on real sockets over loopback: one publisher, frames of 8 packets of 1100 bytes, 100 subscribers, one core.
+//! The whole worker between real sockets, beside the floor of the same packets in the same run; see [`ringmain_benches::engine`] and
+//! [`ringmain_benches::floor`].
 //!
-//! Prints the CPU time of the worker's thread per forwarded packet, beside the floor in the same run: the same trains to the same
-//! sockets, sealed with AES-128-GCM and sent by the same link, with no server in between. Both take turns, so that what else
-//! runs on the machine hurts both. Receivers are drained by a thread on another core. `--test` runs a few frames of each.
+//! One publisher and many subscribers on one core. Frames come at their rate, so that caches are as cold between them as they would be.
+//! Links of ours, the same worker on tokio-uring, and the floor of each take turns, a few frames each. What counts is CPU time of
+//! the worker's thread per forwarded packet, receiving included.
 
 #![allow(missing_docs)]
 
-use std::net::{SocketAddr, UdpSocket};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
-use ringmain_benches::{Camera, answer, check, open as open_transport, publish, secure, subscribe, worker};
-use ringmain_dataplane::io::{Link, LinkChoice, Path, SocketIndex, open, socket};
-use ringmain_dataplane::worker::Worker;
-use ringmain_shared::Now;
-use ringmain_shared::transport::Side;
+use ringmain_benches::engine::Engine;
+use ringmain_benches::floor::{Carrier, Floor};
+use ringmain_benches::measure::{Args, Rounds, pin, take_turns};
+use ringmain_benches::on_tokio;
+use ringmain_benches::report::{Report, Row};
+use ringmain_benches::room::{AUDIO, Media, SPACED, VIDEO};
+use ringmain_benches::wire::{Wire, in_own_network, socket};
 
-const SUBSCRIBERS: usize = 100;
-const PACKETS: usize = 8;
-const SIZE: usize = 1100;
-const FORWARDED: usize = SUBSCRIBERS * PACKETS;
-const HEADER: usize = 24;
-const TAG: usize = 16;
+/// What is sent, to how many, and what it may cost.
+struct Case {
+    name: &'static str,
+    media: Media,
+    subscribers: usize,
+    /// Datagrams of a train on the floor: all that a turn has for one subscriber.
+    train: usize,
+    /// Times the floor.
+    limit: f64,
+}
+
+const CASES: [Case; 5] = [
+    video("burst, 30 fps", 33_333),
+    video("burst, 90 fps", 11_111),
+    video("burst, 300 fps", 3_333),
+    Case { name: "spaced 1.5 ms", media: SPACED, subscribers: 100, train: 1, limit: 1.2 },
+    Case { name: "audio", media: AUDIO, subscribers: 500, train: 1, limit: 1.35 },
+];
+
+const fn video(name: &'static str, micros: u64) -> Case {
+    let media = Media { period: Duration::from_micros(micros), ..VIDEO };
+    Case { name, media, subscribers: 100, train: VIDEO.sizes.len(), limit: 1.15 }
+}
 
 fn main() {
-    let quick = std::env::args().any(|argument| argument == "--test" || argument == "--quick");
-    let (rounds, frames) = if std::env::args().any(|argument| argument == "--test") {
-        (1, 5)
-    } else if quick {
-        (20, 50)
-    } else {
-        (100, 50)
-    };
+    let args = Args::read();
+    let mut report = Report::new("engine", &args);
     pin(0);
-    for choice in [LinkChoice::IoUring, LinkChoice::Mmsg] {
-        let peers: Vec<UdpSocket> =
-            (0..=SUBSCRIBERS).map(|_| UdpSocket::bind("127.0.0.1:0").expect("loopback")).collect();
-        let mut engine = Engine::new(choice, &peers);
-        let mut floor = Floor::new(choice, &peers);
-        let done = Arc::new(AtomicBool::new(false));
-        let sinks: Vec<UdpSocket> = peers.iter().map(|peer| peer.try_clone().expect("a descriptor")).collect();
-        let drain = std::thread::spawn({
-            let done = done.clone();
-            move || drain(&sinks, &done)
+    all(&args, &mut report, Wire::loopback());
+    let veth = in_own_network(|| Wire::cable(0).map(|wire| all(&args, &mut report, wire)));
+    if let Err(reason) = veth.and_then(|result| result) {
+        report.skip(format!("veth into XDP: {reason}"));
+    }
+    report.finish();
+}
+
+fn all(args: &Args, report: &mut Report, mut wire: Wire) {
+    for case in CASES.iter().filter(|case| args.wants(case.name)) {
+        measure(args, report, &mut wire, case);
+    }
+    if args.wants("flat") {
+        flat(args, report, &mut wire);
+    }
+}
+
+enum Contender {
+    Engine { name: String, engine: Box<Engine>, floor: Carrier },
+    Floor { carrier: Carrier, floor: Box<Floor> },
+}
+
+impl Contender {
+    /// Datagrams for each send of an engine, once it is sure that it forwarded everything.
+    fn finish(&mut self) -> Option<f64> {
+        match self {
+            Contender::Engine { engine, .. } => Some(engine.finish()),
+            Contender::Floor { .. } => None,
+        }
+    }
+}
+
+fn measure(args: &Args, report: &mut Report, wire: &mut Wire, case: &Case) {
+    let remotes = wire.remotes(case.subscribers);
+    let size = case.media.sizes.iter().sum::<usize>() / case.media.sizes.len();
+    let mut contenders = Vec::new();
+    for carrier in Carrier::ALL {
+        match Engine::new(carrier, &remotes, case.media) {
+            Ok(engine) => {
+                contenders.push(Contender::Engine {
+                    name: carrier.name().into(),
+                    engine: Box::new(engine),
+                    floor: carrier,
+                });
+            }
+            Err(reason) => report.skip(reason),
+        }
+        if let Ok(floor) = Floor::new(carrier, socket(), &remotes, case.train, size, true) {
+            contenders.push(Contender::Floor { carrier, floor: Box::new(floor) });
+        }
+    }
+    for (name, trains) in [("tokio-uring, trains", true), ("tokio-uring, one by one", false)] {
+        // Where packets come alone, both are the same.
+        if trains && case.train == 1 {
+            continue;
+        }
+        match on_tokio::engine(trains, &remotes, case.media) {
+            Ok(engine) => {
+                let (name, engine) = (name.to_owned(), Box::new(engine));
+                contenders.push(Contender::Engine { name, engine, floor: Carrier::IoUring });
+            }
+            Err(reason) => report.skip(reason),
+        }
+    }
+    let frames = args.pick(1, slice(case.media).min(20), slice(case.media));
+    // The first frames size tables.
+    contenders.iter_mut().for_each(|contender| {
+        work(contender, 3, Duration::ZERO);
+    });
+    let results = take_turns(&mut contenders, args.pick(1, 5, 20), |contender| {
+        work(contender, frames, if args.is_smoke() { Duration::ZERO } else { case.media.period })
+    });
+    let trains: Vec<Option<f64>> = contenders.iter_mut().map(Contender::finish).collect();
+    let floor_of = |wanted: Carrier| -> Option<&Rounds> {
+        let is = |contender: &Contender| matches!(contender, Contender::Floor { carrier, .. } if *carrier == wanted);
+        contenders.iter().position(is).map(|index| &results[index])
+    };
+    for ((contender, result), train) in contenders.iter().zip(&results).zip(trains) {
+        let Contender::Engine { name, floor, .. } = contender else { continue };
+        let (Some(baseline), Some(train)) = (floor_of(*floor), train) else { continue };
+        let what = format!("{}, 1 to {}, {name}, {}", case.name, case.subscribers, wire.name());
+        let row = Row::new(what, result.median(), "ns").beside_by("floor", baseline.median(), result.ratio(baseline));
+        let ours = !name.starts_with("tokio");
+        report.row(if ours { row.ratio_at_most(case.limit) } else { row });
+        if case.train > 1 {
+            println!("         … in trains of {train:.1}");
+        }
+    }
+    compare(report, wire, case, &contenders, &results);
+}
+
+/// Our links beside one another and beside tokio-uring, from the same rounds.
+fn compare(report: &mut Report, wire: &Wire, case: &Case, contenders: &[Contender], results: &[Rounds]) {
+    let named = |wanted: &str| {
+        let is = |contender: &Contender| matches!(contender, Contender::Engine { name, .. } if name == wanted);
+        contenders.iter().position(is).map(|index| &results[index])
+    };
+    let Some(ours) = named("io_uring") else { return };
+    for other in ["mmsg", "tokio-uring, trains", "tokio-uring, one by one"] {
+        if let Some(theirs) = named(other) {
+            let what = format!("{}: io_uring against {other}, {}", case.name, wire.name());
+            report.row(Row::new(what, ours.median(), "ns").beside_by(other, theirs.median(), ours.ratio(theirs)));
+        }
+    }
+}
+
+/// Nanoseconds per packet over so many frames, one each `period`.
+fn work(contender: &mut Contender, frames: u32, period: Duration) -> f64 {
+    let (mut spent, began) = (Duration::ZERO, Instant::now());
+    for frame in 0..frames {
+        std::thread::sleep((period * frame).saturating_sub(began.elapsed()));
+        spent += match contender {
+            Contender::Engine { engine, .. } => engine.frame(),
+            Contender::Floor { floor, .. } => floor.send(),
+        };
+    }
+    let datagrams = match contender {
+        Contender::Engine { engine, .. } => {
+            spent += engine.settle();
+            engine.datagrams()
+        }
+        Contender::Floor { floor, .. } => floor.datagrams(),
+    };
+    spent.as_nanos() as f64 / (datagrams as u32 * frames) as f64
+}
+
+/// A room of 1000 beside a room of 10, frame by frame as fast as it goes.
+fn flat(args: &Args, report: &mut Report, wire: &mut Wire) {
+    for carrier in Carrier::ALL {
+        let engine = |wire: &mut Wire, subscribers| Engine::new(carrier, &wire.remotes(subscribers), VIDEO);
+        let (Ok(many), Ok(few)) = (engine(wire, 1_000), engine(wire, 10)) else { continue };
+        let mut engines = [(many, 1), (few, 100)];
+        for (engine, frames) in &mut engines {
+            for _ in 0..*frames {
+                engine.frame();
+            }
+        }
+        let results = take_turns(&mut engines, args.pick(1, 20, 100), |(engine, frames)| {
+            let mut spent: Duration = (0..*frames).map(|_| engine.frame()).sum();
+            spent += engine.settle();
+            spent.as_nanos() as f64 / (engine.datagrams() * *frames) as f64
         });
-        for _ in 0..10 {
-            let _ = (engine.frame(), floor.frame());
-        }
-        let (mut ratios, mut ours, mut bare) = (Vec::new(), Duration::ZERO, Duration::ZERO);
-        for _ in 0..rounds {
-            let of_engine: Duration = (0..frames).map(|_| engine.frame()).sum();
-            let of_floor: Duration = (0..frames).map(|_| floor.frame()).sum();
-            ratios.push(of_engine.as_nanos() as f64 / of_floor.as_nanos() as f64);
-            ours += of_engine;
-            bare += of_floor;
-        }
-        done.store(true, Ordering::Relaxed);
-        drain.join().expect("drained");
-        ratios.sort_by(f64::total_cmp);
-        let packets = (rounds * frames * FORWARDED) as f64;
-        let counters = engine.link.counters();
-        println!(
-            "engine/{}: {:.0} ns CPU per forwarded packet, floor {:.0} ns, ratio {:.2} (median of rounds), trains of {:.1}",
-            engine.link.name(),
-            ours.as_nanos() as f64 / packets,
-            bare.as_nanos() as f64 / packets,
-            ratios[ratios.len() / 2],
-            counters.sent as f64 / counters.trains as f64,
-        );
-        let expected = (rounds * frames + 10) as u64 * FORWARDED as u64;
-        let stats = engine.worker.stats(&counters);
-        assert_eq!(stats.rtp_forwarded, expected, "every packet was forwarded to everybody");
-        assert_eq!(counters.send_failed, 0, "the kernel took everything");
+        let what = format!("flat: 1000 subscribers, {}, {}", carrier.name(), wire.name());
+        let row = Row::new(what, results[0].median(), "ns");
+        let row = row.beside_by("10 subscribers", results[1].median(), results[0].ratio(&results[1]));
+        report.row(row.ratio_at_most(1.15));
+        engines.iter_mut().for_each(|(engine, _)| {
+            engine.finish();
+        });
     }
 }
 
-struct Engine {
-    worker: Worker,
-    link: Box<dyn Link>,
-    camera: Camera,
-    publisher: UdpSocket,
-    server: SocketAddr,
-    frame: Vec<u8>,
-    start: Instant,
-}
-
-impl Engine {
-    fn new(choice: LinkChoice, peers: &[UdpSocket]) -> Self {
-        let socket = socket::bind("127.0.0.1:0".parse().expect("an address")).expect("loopback");
-        let server = socket.local_addr().expect("bound");
-        let (mut worker, mut link) = (worker(), open(choice, vec![socket]).expect("a link").link);
-        let start = Instant::now() - Duration::from_secs(1);
-        for (number, peer) in (0..).zip(peers) {
-            let side = if number == 0 { Side::Publisher } else { Side::Subscriber };
-            peer.set_read_timeout(Some(Duration::from_millis(10))).expect("a timeout");
-            open_transport(&mut worker, number, side, now(start));
-            peer.send_to(&check(number), server).expect("loopback");
-            let mut proved = false;
-            while !proved {
-                turn(&mut worker, &mut *link, start);
-                let mut datagram = [0; 1500];
-                let Ok(size) = peer.recv(&mut datagram) else { continue };
-                if let Some(answer) = answer(number, &datagram[..size]) {
-                    peer.send_to(&answer, server).expect("loopback");
-                    turn(&mut worker, &mut *link, start);
-                    proved = true;
-                }
-            }
-            secure(&mut worker, number, now(start), link.parts().1);
-        }
-        publish(&mut worker, 0, now(start));
-        (1..peers.len() as u64).for_each(|peer| subscribe(&mut worker, peer, 0, now(start)));
-        let publisher = peers[0].try_clone().expect("a descriptor");
-        Self { worker, link, camera: Camera::new(0), publisher, server, frame: Vec::new(), start }
-    }
-
-    /// Forwards one frame. The CPU time that the worker took for it.
-    fn frame(&mut self) -> Duration {
-        self.camera.frame(PACKETS, SIZE, &mut self.frame);
-        for packet in self.frame.chunks_exact(SIZE) {
-            self.publisher.send_to(packet, self.server).expect("loopback");
-        }
-        let began = cpu_time();
-        turn(&mut self.worker, &mut *self.link, self.start);
-        cpu_time() - began
-    }
-}
-
-fn turn(worker: &mut Worker, link: &mut dyn Link, start: Instant) {
-    link.receive(Some(Duration::from_millis(1))).expect("works");
-    let (rx, out) = link.parts();
-    worker.turn(now(start), rx, out);
-    out.flush();
-    worker.outbox().events.clear();
-    worker.outbox().handshakes.clear();
-}
-
-struct Floor {
-    link: Box<dyn Link>,
-    remotes: Vec<SocketAddr>,
-    key: LessSafeKey,
-    number: u64,
-}
-
-impl Floor {
-    fn new(choice: LinkChoice, peers: &[UdpSocket]) -> Self {
-        let socket = socket::bind("127.0.0.1:0".parse().expect("an address")).expect("loopback");
-        Self {
-            link: open(choice, vec![socket]).expect("a link").link,
-            remotes: peers[1..].iter().map(|peer| peer.local_addr().expect("bound")).collect(),
-            key: LessSafeKey::new(UnboundKey::new(&AES_128_GCM, &[7; 16]).expect("16 bytes")),
-            number: 0,
-        }
-    }
-
-    fn frame(&mut self) -> Duration {
-        let began = cpu_time();
-        self.link.receive(Some(Duration::ZERO)).expect("works");
-        let (_, out) = self.link.parts();
-        for &remote in &self.remotes {
-            let path = Path { socket: SocketIndex(0), remote };
-            for _ in 0..PACKETS {
-                if !out.batch().has_room(SIZE) {
-                    out.flush();
-                }
-                let mut slot = out.batch().reserve(path, SIZE).expect("a flushed batch has room");
-                self.number += 1;
-                let mut nonce = [0; 12];
-                nonce[4..].copy_from_slice(&self.number.to_be_bytes());
-                let (header, rest) = slot.bytes_mut().split_at_mut(HEADER);
-                let (payload, tag) = rest.split_at_mut(SIZE - HEADER - TAG);
-                let nonce = Nonce::assume_unique_for_key(nonce);
-                let sealed = self.key.seal_in_place_separate_tag(nonce, Aad::from(&*header), payload).expect("short");
-                tag.copy_from_slice(sealed.as_ref());
-                slot.commit(SIZE);
-            }
-        }
-        out.flush();
-        cpu_time() - began
-    }
-}
-
-/// Takes in whatever comes, until told to stop.
-fn drain(sinks: &[UdpSocket], done: &AtomicBool) {
-    pin(1);
-    sinks.iter().for_each(|sink| sink.set_nonblocking(true).expect("a socket"));
-    let mut buffer = [0; 2048];
-    while !done.load(Ordering::Relaxed) {
-        for sink in sinks {
-            while sink.recv(&mut buffer).is_ok() {}
-        }
-    }
-}
-
-fn now(start: Instant) -> Now {
-    Now(start.elapsed().as_nanos() as u64)
-}
-
-/// CPU time of this thread.
-fn cpu_time() -> Duration {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `time` outlives the call, which writes nothing else.
-    let result = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
-    assert_eq!(result, 0, "this clock exists");
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
-}
-
-/// Stays on one core, where there are several.
-fn pin(core: usize) {
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    // SAFETY: all zeros is an empty set.
-    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    // SAFETY: the core is one of this machine's, so inside the set.
-    unsafe { libc::CPU_SET(core % cores, &mut set) };
-    // SAFETY: the set outlives the call; zero is this thread.
-    unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) };
+/// Frames that come in a fifth of a second.
+fn slice(media: Media) -> u32 {
+    Duration::from_millis(200).div_duration_f64(media.period).ceil() as u32
 }

@@ -1,82 +1,91 @@
-//! The floor under a forwarded packet: what the cipher and the kernel cost by themselves, with no server in between.
-//!
-//! Each iteration is one turn: 48 datagrams of 1100 bytes in trains, to as many destinations as there are trains. The sink is a bound
-//! socket that nobody reads, whose receive buffer is soon full: the sender's CPU pays for the route and the delivery, not for a reader.
-//! `seal` is AES-128-GCM alone; `seal+send` is both, as a forwarder does them: seal straight into the transmit arena, then flush.
+//! The floor under a forwarded packet, train by train: what the kernel takes to send it, and with the cipher that seals it. Everything
+//! that a server adds is above this. See [`ringmain_benches::floor`] and, for where the datagrams go, [`ringmain_benches::wire`].
 
 #![allow(missing_docs)]
 
-use std::hint::black_box;
-use std::net::{SocketAddr, UdpSocket};
-use std::time::Duration;
+use ringmain_benches::floor::{Carrier, Floor, seal};
+use ringmain_benches::measure::{Args, Rounds, cpu_of, pin, take_turns};
+use ringmain_benches::report::{Report, Row};
+use ringmain_benches::wire::{Wire, in_own_network, socket};
 
-use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use ringmain_dataplane::io::{Link, LinkChoice, Path, SocketIndex, open, socket};
+const TRAINS: [usize; 4] = [1, 3, 8, 16];
+const SIZES: [usize; 3] = [100, 500, 1200];
+/// Datagrams of one round.
+const DATAGRAMS: usize = 48 * 16;
 
-const DATAGRAMS: usize = 48;
-const SIZE: usize = 1100;
-const TAG: usize = 16;
-const HEADER: usize = 12;
+fn main() {
+    let args = Args::read();
+    let mut report = Report::new("floor", &args);
+    pin(0);
+    ciphers(&args, &mut report);
+    measure(&args, &mut report, Wire::loopback());
+    let veth = in_own_network(|| Wire::cable(0).map(|wire| measure(&args, &mut report, wire)));
+    if let Err(reason) = veth.and_then(|result| result) {
+        report.skip(format!("veth into XDP: {reason}"));
+    }
+    report.finish();
+}
 
-fn floor(c: &mut Criterion) {
-    let mut group = c.benchmark_group("floor");
-    group.throughput(Throughput::Elements(DATAGRAMS as u64)).warm_up_time(Duration::from_millis(500));
-    group.measurement_time(Duration::from_secs(2)).sample_size(30);
+fn ciphers(args: &Args, report: &mut Report) {
+    let key = aws_lc_rs::aead::UnboundKey::new(&aws_lc_rs::aead::AES_128_GCM, &[7; 16]).expect("16 bytes");
+    let key = aws_lc_rs::aead::LessSafeKey::new(key);
+    for size in SIZES {
+        let (mut bytes, mut rounds) = (vec![0; size], Rounds::default());
+        for _ in 0..args.pick(1, 20, 100) {
+            let spent = cpu_of(|| (0..DATAGRAMS as u64).for_each(|number| seal(&key, number, &mut bytes)));
+            rounds.push(spent.as_nanos() as f64 / DATAGRAMS as f64);
+        }
+        report.row(Row::new(format!("seal {size} B"), rounds.median(), "ns"));
+    }
+}
 
-    let key = LessSafeKey::new(UnboundKey::new(&AES_128_GCM, &[7; 16]).expect("16 bytes"));
-    let mut bytes = vec![0; SIZE];
-    group.bench_function("seal", |b| {
-        b.iter(|| (0..DATAGRAMS).for_each(|number| seal(&key, number as u64, black_box(&mut bytes))))
-    });
+/// One contender: who carries, how long the trains are, and whether they are sealed.
+struct Contender {
+    carrier: Carrier,
+    train: usize,
+    sealed: bool,
+    floor: Floor,
+}
 
-    let sinks: Vec<UdpSocket> = (0..DATAGRAMS).map(|_| UdpSocket::bind("127.0.0.1:0").expect("loopback")).collect();
-    let remotes: Vec<SocketAddr> = sinks.iter().map(|sink| sink.local_addr().expect("bound")).collect();
-    for choice in [LinkChoice::IoUring, LinkChoice::Mmsg] {
-        for train in [1, 3, 8, 16] {
-            for sealed in [false, true] {
-                let socket = socket::bind("127.0.0.1:0".parse().expect("an address")).expect("loopback");
-                let mut link = open(choice, vec![socket]).expect("a link").link;
-                let what = if sealed { "seal+send" } else { "send" };
-                let id = BenchmarkId::new(format!("{what}/{}", link.name()), format!("train{train}"));
-                let key = sealed.then_some(&key);
-                group.bench_function(id, |b| b.iter(|| turn(&mut *link, &remotes, train, key)));
-                let counters = link.counters();
-                assert_eq!(counters.send_failed + counters.gso_fallbacks, 0, "the kernel took every train");
-                assert_eq!(counters.sent, counters.trains * train as u64, "trains are as long as they should be");
+fn measure(args: &Args, report: &mut Report, mut wire: Wire) {
+    for size in SIZES {
+        let (mut contenders, mut refused) = (Vec::new(), None);
+        for carrier in Carrier::ALL {
+            for (train, sealed) in TRAINS.into_iter().flat_map(|train| [(train, false), (train, true)]) {
+                let remotes = wire.remotes(DATAGRAMS / train);
+                match Floor::new(carrier, socket(), &remotes, train, size, sealed) {
+                    Ok(floor) => contenders.push(Contender { carrier, train, sealed, floor }),
+                    Err(reason) => refused = Some(reason),
+                }
             }
         }
-    }
-    group.finish();
-}
-
-fn turn(link: &mut dyn Link, remotes: &[SocketAddr], train: usize, key: Option<&LessSafeKey>) {
-    let (_, out) = link.parts();
-    for (index, &remote) in remotes.iter().enumerate().take(DATAGRAMS / train) {
-        let path = Path { socket: SocketIndex(0), remote };
-        for number in 0..train {
-            let mut slot = out.batch().reserve(path, SIZE).expect("a turn fits an arena");
-            if let Some(key) = key {
-                seal(key, (index * train + number) as u64, slot.bytes_mut());
-            }
-            slot.commit(SIZE);
+        if let Some(reason) = refused {
+            report.skip(reason);
+        }
+        let before = wire.arrived();
+        let rounds = args.pick(1, 20, 100);
+        let results = take_turns(&mut contenders, rounds, |contender| {
+            contender.floor.send().as_nanos() as f64 / contender.floor.datagrams() as f64
+        });
+        let sent: usize = contenders.iter().map(|contender| contender.floor.datagrams() * rounds).sum();
+        if let (Some(before), Some(after)) = (before, wire.arrived()) {
+            assert!(after - before >= sent as u64 * 99 / 100, "{} of {sent} datagrams arrived", after - before);
+        }
+        let single = |carrier| {
+            let index = contenders.iter().position(|c| c.carrier == carrier && c.train == 1 && !c.sealed);
+            index.map(|index| &results[index])
+        };
+        for (contender, result) in contenders.iter().zip(&results) {
+            let Contender { carrier, train, sealed, .. } = contender;
+            let what = if *sealed { "seal and send" } else { "send" };
+            let name = format!("{what}, {size} B, trains of {train}, {}, {}", carrier.name(), wire.name());
+            let row = Row::new(name, result.median(), "ns");
+            report.row(match single(*carrier) {
+                Some(single) if !sealed && *train > 1 => {
+                    row.beside_by("one by one", single.median(), result.ratio(single))
+                }
+                _ => row,
+            });
         }
     }
-    out.flush();
-    link.receive(Some(Duration::ZERO)).expect("works");
 }
-
-/// As SRTP does it (RFC 7714): the header is authenticated, the rest encrypted in place, the tag behind it.
-fn seal(key: &LessSafeKey, number: u64, bytes: &mut [u8]) {
-    let mut nonce = [0; 12];
-    nonce[4..].copy_from_slice(&number.to_be_bytes());
-    let (header, rest) = bytes.split_at_mut(HEADER);
-    let (payload, tag) = rest.split_at_mut(SIZE - HEADER - TAG);
-    let sealed = key
-        .seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), Aad::from(&*header), payload)
-        .expect("far below the cipher's bound");
-    tag.copy_from_slice(sealed.as_ref());
-}
-
-criterion_group!(benches, floor);
-criterion_main!(benches);

@@ -3,7 +3,7 @@
 #![allow(missing_docs)]
 
 use ringmain_benches::counting::{Counting, allocations};
-use ringmain_benches::room::{PACKETS, Room};
+use ringmain_benches::room::{Room, VIDEO};
 use ringmain_benches::{Feedback, address, sent_ssrc};
 use ringmain_dataplane::io::Link;
 
@@ -13,7 +13,8 @@ static ALLOCATOR: Counting = Counting;
 #[test]
 fn a_turn_allocates_nothing_after_warm_up() {
     const PEERS: u64 = 50;
-    let mut room = Room::new(2, PEERS);
+    const PACKETS: usize = VIDEO.sizes.len();
+    let mut room = Room::new(2, PEERS, VIDEO);
     let sent = room.last_sent();
     // The header of what goes out is clear: the sequence number of each peer's last packet.
     let last = |peer: u64| {

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use ringmain_control::app::planes::Embedded;
 use ringmain_control::app::run;
 use ringmain_control::config::{self, Invocation, Loaded, LogFormat, Sources};
+use ringmain_control::load;
 
 // Steadier memory than the system's allocator under many joins. The packet path allocates nothing either way.
 #[global_allocator]
@@ -13,7 +14,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     match begin() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => match error.downcast::<clap::Error>() {
             // `--help` and `--version` are errors to clap, and success to everyone else.
             Ok(error) => {
@@ -28,7 +29,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn begin() -> anyhow::Result<()> {
+fn begin() -> anyhow::Result<ExitCode> {
     let environment =
         std::env::vars_os().filter_map(|(name, text)| Some((name.into_string().ok()?, text.into_string().ok()?)));
     match config::read(std::env::args_os(), environment)? {
@@ -37,9 +38,13 @@ fn begin() -> anyhow::Result<()> {
             loaded.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
             // A closed pipe (`ringmain config | head`) is no failure.
             let _ = std::io::stdout().write_all(loaded.to_toml().as_bytes());
-            Ok(())
+            Ok(ExitCode::SUCCESS)
         }
-        Invocation::Run(sources) => run(&sources),
+        Invocation::Run(sources) => run(&sources).map(|()| ExitCode::SUCCESS),
+        // What it found wrong it has printed.
+        Invocation::Load(options) => {
+            load::run(&options).map(|passed| if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
     }
 }
 

@@ -91,7 +91,7 @@ impl Rooms for EchoRooms {
     }
 
     fn counts(&self) -> Counts {
-        Counts { rooms: 1, peers: self.peers, joins_refused: 0 }
+        Counts { rooms: 1, peers: self.peers, joins_refused: 0, subscriptions_waiting: 0 }
     }
 }
 

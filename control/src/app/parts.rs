@@ -39,6 +39,8 @@ pub struct Counts {
     pub peers: usize,
     /// Joins that were refused for there being too many, since the start.
     pub joins_refused: u64,
+    /// Tracks that peers would get, had they not as many as they may.
+    pub subscriptions_waiting: usize,
 }
 
 /// The data plane, as control sees it.

@@ -120,6 +120,11 @@ impl Rooms for session::Rooms {
 
     fn counts(&self) -> Counts {
         let stats = self.stats();
-        Counts { rooms: stats.rooms, peers: stats.peers, joins_refused: stats.joins_refused }
+        Counts {
+            rooms: stats.rooms,
+            peers: stats.peers,
+            joins_refused: stats.joins_refused,
+            subscriptions_waiting: stats.subscriptions_waiting,
+        }
     }
 }

@@ -121,8 +121,25 @@ fn bind_all(config: &Config, key: &str, endpoints: &[SocketAddr]) -> anyhow::Res
     };
     endpoints
         .iter()
-        .map(|endpoint| bind_one(endpoint).with_context(|| format!("{key}: cannot listen on TCP {endpoint}")))
+        .map(|endpoint| {
+            bind_one(endpoint).map_err(|error| {
+                anyhow::anyhow!("{key}: cannot listen on TCP {endpoint}: {error}{}", bind_hint(error.kind()))
+            })
+        })
         .collect()
+}
+
+/// What to do about an address that cannot be listened on.
+fn bind_hint(kind: std::io::ErrorKind) -> &'static str {
+    use std::io::ErrorKind::{AddrInUse, AddrNotAvailable, PermissionDenied};
+    match kind {
+        AddrInUse => "; another program listens there, perhaps another ringmain: end it or choose another port",
+        AddrNotAvailable => {
+            "; this host has no such address. Behind NAT, leave it out here and give the public address to --announce"
+        }
+        PermissionDenied => "; ports below 1024 need root or the capability CAP_NET_BIND_SERVICE",
+        _ => "",
+    }
 }
 
 fn identity(config: &Config, host: &[IpAddr]) -> anyhow::Result<Option<Identity>> {

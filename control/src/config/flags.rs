@@ -2,10 +2,11 @@
 
 use std::ffi::OsString;
 
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command, Parser};
 
 use super::keys::{KEYS, PREFIX};
 use super::load::Sources;
+use crate::load;
 
 /// What the command line asks for.
 #[derive(Clone, Debug)]
@@ -14,6 +15,8 @@ pub enum Invocation {
     Run(Sources),
     /// Print the effective configuration.
     ShowConfig(Sources),
+    /// Load a server.
+    Load(Box<load::Options>),
 }
 
 /// Reads command line, environment and the file they name.
@@ -23,7 +26,14 @@ pub fn read(
     arguments: impl IntoIterator<Item = OsString>,
     environment: impl IntoIterator<Item = (String, String)>,
 ) -> anyhow::Result<Invocation> {
-    let matches = command().try_get_matches_from(arguments.into_iter().map(ion_flag))?;
+    let mut arguments = arguments.into_iter().peekable();
+    let program = arguments.next();
+    // A client has nothing to do with the server's settings, so it has a command line of its own.
+    if arguments.next_if(|argument| argument == LOAD).is_some() {
+        return Ok(Invocation::Load(Box::new(load::Options::try_parse_from(program.into_iter().chain(arguments))?)));
+    }
+    let arguments = program.into_iter().chain(arguments);
+    let matches = command().try_get_matches_from(arguments.map(ion_flag))?;
     let environment: Vec<(String, String)> =
         environment.into_iter().filter(|(variable, _)| variable.starts_with(PREFIX)).collect();
     let variable = environment.iter().find(|(variable, text)| variable == CONFIG_VARIABLE && !text.is_empty());
@@ -44,6 +54,9 @@ pub fn read(
     let sources = Sources { file, environment, flags, cpu_count };
     Ok(match matches.subcommand_name() {
         Some("config") => Invocation::ShowConfig(sources),
+        Some(LOAD) => anyhow::bail!(
+            "`ringmain {LOAD}` is a client and takes no settings of the server; see `ringmain {LOAD} --help`"
+        ),
         _ => Invocation::Run(sources),
     })
 }
@@ -64,12 +77,17 @@ pub fn command() -> Command {
             _ => "Logs",
         };
         let default = (key.show)(&super::Config::default());
+        // Nothing and no list mean what the help says of "empty".
+        let default = match default.trim_matches('"') {
+            "" | "[]" => String::new(),
+            value => format!(" [default: {value}]"),
+        };
         let arg = Arg::new(key.flag)
             .long(key.flag)
             .value_name(key.placeholder)
             .global(true)
             .help_heading(heading)
-            .help(format!("{} [default: {}] [env: {}]", key.doc, default.trim_matches('"'), key.variable()));
+            .help(format!("{}{default} [env: {}]", key.doc, key.variable()));
         let arg = match key.short {
             Some(short) => arg.short(short),
             None => arg,
@@ -89,6 +107,10 @@ pub fn command() -> Command {
         .subcommand(
             Command::new("config")
                 .about("Print the effective configuration as TOML, each value with where it came from, and end"),
+        )
+        .subcommand(
+            Command::new(LOAD)
+                .about("Load a server with publishers and subscribers, and measure it; see `ringmain load --help`"),
         )
 }
 
@@ -115,6 +137,9 @@ fn all(matches: &ArgMatches, flag: &str) -> Vec<String> {
     let inner = matches.subcommand().and_then(|(_, inner)| inner.get_many::<String>(flag));
     inner.or_else(|| matches.get_many::<String>(flag)).into_iter().flatten().cloned().collect()
 }
+
+/// The subcommand of [`load`].
+const LOAD: &str = "load";
 
 const CONFIG_VARIABLE: &str = "RINGMAIN_CONFIG";
 

@@ -248,13 +248,15 @@ impl Config {
     /// The addresses that media sockets are bound to, given those of the `host`.
     ///
     /// Without `bind` each address of the host gets its own socket, so that an answer leaves from the address that was
-    /// asked; ICE fails otherwise (RFC 8445 §7.2.5.2.1). Where only others' addresses are in `announce`, as behind NAT,
-    /// the local one is of no interest and one socket takes all.
+    /// asked; ICE fails otherwise (RFC 8445 §7.2.5.2.1), and a NAT would not know the answer. A socket for all addresses
+    /// would answer from the one that the routing table prefers. It is used where the host has no address yet but those it
+    /// announces, at boot before the network is up.
     pub fn media_binds(&self, host: &[IpAddr]) -> Vec<IpAddr> {
         let announces_others = !self.announce.is_empty() && !self.announce.iter().any(|told| host.contains(told));
+        let is_up = host.iter().any(|address| !address.is_loopback());
         if !self.bind.is_empty() {
             self.bind.clone()
-        } else if announces_others || host.is_empty() {
+        } else if host.is_empty() || announces_others && !is_up {
             let v6 = host.is_empty() || host.iter().any(IpAddr::is_ipv6);
             let v4 = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
             if v6 { vec![v4, Ipv6Addr::UNSPECIFIED.into()] } else { vec![v4] }

@@ -121,7 +121,7 @@ impl Value {
         let text = self.text()?;
         text.parse().map_err(|_| match SocketAddr::from_str(text) {
             Ok(_) => format!("{self} has a port; give the address alone"),
-            Err(_) => format!("{self} is not an IP address"),
+            Err(_) => format!("{self} is not an IP address, and names are not looked up"),
         })
     }
 

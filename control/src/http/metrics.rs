@@ -49,6 +49,8 @@ pub fn render(report: &Report, refused: &[(&str, u64)]) -> String {
     page.one("ringmain_uptime_seconds", "gauge", "Time since the start.", report.uptime.as_secs());
     page.one("ringmain_workers", "gauge", "Workers of the data plane.", report.worker_count);
     page.one("ringmain_connections", "gauge", "Open signalling connections.", report.connections);
+    let help = "Tracks that wait because their subscriber has as many as it may (limits.subscriptions_per_peer).";
+    page.one("ringmain_subscriptions_waiting", "gauge", help, report.counts.subscriptions_waiting);
     page.head("ringmain_refused_total", "counter", "What was refused at the door, by the limit in the way.");
     for (limit, count) in refused {
         page.line("ringmain_refused_total", &format!("{{limit=\"{limit}\"}}"), count);

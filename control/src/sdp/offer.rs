@@ -72,9 +72,10 @@ impl Offer {
         }
         let defaults = Defaults::parse(&text.session);
         let raw = text.sections.into_iter().enumerate();
-        let sections: Vec<Section> =
+        let mut sections: Vec<Section> =
             raw.map(|(index, raw)| Section::parse(index, raw, &defaults)).collect::<Result<_, _>>()?;
-        let group = bundle_group(session, &sections)?;
+        let group = bundle_group(session, &mut sections)?;
+        check_one_transport(session, &sections)?;
         let verdicts = verdicts(&sections, &group);
         let (ice, fingerprints, setup) = identity(session, &sections, &verdicts, &group)?;
         let allow_mixed = session.iter().any(|attribute| attribute.key == "extmap-allow-mixed");
@@ -205,10 +206,10 @@ impl OfferedSection {
 }
 
 /// The indices of the m-sections in the first BUNDLE group, in its order. Without a group, the first m-section with a
-/// mid stands alone: there is one transport.
-pub(super) fn bundle_group(session: &[Attribute], sections: &[Section]) -> Result<Vec<usize>, SdpError> {
+/// mid stands alone: there is one transport. What one m-section of the group says about RTCP then holds for all of it.
+pub(super) fn bundle_group(session: &[Attribute], sections: &mut [Section]) -> Result<Vec<usize>, SdpError> {
     let mut by_mid: HashMap<&str, usize> = HashMap::new();
-    for section in sections {
+    for section in sections.iter() {
         if let Some(mid) = &section.mid_text
             && by_mid.insert(mid, section.index).is_some()
         {
@@ -222,7 +223,41 @@ pub(super) fn bundle_group(session: &[Attribute], sections: &[Section]) -> Resul
     };
     let mut once = HashSet::new();
     let members = bundle.split_ascii_whitespace().skip(1).filter_map(|mid| by_mid.get(mid).copied());
-    Ok(members.filter(|&index| once.insert(index)).collect())
+    let group: Vec<usize> = members.filter(|&index| once.insert(index)).collect();
+    share_rtcp(sections, &group);
+    Ok(group)
+}
+
+/// RFC 8829 §5.2.1: in a bundle, `a=rtcp-mux` and `a=rtcp-rsize` need to stand in one m-section only.
+fn share_rtcp(sections: &mut [Section], group: &[usize]) {
+    let live = group.iter().filter_map(|&index| sections.get(index)).filter(|section| section.is_live());
+    let (mux, rsize) =
+        live.fold((false, false), |(mux, rsize), section| (mux || section.rtcp_mux, rsize || section.rtcp_rsize));
+    for &index in group {
+        if let Some(section) = sections.get_mut(index) {
+            section.rtcp_mux |= mux;
+            section.rtcp_rsize |= rsize;
+        }
+    }
+}
+
+/// What needs a transport of its own would be refused m-section by m-section, and its peer would wait for media in vain: it
+/// hears what to change instead.
+fn check_one_transport(session: &[Attribute], sections: &[Section]) -> Result<(), SdpError> {
+    let served = || sections.iter().filter(|section| section.is_live() && section.is_known());
+    if let Some(section) = served().find(|section| !section.is_muxed()) {
+        return Err(section.error("has no a=rtcp-mux: RTP and RTCP share one port here (RFC 5761)"));
+    }
+    if let Some(section) = served().find(|section| section.mid().is_none()) {
+        return Err(section.error("has no a=mid of 1 to 16 characters (RFC 8843 §15)"));
+    }
+    if served().count() > 1 && !session.iter().any(is_bundle) {
+        return Err(SdpError::new(
+            "has several m-sections and no a=group:BUNDLE: one transport carries everything here, so set the peer \
+             connection's bundle policy to max-bundle",
+        ));
+    }
+    Ok(())
 }
 
 fn is_bundle(attribute: &Attribute) -> bool {

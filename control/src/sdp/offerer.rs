@@ -220,10 +220,10 @@ impl Offerer {
         let text = text::parse(text, &text::ANSWER)?;
         let defaults = Defaults::parse(&text.session);
         let raw = text.sections.into_iter().enumerate();
-        let sections: Vec<Section> =
+        let mut sections: Vec<Section> =
             raw.map(|(index, raw)| Section::parse(index, raw, &defaults)).collect::<Result<_, _>>()?;
         self.check_places(&sections)?;
-        let group = bundle_group(&text.session, &sections)?;
+        let group = bundle_group(&text.session, &mut sections)?;
         let bundled = group.iter().filter_map(|&index| sections.get(index));
         let accepted: Vec<&Section> = bundled.filter(|section| section.is_usable()).collect();
         let remote = self.remote(&accepted, &Identity::parse(&text.session).map_err(SdpError::new)?)?;

@@ -157,12 +157,21 @@ impl Section {
 
     /// Whether we can take part in it, apart from BUNDLE.
     pub(super) fn is_usable(&self) -> bool {
-        let served = match self.medium {
-            Medium::Rtp(_) => self.rtcp_mux && !self.codecs.is_empty(),
+        self.is_known() && self.is_muxed() && self.is_live() && self.mid().is_some()
+    }
+
+    /// Whether it is about something that we forward.
+    pub(super) fn is_known(&self) -> bool {
+        match self.medium {
+            Medium::Rtp(_) => !self.codecs.is_empty(),
             Medium::Channels => true,
             Medium::Foreign => false,
-        };
-        served && self.is_live() && self.mid().is_some()
+        }
+    }
+
+    /// Whether one port is enough for it.
+    pub(super) fn is_muxed(&self) -> bool {
+        self.rtcp_mux || !matches!(self.medium, Medium::Rtp(_))
     }
 
     /// An error about this m-section.

@@ -232,16 +232,14 @@ fn a_place_cannot_change_hands_while_it_is_held() {
 
 #[test]
 fn sections_that_cannot_be_served_are_refused_in_place() {
-    let cases: [(&str, &str); 9] = [
+    let cases: [(&str, &str); 7] = [
         ("m=video 9 UDP/TLS", "m=hologram 9 UDP/TLS"),
         ("m=video 9 UDP/TLS/RTP/SAVPF", "m=video 9 RTP/AVP"),
         ("m=video 9 UDP/TLS/RTP/SAVPF", "m=video 9 RTP/SAVPF"),
         ("m=video 9 UDP/TLS/RTP/SAVPF", "m=video 9 QUIC/RTP/MAGIC"),
         ("m=video 9 UDP/TLS/RTP/SAVPF 96 97 45 46", "m=video 9 UDP/TLS/RTP/SAVPF 200 x 300"),
         ("BUNDLE 0 1", "BUNDLE 1"),
-        ("a=rtcp-mux\r\n", ""),
         ("96 VP8/90000\r\na=rtcp-fb:96 goog-remb", "96 VP8/48000\r\na=rtcp-fb:96 goog-remb"),
-        ("a=mid:0", "a=mid:longer-than-16-bytes"),
     ];
     let pion = PION.replace("\r\n", "\n").replace('\n', "\r\n").replace("45 AV1/", "45 AV9/");
     for (from, to) in cases {
@@ -255,11 +253,38 @@ fn sections_that_cannot_be_served_are_refused_in_place() {
 }
 
 #[test]
-fn without_a_bundle_the_first_section_stands_alone() {
-    let answer = answer(&PION.replace("a=group:BUNDLE 0 1\n", ""));
+fn without_a_bundle_a_section_stands_alone() {
+    let alone = PION.replace("a=group:BUNDLE 0 1\n", "").replace("m=application 9", "m=application 0");
+    let answer = answer(&alone);
     assert_eq!(answer.tracks.len(), 1);
     assert!(!answer.channels && !answer.sdp.contains("a=group"), "{}", answer.sdp);
     assert!(parts(&answer.sdp)[2].starts_with("m=application 0 "));
+}
+
+#[test]
+fn what_a_bundle_says_once_about_rtcp_holds_for_all_of_it() {
+    // As RFC 8829 §5.2.1 has it: of the three m-sections, the first that is RTP says it.
+    let once = |text: &str| {
+        let mut said = 0;
+        let lines = text.lines().filter(|line| {
+            said += usize::from(line.starts_with("a=rtcp-mux"));
+            !(said > 1 && (line.starts_with("a=rtcp-mux") || line.starts_with("a=rtcp-rsize")))
+        });
+        lines.map(|line| format!("{line}\r\n")).collect::<String>()
+    };
+    let offer = once(ION_SDK);
+    assert_eq!(offer.matches("a=rtcp-mux").count(), 1);
+    let publisher = answer(&offer);
+    assert_eq!(publisher.tracks.len(), 2);
+    assert_eq!(publisher.sdp.matches("a=rtcp-mux\r\n").count(), 2, "{}", publisher.sdp);
+
+    let mut offerer = Offerer::new(7, true);
+    for (id, track) in (1..).zip(&publisher.tracks) {
+        offerer.add(offered(id, track));
+    }
+    let answer = once(&accept_all(&offerer.offer(&local())));
+    let answered = offerer.answer(&answer).unwrap();
+    assert_eq!(answered.tracks.len(), 2);
 }
 
 #[test]
@@ -309,6 +334,10 @@ fn whole_offers_that_are_wrong_are_refused_with_the_line_to_mend() {
         (ION_SDK.replace("a=setup:actpass", "a=setup:both"), Some(8), "setup"),
         (ION_SDK.replace("a=extmap-allow-mixed", "a=ice-lite"), None, "full ICE"),
         ("v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\n".into(), None, "no m-section"),
+        (ION_SDK.replace("a=rtcp-mux\r\n", ""), Some(8), "a=rtcp-mux"),
+        (ION_SDK.replace("a=group:BUNDLE", "a=group:LS"), None, "max-bundle"),
+        (PION.replace("a=mid:0", "a=mid:longer-than-16-bytes"), Some(9), "a=mid"),
+        (PION.replace("a=mid:0\n", ""), Some(9), "a=mid"),
     ];
     for (text, line, what) in cases {
         let error = Offer::parse(&text).err().unwrap_or_else(|| panic!("accepted, though {what}"));

@@ -105,6 +105,8 @@ pub struct RoomsStats {
     pub video_tracks: usize,
     /// Tracks that peers get or are being offered.
     pub subscriptions: usize,
+    /// Tracks that peers would get, had they not as many as they may.
+    pub subscriptions_waiting: usize,
     /// Joins that were refused for there being too many, since the start.
     pub joins_refused: u64,
 }
@@ -278,6 +280,7 @@ impl Rooms {
             audio_tracks: self.tracks.len() - video_tracks,
             video_tracks,
             subscriptions: self.subscriptions.len(),
+            subscriptions_waiting: self.peers.keys().map(|&peer| self.waiting_tracks(peer)).sum(),
             joins_refused: self.joins_refused,
         }
     }

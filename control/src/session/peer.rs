@@ -72,6 +72,8 @@ pub(super) struct Subscriber {
     pub(super) auto: bool,
     /// Tracks that were unsubscribed by name: automatism leaves them alone.
     pub(super) unwanted: BTreeSet<TrackId>,
+    /// The log has heard that it has as many tracks as it may.
+    pub(super) full_told: bool,
     pub(super) subscriptions: BTreeMap<SubscriptionId, Subscription>,
     pub(super) by_track: BTreeMap<TrackId, SubscriptionId>,
     /// An offer is owed even if no track changed: the first, a restart, or one that was not answered.

@@ -10,6 +10,7 @@ use ringmain_shared::{Command, Now};
 use serde_json::{Value, json};
 
 use super::Rooms;
+use super::chatter::chat;
 use super::peer::{Subscriber, Subscription, Wish};
 use super::room::Track;
 use crate::rpc::{ErrorCode, RpcError, TokenBucket, TrackName};
@@ -31,6 +32,7 @@ impl Rooms {
             remote: None,
             auto,
             unwanted: BTreeSet::new(),
+            full_told: false,
             subscriptions: BTreeMap::new(),
             by_track: BTreeMap::new(),
             offer_owed: true,
@@ -155,6 +157,18 @@ impl Rooms {
         self.peers.get_mut(&peer_id).and_then(|peer| peer.subscriber.as_mut()).ok_or_else(no_subscriber)
     }
 
+    /// How many tracks of the room a peer would get, had it not as many as it may.
+    pub(super) fn waiting_tracks(&self, peer_id: PeerId) -> usize {
+        let Some(peer) = self.peers.get(&peer_id) else { return 0 };
+        let subscriber = peer.subscriber.as_ref().filter(|subscriber| {
+            subscriber.auto && subscriber.subscriptions.len() >= self.settings.subscriptions_per_peer_max
+        });
+        let (Some(subscriber), Some(room)) = (subscriber, self.rooms.get(&peer.room)) else { return 0 };
+        let own = peer.publisher.as_ref().map_or(0, |publisher| publisher.tracks.len());
+        let turned_down = subscriber.unwanted.iter().filter(|track| room.tracks.contains(track)).count();
+        room.tracks.len().saturating_sub(own + turned_down + subscriber.subscriptions.len())
+    }
+
     /// Everything in the room that others publish and that the peer has not turned down, as far as there is place.
     fn subscribe_all(&mut self, peer_id: PeerId, now: Now) {
         let Some(peer) = self.peers.get(&peer_id) else { return };
@@ -165,7 +179,8 @@ impl Rooms {
             let is_others = self.tracks.get(id).is_some_and(|track| track.peer != peer_id);
             is_others && !subscriber.by_track.contains_key(id) && !subscriber.unwanted.contains(id)
         };
-        let wanted: Vec<TrackId> = room.tracks.iter().copied().filter(is_wanted).take(places).collect();
+        // One more than there is place for, so that it shows in the log.
+        let wanted: Vec<TrackId> = room.tracks.iter().copied().filter(is_wanted).take(places + 1).collect();
         for track in wanted {
             self.subscribe(peer_id, track, now);
         }
@@ -179,7 +194,14 @@ impl Rooms {
             return;
         }
         if subscriber.subscriptions.len() >= count_max {
-            tracing::debug!(peer = %peer_id, track = %track_id, "has as many tracks as it may; this one waits");
+            if !std::mem::replace(&mut subscriber.full_told, true) {
+                chat!(
+                    self.chatter,
+                    now,
+                    peer = %peer_id,
+                    "gets {count_max} tracks, as many as it may (limits.subscriptions_per_peer); others wait for their end"
+                );
+            }
             return;
         }
         let Some(room) = self.peers.get(&peer_id).map(|peer| peer.room) else { return };

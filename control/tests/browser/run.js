@@ -13,3 +13,4 @@ import './loss.test.js';
 import './links.test.js';
 import './demo/alone.test.js';
 import './demo/room.test.js';
+import './demo/firefox.test.js';

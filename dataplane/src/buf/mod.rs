@@ -3,12 +3,14 @@
 //! [`RxBatch`] is what a link took in this turn, [`TxBatch`] what the turn gives it to send. Both are views of a [`Slab`], which is
 //! allocated once and never moves, so that the kernel may keep addresses into it.
 
+mod prefetch;
 mod rx;
 mod slab;
 #[cfg(test)]
 mod tests;
 mod tx;
 
+pub use prefetch::{prefetch, prefetch_element, prefetch_whole};
 pub use rx::{RX_BATCH_MAX, RxBatch};
 pub use slab::Slab;
 pub use tx::{TRAIN_SEGMENTS_MAX, TRAIN_SIZE_MAX, TRAINS_PER_BATCH_MAX, TX_ARENA_SIZE, Train, TxBatch, TxSlot};

@@ -3,8 +3,10 @@
 //!
 //! Reserve, write in place, commit. A slot that is dropped instead leaves nothing behind.
 
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+
 use crate::buf::Slab;
-use crate::io::Path;
+use crate::io::{Path, SocketIndex};
 
 /// Bytes of datagrams in one batch: what stays in a core's second-level cache beside its tables.
 pub const TX_ARENA_SIZE: usize = 512 * 1024;
@@ -22,6 +24,9 @@ pub struct TxBatch {
     used: usize,
     trains: Vec<Train>,
     trains_max: usize,
+    /// Where the datagram goes whose slot was reserved last. Not in the slot: that would be copied, and read in other widths than it
+    /// was written, which waits for every store before it; 35 ns of 300.
+    path: Path,
     /// Another segment may join the last train.
     open: bool,
     /// The kernel still reads the arena: nothing may be reserved.
@@ -47,7 +52,6 @@ pub struct Train {
 #[derive(Debug)]
 pub struct TxSlot<'a> {
     batch: &'a mut TxBatch,
-    path: Path,
     size_max: usize,
 }
 
@@ -58,7 +62,8 @@ impl TxBatch {
         if !self.has_room(size_max) {
             return None;
         }
-        Some(TxSlot { batch: self, path, size_max })
+        self.path = path;
+        Some(TxSlot { batch: self, size_max })
     }
 
     /// Whether `reserve` of this size would give a slot.
@@ -103,6 +108,7 @@ impl TxBatch {
             used: 0,
             trains: Vec::with_capacity(trains_max),
             trains_max,
+            path: Path { socket: SocketIndex(0), remote: SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0)) },
             open: false,
             lent: false,
         }
@@ -122,12 +128,12 @@ impl TxBatch {
     }
 
     #[inline]
-    fn commit(&mut self, path: Path, size: usize) {
+    fn commit(&mut self, size: usize) {
         let offset = self.used;
         self.used += size;
         if let Some(train) = self.trains.last_mut()
             && self.open
-            && train.path == path
+            && train.path == self.path
             && size <= train.segment_size
             && train.size + size <= TRAIN_SIZE_MAX
         {
@@ -136,7 +142,7 @@ impl TxBatch {
             self.open = size == train.segment_size && train.segments < TRAIN_SEGMENTS_MAX;
             return;
         }
-        self.trains.push(Train { path, offset, size, segment_size: size, segments: 1 });
+        self.trains.push(Train { path: self.path, offset, size, segment_size: size, segments: 1 });
         self.open = true;
     }
 }
@@ -159,7 +165,7 @@ impl TxSlot<'_> {
 
     /// Where the datagram goes.
     pub fn path(&self) -> Path {
-        self.path
+        self.batch.path
     }
 
     /// Sends the first `size` bytes of the room, at least one.
@@ -169,6 +175,6 @@ impl TxSlot<'_> {
     #[inline]
     pub fn commit(self, size: usize) {
         assert!(size > 0 && size <= self.size_max, "a datagram fits the room reserved for it");
-        self.batch.commit(self.path, size);
+        self.batch.commit(size);
     }
 }

@@ -2,12 +2,15 @@
 //! retransmission (RFC 4588) later. Owns a byte arena used round and round, and an index by sequence number.
 //! Never sees keys, subscribers or clocks.
 
+use std::ops::Range;
+
 use super::packet::{InboundSeq, MediaPacket};
 
 /// The packets of one layer, the oldest overwritten first.
 ///
 /// Both parts are rings: `slots` holds a fixed number of packets by sequence number, `arena` their payloads.
 /// The arena is allocated whole but touched only as packets come, so a layer that never sends costs no memory.
+/// Numbers that each subscriber has of his own (VP8's) are what was last written over them: whoever sends a packet writes his first.
 #[derive(Debug)]
 pub struct PacketCache {
     arena: Box<[u8]>,
@@ -63,21 +66,33 @@ impl PacketCache {
 
     /// The packet with exactly this extended sequence number, if its payload has not been overwritten.
     pub fn get(&self, sequence: InboundSeq) -> Option<(&MediaPacket, &[u8])> {
+        let (packet, place) = self.find(sequence)?;
+        Some((packet, self.arena.get(place)?))
+    }
+
+    /// As [`PacketCache::get`], by the low half of the extended sequence number.
+    pub fn get_by_low(&self, sequence: u32) -> Option<(&MediaPacket, &[u8])> {
+        let (packet, place) = self.look(self.index(u64::from(sequence)), |kept| kept.sequence.0 as u32 == sequence)?;
+        Some((packet, self.arena.get(place)?))
+    }
+
+    /// As [`PacketCache::get`], with the place of the bytes, which [`PacketCache::bytes_mut`] takes until the next `insert`.
+    pub fn find(&self, sequence: InboundSeq) -> Option<(&MediaPacket, Range<usize>)> {
         self.look(self.index(sequence.0), |kept| kept.sequence == sequence)
     }
 
-    /// As [`PacketCache::get`], by the 16 bits that stand in the header.
-    pub fn get_by_header(&self, sequence: u16) -> Option<(&MediaPacket, &[u8])> {
-        self.look(self.index(u64::from(sequence)), |kept| kept.sequence.0 as u16 == sequence)
+    /// The bytes at a place that `find` gave.
+    #[inline]
+    pub fn bytes_mut(&mut self, place: Range<usize>) -> Option<&mut [u8]> {
+        self.arena.get_mut(place)
     }
 
-    fn look(&self, index: usize, wanted: impl Fn(&MediaPacket) -> bool) -> Option<(&MediaPacket, &[u8])> {
+    fn look(&self, index: usize, wanted: impl Fn(&MediaPacket) -> bool) -> Option<(&MediaPacket, Range<usize>)> {
         let slot = self.slots.get(index)?;
         let packet = slot.packet.as_ref().filter(|packet| wanted(packet))?;
         let still_there = self.written - slot.at <= self.arena.len() as u64;
         let start = (slot.at % self.arena.len() as u64) as usize;
-        let payload = self.arena.get(start..start + usize::from(packet.payload_len))?;
-        still_there.then_some((packet, payload))
+        still_there.then(|| (packet, start..start + usize::from(packet.payload_len)))
     }
 
     /// A payload never wraps around the end: the rest of the arena is skipped instead.
@@ -124,7 +139,7 @@ mod tests {
         let mut cache = PacketCache::new(64, 10_000);
         assert!(cache.insert(packet(5, 3), (b"a", b"bc")));
         assert!(!cache.insert(packet(5, 3), (b"", b"xyz")));
-        assert_eq!(cache.get_by_header(5).map(|(_, bytes)| bytes), Some(&b"abc"[..]));
+        assert_eq!(cache.get_by_low(5).map(|(_, bytes)| bytes), Some(&b"abc"[..]));
     }
 
     #[test]

@@ -26,51 +26,110 @@ pub struct HeaderValues<'a> {
     pub descriptor: &'a [u8],
 }
 
-/// The extensions of one subscription.
+/// The header of one subscription's packets, with what they all have written already: almost every packet takes one copy and a few
+/// stores.
 #[derive(Clone, Debug)]
 pub struct HeaderTemplate {
     ids: ExtensionIds,
     mid: Mid,
+    /// Fixed header, extension header and the extensions of every packet, in one-byte form, zeros behind them.
+    start: [u8; START_SIZE],
+    /// How much of `start` is extensions: where those that only some packets have follow.
+    fixed_extensions: u8,
+    /// What is written between the extension header and the MID.
+    clock: Clock,
+}
+
+/// The extension from which a subscriber estimates its bandwidth, always the first one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Clock {
+    TransportSequence,
+    AbsSendTime,
+    None,
 }
 
 /// The longest header: fixed part, extension header, and every extension in two-byte form.
 pub const HEADER_SIZE_MAX: usize = 12 + 4 + (2 + 16) + (2 + 2) + (2 + 3) + 3 * (2 + 3) + (2 + 255) + 3;
 
 const FIXED: usize = 12;
+/// Where extensions begin.
+const BODY: usize = FIXED + 4;
+/// The longest start: an absolute send time and a MID, padded.
+const START_SIZE: usize = (BODY + (1 + 3) + (1 + 16)).next_multiple_of(4);
 const ONE_BYTE: u16 = 0xbede;
 const TWO_BYTE: u16 = 0x1000;
 
 impl HeaderTemplate {
     /// `ids` as negotiated with the subscriber; `mid` of the m-section.
     pub fn new(ids: ExtensionIds, mid: Mid) -> Self {
-        Self { ids, mid }
+        let mut start = [0; START_SIZE];
+        start[0] = 0x80;
+        let (head, body) = start.split_at_mut(BODY);
+        let mut writer = Writer { body, at: 0, two_byte: false };
+        // Absolute send time only where there is no transport-wide number: either is enough to estimate bandwidth from.
+        let (clock, clock_id, clock_size) = match (ids.id(Extension::TransportCc), ids.id(Extension::AbsSendTime)) {
+            (Some(id), _) => (Clock::TransportSequence, id, 2),
+            (None, Some(id)) => (Clock::AbsSendTime, id, 3),
+            (None, None) => (Clock::None, 0, 0),
+        };
+        let written = (clock == Clock::None || writer.put(clock_id, &[0; 3][..clock_size]).is_some())
+            && ids
+                .id(Extension::Mid)
+                .filter(|_| !mid.is_empty())
+                .is_none_or(|id| writer.put(id, mid.as_bytes()).is_some());
+        debug_assert!(written, "the start has room for its extensions");
+        let fixed_extensions = writer.at as u8;
+        seal_extensions(head, writer.at, ONE_BYTE);
+        Self { ids, mid, start, fixed_extensions, clock }
     }
 
     /// Whether packets carry a transport-wide sequence number, and so use one up.
+    #[inline]
     pub fn has_transport_sequence(&self) -> bool {
-        self.ids.id(Extension::TransportCc).is_some()
+        self.clock == Clock::TransportSequence
     }
 
     /// Writes the header; `None` when `out` is too small. Returns its length, a multiple of four.
+    #[inline]
     pub fn write(&self, out: &mut [u8], values: &HeaderValues<'_>, packet: &MediaPacket) -> Option<usize> {
-        let (fixed, rest) = out.split_first_chunk_mut::<FIXED>()?;
-        fixed[0] = 0x80;
-        fixed[1] = u8::from(values.marker) << 7 | values.payload_type.0;
-        fixed[2..4].copy_from_slice(&values.sequence.to_be_bytes());
-        fixed[4..8].copy_from_slice(&values.timestamp.to_be_bytes());
-        fixed[8..12].copy_from_slice(&values.ssrc.0.to_be_bytes());
-
-        let (extension, body) = rest.split_first_chunk_mut::<4>()?;
-        let two_byte = values.descriptor.len() > 16 && self.ids.id(Extension::DependencyDescriptor).is_some();
-        let mut writer = Writer { body, at: 0, two_byte };
-        if let Some(id) = self.ids.id(Extension::TransportCc) {
-            writer.put(id, &values.transport_sequence.to_be_bytes())?;
-        } else if let Some(id) = self.ids.id(Extension::AbsSendTime) {
-            // Only where there is no transport-wide number: either is enough to estimate bandwidth from.
-            writer.put(id, &values.abs_send_time)?;
+        let start = out.first_chunk_mut::<START_SIZE>()?;
+        *start = self.start;
+        start[1] = u8::from(values.marker) << 7 | values.payload_type.0;
+        start[2..4].copy_from_slice(&values.sequence.to_be_bytes());
+        start[4..8].copy_from_slice(&values.timestamp.to_be_bytes());
+        start[8..12].copy_from_slice(&values.ssrc.0.to_be_bytes());
+        match self.clock {
+            Clock::TransportSequence => {
+                start[BODY + 1..BODY + 3].copy_from_slice(&values.transport_sequence.to_be_bytes());
+            }
+            Clock::AbsSendTime => start[BODY + 1..BODY + 4].copy_from_slice(&values.abs_send_time),
+            Clock::None => {}
         }
-        if let Some(id) = self.ids.id(Extension::Mid) {
-            writer.put(id, self.mid.as_bytes())?;
+        if values.descriptor.is_empty() && !packet.has_extensions() {
+            return Some(header_size(usize::from(self.fixed_extensions)));
+        }
+        self.write_more(out, values, packet)
+    }
+
+    /// The extensions that only some packets have.
+    fn write_more(&self, out: &mut [u8], values: &HeaderValues<'_>, packet: &MediaPacket) -> Option<usize> {
+        let (head, body) = out.split_at_mut_checked(BODY)?;
+        let descriptor = self.ids.id(Extension::DependencyDescriptor).filter(|_| !values.descriptor.is_empty());
+        // In one-byte form an element has up to 16 bytes (RFC 8285 §4.2); a packet has one form throughout.
+        let two_byte = values.descriptor.len() > 16 && descriptor.is_some();
+        let at = if two_byte { 0 } else { usize::from(self.fixed_extensions) };
+        let mut writer = Writer { body, at, two_byte };
+        if two_byte {
+            match self.clock {
+                Clock::TransportSequence => {
+                    writer.put(self.ids.id(Extension::TransportCc)?, &values.transport_sequence.to_be_bytes())?;
+                }
+                Clock::AbsSendTime => writer.put(self.ids.id(Extension::AbsSendTime)?, &values.abs_send_time)?,
+                Clock::None => {}
+            }
+            if let Some(id) = self.ids.id(Extension::Mid) {
+                writer.put(id, self.mid.as_bytes())?;
+            }
         }
         if let (Some(level), Some(id)) = (packet.audio_level, self.ids.id(Extension::AudioLevel)) {
             writer.put(id, &[level])?;
@@ -81,19 +140,27 @@ impl HeaderTemplate {
         if let (Some(delay), Some(id)) = (packet.playout_delay, self.ids.id(Extension::PlayoutDelay)) {
             writer.put(id, &delay)?;
         }
-        if let (false, Some(id)) = (values.descriptor.is_empty(), self.ids.id(Extension::DependencyDescriptor)) {
+        if let Some(id) = descriptor {
             writer.put(id, values.descriptor)?;
         }
         let Writer { body, at, two_byte } = writer;
-        if at == 0 {
-            return Some(FIXED);
-        }
-        let padded = at.next_multiple_of(4);
-        body.get_mut(at..padded)?.fill(0);
-        fixed[0] |= 0x10;
-        extension[..2].copy_from_slice(&(if two_byte { TWO_BYTE } else { ONE_BYTE }).to_be_bytes());
-        extension[2..].copy_from_slice(&((padded / 4) as u16).to_be_bytes());
-        Some(FIXED + 4 + padded)
+        body.get_mut(at..at.next_multiple_of(4))?.fill(0);
+        seal_extensions(head, at, if two_byte { TWO_BYTE } else { ONE_BYTE });
+        Some(header_size(at))
+    }
+}
+
+/// Bytes of a header with `extensions` bytes of extensions.
+fn header_size(extensions: usize) -> usize {
+    if extensions == 0 { FIXED } else { BODY + extensions.next_multiple_of(4) }
+}
+
+/// Says in a header what kind of extensions follow, and how many words of them, if any.
+fn seal_extensions(head: &mut [u8], extensions: usize, profile: u16) {
+    if let ([first, .., a, b, c, d], true) = (head, extensions > 0) {
+        *first |= 0x10;
+        [*a, *b] = profile.to_be_bytes();
+        [*c, *d] = (extensions.div_ceil(4) as u16).to_be_bytes();
     }
 }
 

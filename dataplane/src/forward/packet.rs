@@ -51,6 +51,14 @@ pub struct MediaPacket {
     pub playout_delay: Option<[u8; 3]>,
 }
 
+impl MediaPacket {
+    /// It has header extensions that not every packet of its track has, the dependency descriptor aside.
+    #[inline]
+    pub fn has_extensions(&self) -> bool {
+        self.audio_level.is_some() || self.orientation.is_some() || self.playout_delay.is_some()
+    }
+}
+
 /// The numbers in a VP8 payload descriptor that must stay gapless at the subscriber (RFC 7741 §4.2), and where they stand.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Vp8Numbers {

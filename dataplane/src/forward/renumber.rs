@@ -1,14 +1,17 @@
 //! Gapless renumbering of a counter of which some values are left out: sequence numbers, picture ids.
 //! Values that were merely lost keep their place, so that they can still come; values left out on purpose do not.
 
-/// Maps a publisher's numbers to a subscriber's.
+/// Maps a publisher's numbers to a subscriber's. Almost every number is of the newest segment; the others are out of the way.
 #[derive(Clone, Debug)]
 pub struct Renumber {
-    segments: [Segment; SEGMENTS],
-    /// Segments in use; the newest is `segments[(count - 1) % SEGMENTS]`.
-    count: usize,
+    /// Meaningless while `count` is zero.
+    newest: Segment,
     highest_in: u64,
     next_out: u64,
+    /// Segments begun since the last restart.
+    count: usize,
+    /// Those before the newest; segment n of the count is `former[n % SEGMENTS]`.
+    former: Box<[Segment; SEGMENTS]>,
 }
 
 /// From this number in, `out = in + shift` (wrapping).
@@ -24,7 +27,8 @@ const SEGMENTS: usize = 16;
 impl Renumber {
     /// The first number that goes out will be `first_out`.
     pub fn new(first_out: u64) -> Self {
-        Self { segments: [Segment::default(); SEGMENTS], count: 0, highest_in: 0, next_out: first_out }
+        let none = Segment::default();
+        Self { newest: none, highest_in: 0, next_out: first_out, count: 0, former: Box::new([none; SEGMENTS]) }
     }
 
     /// From here on numbers come from another source, or after a pause: `from` follows the last one that went out,
@@ -36,31 +40,35 @@ impl Renumber {
     }
 
     /// The number that goes out for `number`; `None` before the restart or too many changes ago.
+    #[inline]
     pub fn map(&mut self, number: u64) -> Option<u64> {
-        let newest = self.newest()?;
-        if number >= newest.from {
-            let out = number.wrapping_add(newest.shift);
-            if self.is_ahead(number) {
-                self.highest_in = number;
-                self.next_out = out + 1;
-            }
-            return Some(out);
+        if self.count == 0 || number < self.newest.from {
+            return self.map_late(number);
         }
+        let out = number.wrapping_add(self.newest.shift);
+        if self.is_ahead(number) {
+            self.highest_in = number;
+            self.next_out = out + 1;
+        }
+        Some(out)
+    }
+
+    #[cold]
+    fn map_late(&self, number: u64) -> Option<u64> {
         let used = self.count.min(SEGMENTS);
         (2..=used)
-            .map(|back| self.segments[(self.count - back) % SEGMENTS])
+            .map(|back| self.former[(self.count - back) % SEGMENTS])
             .find(|segment| number >= segment.from)
             .map(|segment| number.wrapping_add(segment.shift))
     }
 
     /// `number` is left out on purpose. One that comes late has its gap already, and keeps it.
     pub fn skip(&mut self, number: u64) {
-        let Some(newest) = self.newest() else { return };
-        if !self.is_ahead(number) {
+        if self.count == 0 || !self.is_ahead(number) {
             return;
         }
         // Numbers missing before this one keep their places, so whatever is next goes out one earlier than it came.
-        let shift = newest.shift.wrapping_sub(1);
+        let shift = self.newest.shift.wrapping_sub(1);
         self.highest_in = number;
         self.next_out = (number + 1).wrapping_add(shift);
         self.push(Segment { from: number + 1, shift });
@@ -75,21 +83,15 @@ impl Renumber {
         number.wrapping_sub(self.highest_in).wrapping_sub(1) < u64::MAX / 2
     }
 
-    fn newest(&self) -> Option<Segment> {
-        self.count.checked_sub(1).map(|last| self.segments[last % SEGMENTS])
-    }
-
     fn push(&mut self, segment: Segment) {
+        let newest = self.newest;
         // A run of skips only moves the newest segment on: nothing was mapped through it.
-        if let Some(newest) = self.newest()
-            && newest.from == segment.from.wrapping_sub(1)
-            && newest.from == self.highest_in
-        {
-            self.segments[(self.count - 1) % SEGMENTS] = segment;
-            return;
+        let is_unused = newest.from == segment.from.wrapping_sub(1) && newest.from == self.highest_in;
+        if self.count > 0 && !is_unused {
+            self.former[(self.count - 1) % SEGMENTS] = newest;
         }
-        self.segments[self.count % SEGMENTS] = segment;
-        self.count += 1;
+        self.count += usize::from(self.count == 0 || !is_unused);
+        self.newest = segment;
     }
 }
 

@@ -62,6 +62,7 @@ impl Rewrite {
 
     /// The numbers under which `packet` goes out; `None` when it belongs before the last switch, or went out before: an SRTP
     /// index is never used twice.
+    #[inline]
     pub fn map(&mut self, packet: &MediaPacket, now: Now) -> Option<(OutboundSeq, u32)> {
         let sequence = OutboundSeq(self.sequence.map(packet.sequence.0)?);
         if !self.sent.mark(sequence) {
@@ -72,6 +73,12 @@ impl Rewrite {
             self.last = Some(Last { timestamp, at: now });
         }
         Some((sequence, timestamp))
+    }
+
+    /// The number of the next packet, if it is the one ahead of all others.
+    #[inline]
+    pub fn next(&self) -> OutboundSeq {
+        OutboundSeq(self.sequence.next_out())
     }
 
     /// `sequence` is left out on purpose: no gap remains.
@@ -94,7 +101,7 @@ impl Rewrite {
     }
 }
 
-/// Which of the last 1024 outbound numbers are used.
+/// Which of the last [`WINDOW`] outbound numbers are used.
 #[derive(Debug)]
 struct SentWindow {
     bits: [u64; WINDOW_WORDS],
@@ -103,7 +110,8 @@ struct SentWindow {
 }
 
 const WINDOW_WORDS: usize = 16;
-const WINDOW: u64 = WINDOW_WORDS as u64 * 64;
+/// How far back is known: a word is forgotten as a whole, when the newest number takes it over.
+const WINDOW: u64 = (WINDOW_WORDS as u64 - 1) * 64;
 
 impl Default for SentWindow {
     fn default() -> Self {
@@ -113,29 +121,33 @@ impl Default for SentWindow {
 
 impl SentWindow {
     /// Marks `sequence` used; false when it was, or is too far back to know.
+    #[inline]
     fn mark(&mut self, sequence: OutboundSeq) -> bool {
         let number = sequence.0;
+        let bit = 1 << (number % 64);
         if number >= self.end {
-            let clear = (number - self.end).min(WINDOW);
-            for step in 0..clear {
-                self.set(self.end + step, false);
-            }
-            self.end = number + 1;
-        } else if self.end - number > WINDOW || self.is_set(number) {
+            self.advance(number);
+        } else if self.end - number > WINDOW || *self.word(number) & bit != 0 {
             return false;
         }
-        self.set(number, true);
+        *self.word(number) |= bit;
         true
     }
 
-    fn is_set(&self, number: u64) -> bool {
-        self.bits[(number / 64) as usize % WINDOW_WORDS] >> (number % 64) & 1 == 1
+    /// Moves the end behind `number`. A word is cleared when its first number is reached, so it never has bits at or above the end.
+    #[inline]
+    fn advance(&mut self, number: u64) {
+        let (reached, last) = (self.end.div_ceil(64), number / 64);
+        let first = reached.max((last + 1).saturating_sub(WINDOW_WORDS as u64));
+        for word in first..=last {
+            self.bits[word as usize % WINDOW_WORDS] = 0;
+        }
+        self.end = number + 1;
     }
 
-    fn set(&mut self, number: u64, used: bool) {
-        let bit = 1 << (number % 64);
-        let word = &mut self.bits[(number / 64) as usize % WINDOW_WORDS];
-        if used { *word |= bit } else { *word &= !bit }
+    #[inline]
+    fn word(&mut self, number: u64) -> &mut u64 {
+        &mut self.bits[(number / 64) as usize % WINDOW_WORDS]
     }
 }
 

@@ -3,11 +3,10 @@
 
 use std::time::Duration;
 
-use arrayvec::ArrayVec;
 use ringmain_shared::command::SubscriptionSpec;
 use ringmain_shared::id::{SubscriptionId, TrackId, TransportId};
 use ringmain_shared::limits::KEYFRAME_INTERVAL;
-use ringmain_shared::media::{Kind, PayloadType, SendCodec, SpatialLayer, Ssrc, TemporalLayer};
+use ringmain_shared::media::{Kind, PayloadType, SpatialLayer, Ssrc, TemporalLayer};
 use ringmain_shared::{DropReason, Now};
 
 use super::clock::SenderClock;
@@ -15,8 +14,9 @@ use super::header::{HEADER_SIZE_MAX, HeaderTemplate, HeaderValues};
 use super::history::{ResendBudget, SentHistory};
 use super::packet::{InboundSeq, MediaPacket, OutboundSeq};
 use super::rewrite::Rewrite;
-use super::track::{Layer, Track, TrackKey};
+use super::track::{Layer, LayerClocks, Ready, Track, TrackKey};
 use super::vp8::{OutboundNumbers, PictureNumbers, write_numbers};
+use crate::buf::TxSlot;
 use crate::io::{Path, Transmit};
 use crate::srtp::{Outbound, Profile};
 use crate::transport::TransportKey;
@@ -32,7 +32,7 @@ pub struct Egress<'a> {
     /// Where ICE says that the subscriber is.
     pub path: Path,
     /// The subscriber's keys.
-    pub srtp: &'a mut Outbound,
+    pub srtp: &'a Outbound,
     /// The next transport-wide sequence number.
     pub transport_sequence: &'a mut u16,
     /// This turn's absolute send time.
@@ -44,14 +44,16 @@ pub struct Egress<'a> {
 /// One subscription.
 #[derive(Debug)]
 pub struct Subscription {
-    /// As control ordered it, with the latest wishes.
-    pub spec: SubscriptionSpec,
+    /// As control ordered it, with the latest wishes. No packet needs it.
+    pub spec: Box<SubscriptionSpec>,
     /// The subscriber.
     pub transport: TransportKey,
     /// The track, while it exists on this worker.
     pub track: TrackKey,
     template: HeaderTemplate,
-    codecs: ArrayVec<SendCodec, CODECS_MAX>,
+    ssrc: Ssrc,
+    /// The payload type that came last, and what it is at the subscriber.
+    mapped: Option<(PayloadType, PayloadType)>,
     rewrite: Rewrite,
     pictures: PictureNumbers,
     history: Option<SentHistory>,
@@ -95,12 +97,14 @@ pub enum Outcome {
 
 impl Subscription {
     /// A subscription that waits for its first packet. `random` decides where its numbers begin.
-    pub fn new(spec: SubscriptionSpec, transport: TransportKey, track: TrackKey, random: [u64; 2]) -> Self {
+    pub fn new(mut spec: SubscriptionSpec, transport: TransportKey, track: TrackKey, random: [u64; 2]) -> Self {
+        spec.codecs.truncate(CODECS_MAX);
         let clock_rate = spec.codecs.first().map_or(90_000, |codec| codec.clock_rate);
         let has_rtx = spec.rtx_ssrc.is_some() && spec.codecs.iter().any(|codec| codec.rtx.is_some());
         Self {
             template: HeaderTemplate::new(spec.extensions, spec.mid),
-            codecs: spec.codecs.iter().take(CODECS_MAX).cloned().collect(),
+            ssrc: spec.ssrc,
+            mapped: None,
             rewrite: Rewrite::new(clock_rate, random[0]),
             pictures: PictureNumbers::new(random[1]),
             history: has_rtx.then(SentHistory::default),
@@ -115,7 +119,7 @@ impl Subscription {
             octets: 0,
             active: false,
             round_trip: Duration::from_millis(50),
-            spec,
+            spec: Box::new(spec),
             transport,
             track,
         }
@@ -150,9 +154,11 @@ impl Subscription {
     /// Takes payload types, extensions and m-section of a new negotiation. Numbers and SSRCs run on.
     pub fn renegotiate(&mut self, spec: SubscriptionSpec) {
         self.template = HeaderTemplate::new(spec.extensions, spec.mid);
-        self.codecs = spec.codecs.iter().take(CODECS_MAX).cloned().collect();
+        self.ssrc = spec.ssrc;
+        self.mapped = None;
         // Another SSRC would begin its indices anew.
-        self.spec = SubscriptionSpec { muted: self.spec.muted, rtx_ssrc: self.spec.rtx_ssrc, ..spec };
+        *self.spec = SubscriptionSpec { muted: self.spec.muted, rtx_ssrc: self.spec.rtx_ssrc, ..spec };
+        self.spec.codecs.truncate(CODECS_MAX);
     }
 
     /// Chooses the layer to send: the best that is alive and wished for, else the least that is alive.
@@ -195,24 +201,33 @@ impl Subscription {
         concerned
     }
 
-    /// Forwards one packet of the track, if it is for this subscriber.
-    #[expect(clippy::too_many_arguments, reason = "a packet, where it comes from, where it goes: nothing to bundle")]
+    /// A packet is forwarded soon: brings what it needs besides the subscription itself into the caches.
+    #[inline]
+    pub fn expect(&self) {
+        if let Some(history) = &self.history {
+            history.expect(self.rewrite.next());
+        }
+    }
+
+    /// Forwards one packet of the track, if it is for this subscriber. `bytes` are the cache's; the subscriber's own numbers are
+    /// written over the last one's.
+    #[inline]
     pub fn forward(
         &mut self,
-        packet: &MediaPacket,
-        spatial: SpatialLayer,
-        bytes: &[u8],
-        track: &Track,
+        ready: &Ready,
+        bytes: &mut [u8],
+        clocks: &LayerClocks,
         egress: &mut Egress<'_>,
         now: Now,
         out: &mut dyn Transmit,
     ) -> Outcome {
+        let (packet, spatial) = (&ready.packet, ready.spatial);
         let mut outcome = Outcome::Sent;
         if self.layer != Some(spatial) {
             if !self.may_switch(packet, spatial) {
                 return Outcome::NotForUs;
             }
-            self.switch(packet, spatial, track, now);
+            self.switch(packet, spatial, clocks, now);
             // A publisher that begins anew time and again does not flood control with what it knows.
             if self.told.replace((spatial, self.temporal)) != Some((spatial, self.temporal)) {
                 outcome = Outcome::Switched;
@@ -239,20 +254,19 @@ impl Subscription {
                 None => return Outcome::Dropped(DropReason::TooOld),
             },
         };
-        let shape = Shape { payload_type, ssrc: self.spec.ssrc, sequence, timestamp, vp8, original: None };
-        match self.write(packet, bytes, &shape, egress, out) {
-            Err(reason) => Outcome::Dropped(reason),
-            Ok(size) => {
-                if let Some(history) = &mut self.history {
-                    history.record(sequence, packet.sequence, timestamp, vp8, spatial);
-                }
-                egress.budget.earn(size);
-                self.packets = self.packets.wrapping_add(1);
-                self.octets = self.octets.wrapping_add(bytes.len() as u32 - u32::from(packet.descriptor_len));
-                self.active = true;
-                outcome
-            }
+        let numbers = Numbers { payload_type, ssrc: self.ssrc, sequence, timestamp };
+        let size = match self.send(packet, bytes, numbers, vp8, egress, out) {
+            Ok(size) => size,
+            Err(reason) => return Outcome::Dropped(reason),
+        };
+        if let Some(history) = &mut self.history {
+            history.record(sequence, packet.sequence, timestamp, vp8, spatial);
         }
+        egress.budget.earn(size);
+        self.packets = self.packets.wrapping_add(1);
+        self.octets = self.octets.wrapping_add(bytes.len() as u32 - u32::from(packet.descriptor_len));
+        self.active = true;
+        outcome
     }
 
     /// A number of the layer that carries nothing leaves no gap.
@@ -274,24 +288,31 @@ impl Subscription {
         let rtx_ssrc = self.spec.rtx_ssrc.ok_or(DropReason::RtxMissed)?;
         let history = self.history.as_mut().ok_or(DropReason::RtxMissed)?;
         let sent = history.may_resend(sequence, self.round_trip, now).ok_or(DropReason::RtxMissed)?;
-        let layer = layers.get(usize::from(sent.layer)).and_then(Option::as_ref).ok_or(DropReason::RtxMissed)?;
-        let (packet, bytes) = layer.cache.get(sent.inbound).ok_or(DropReason::RtxMissed)?;
-        let codec = self.codecs.iter().find(|codec| codec.from == packet.payload_type);
+        let layer = layers.get(usize::from(sent.layer())).and_then(Option::as_ref).ok_or(DropReason::RtxMissed)?;
+        let (packet, bytes) = layer.cache.get_by_low(sent.inbound).ok_or(DropReason::RtxMissed)?;
+        let codec = self.spec.codecs.iter().find(|codec| codec.from == packet.payload_type);
         let payload_type = codec.and_then(|codec| codec.rtx).ok_or(DropReason::RtxMissed)?;
         if !egress.budget.spend(bytes.len() + RESEND_OVERHEAD, now) {
             return Err(DropReason::RtxBudget);
         }
         history.note_resent(sequence, now);
-        let shape = Shape {
-            payload_type,
-            ssrc: rtx_ssrc,
-            sequence: self.retransmission,
-            timestamp: sent.timestamp,
-            vp8: sent.vp8,
-            original: Some(sequence),
-        };
+        let numbers =
+            Numbers { payload_type, ssrc: rtx_ssrc, sequence: self.retransmission, timestamp: sent.timestamp };
         self.retransmission.0 += 1;
-        self.write(packet, bytes, &shape, egress, out).map(|_| ())
+        let (descriptor, payload) =
+            bytes.split_at_checked(usize::from(packet.descriptor_len)).ok_or(DropReason::RtpMalformed)?;
+        let (mut slot, header_len) = self.begin(packet, descriptor, 2 + payload.len(), &numbers, egress, out)?;
+        // RFC 4588 §4: the original sequence number, then the payload as it was.
+        let clear_len = header_len + 2 + payload.len();
+        let room = slot.bytes_mut();
+        let body = room.get_mut(header_len..clear_len).and_then(|body| body.split_first_chunk_mut::<2>());
+        let (original, body) = body.ok_or(DropReason::TxFull)?;
+        *original = sequence.to_be_bytes();
+        body.copy_from_slice(payload);
+        write_numbers(body, packet, sent.vp8());
+        let size = egress.srtp.protect_rtp(numbers.sequence.0, room, header_len, clear_len)?;
+        self.commit(slot, size, egress);
+        Ok(())
     }
 
     /// Where a sender report of this stream stands: its RTP time at the publisher's NTP time `theirs`.
@@ -311,12 +332,17 @@ impl Subscription {
         }
     }
 
-    fn switch(&mut self, packet: &MediaPacket, spatial: SpatialLayer, track: &Track, now: Now) {
+    #[cold]
+    fn switch(&mut self, packet: &MediaPacket, spatial: SpatialLayer, clocks: &LayerClocks, now: Now) {
+        if let Some(history) = &mut self.history {
+            history.begin();
+        }
         if self.layer_before == Some(spatial) && self.layer.is_none() && !self.rewrite.is_fresh() {
             self.rewrite.resume(packet);
         } else {
             let aligned = self.layer_before.and_then(|before| {
-                let (before, after): (SenderClock, SenderClock) = (track.clock(before)?, track.clock(spatial)?);
+                let clock = |spatial: SpatialLayer| clocks.get(usize::from(spatial)).copied().flatten();
+                let (before, after): (SenderClock, SenderClock) = (clock(before)?, clock(spatial)?);
                 Some(self.rewrite.timestamp(before.rtp_at(after.ntp_at(packet.timestamp))))
             });
             self.rewrite.restart(packet, aligned, now);
@@ -348,64 +374,80 @@ impl Subscription {
         joinable
     }
 
-    fn payload_type(&self, from: PayloadType) -> Option<PayloadType> {
-        self.codecs.iter().find(|codec| codec.from == from).map(|codec| codec.to)
+    fn payload_type(&mut self, from: PayloadType) -> Option<PayloadType> {
+        if let Some((last, to)) = self.mapped
+            && last == from
+        {
+            return Some(to);
+        }
+        let codec = self.spec.codecs.iter().find(|codec| codec.from == from)?;
+        self.mapped = Some((from, codec.to));
+        Some(codec.to)
     }
 
-    fn write(
+    /// One packet of media into the transmit batch; nothing is copied that the cipher does not write.
+    #[inline]
+    fn send(
         &self,
         packet: &MediaPacket,
-        bytes: &[u8],
-        shape: &Shape,
+        bytes: &mut [u8],
+        numbers: Numbers,
+        vp8: OutboundNumbers,
         egress: &mut Egress<'_>,
         out: &mut dyn Transmit,
     ) -> Result<usize, DropReason> {
         let (descriptor, payload) =
-            bytes.split_at_checked(usize::from(packet.descriptor_len)).ok_or(DropReason::RtpMalformed)?;
+            bytes.split_at_mut_checked(usize::from(packet.descriptor_len)).ok_or(DropReason::RtpMalformed)?;
+        write_numbers(payload, packet, vp8);
+        let (mut slot, header_len) = self.begin(packet, descriptor, payload.len(), &numbers, egress, out)?;
+        let size = egress.srtp.protect_rtp_from(numbers.sequence.0, payload, slot.bytes_mut(), header_len)?;
+        self.commit(slot, size, egress);
+        Ok(size)
+    }
+
+    /// Room for a packet with its header written, and that header's length.
+    #[inline]
+    fn begin<'a>(
+        &self,
+        packet: &MediaPacket,
+        descriptor: &[u8],
+        body_len: usize,
+        numbers: &Numbers,
+        egress: &Egress<'_>,
+        out: &'a mut dyn Transmit,
+    ) -> Result<(TxSlot<'a>, usize), DropReason> {
         let values = HeaderValues {
             marker: packet.marker,
-            payload_type: shape.payload_type,
-            sequence: shape.sequence.header(),
-            timestamp: shape.timestamp,
-            ssrc: shape.ssrc,
+            payload_type: numbers.payload_type,
+            sequence: numbers.sequence.header(),
+            timestamp: numbers.timestamp,
+            ssrc: numbers.ssrc,
             transport_sequence: *egress.transport_sequence,
             abs_send_time: egress.abs_send_time,
             descriptor,
         };
-        let size_max = HEADER_SIZE_MAX.min(64 + descriptor.len()) + 2 + payload.len() + Profile::RTP_OVERHEAD_MAX;
-        if !out.batch().has_room(size_max) {
-            out.flush();
-        }
-        let mut slot = out.batch().reserve(egress.path, size_max).ok_or(DropReason::TxFull)?;
-        let room = slot.bytes_mut();
-        let header_len = self.template.write(room, &values, packet).ok_or(DropReason::TxFull)?;
-        let mut at = header_len;
-        if let Some(original) = shape.original {
-            room.get_mut(at..at + 2).ok_or(DropReason::TxFull)?.copy_from_slice(&original.to_be_bytes());
-            at += 2;
-        }
-        let body = room.get_mut(at..at + payload.len()).ok_or(DropReason::TxFull)?;
-        body.copy_from_slice(payload);
-        write_numbers(body, packet, shape.vp8);
-        let clear_len = at + payload.len();
-        let size = egress.srtp.protect_rtp(shape.sequence.0, room, header_len, clear_len)?;
+        let size_max = HEADER_SIZE_MAX.min(64 + descriptor.len()) + body_len + Profile::RTP_OVERHEAD_MAX;
+        let mut slot = out.reserve(egress.path, size_max).ok_or(DropReason::TxFull)?;
+        let header_len = self.template.write(slot.bytes_mut(), &values, packet).ok_or(DropReason::TxFull)?;
+        Ok((slot, header_len))
+    }
+
+    #[inline]
+    fn commit(&self, slot: TxSlot<'_>, size: usize, egress: &mut Egress<'_>) {
         slot.commit(size);
         if self.template.has_transport_sequence() {
             *egress.transport_sequence = egress.transport_sequence.wrapping_add(1);
         }
-        Ok(size)
     }
 }
 
-/// How a kept packet goes out.
-struct Shape {
+/// Under which numbers a packet goes out.
+#[derive(Clone, Copy)]
+struct Numbers {
     payload_type: PayloadType,
     ssrc: Ssrc,
     sequence: OutboundSeq,
     timestamp: u32,
-    vp8: OutboundNumbers,
-    /// The sequence number that an RTX packet repeats.
-    original: Option<u16>,
 }
 
 /// Header, original sequence number, tag and UDP/IP of a packet sent again, roughly.

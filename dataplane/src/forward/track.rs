@@ -1,6 +1,8 @@
 //! One published track on this worker: its layers with what they sent lately, and who is subscribed.
 //! The same whether its publisher is on this worker or its packets come from another one.
 
+use std::ops::Range;
+
 use ringmain_shared::Now;
 use ringmain_shared::command::TrackSpec;
 use ringmain_shared::id::{TrackId, WorkerIndex};
@@ -9,7 +11,7 @@ use ringmain_shared::media::{Codec, Kind, PayloadType, SpatialLayer};
 
 use super::cache::PacketCache;
 use super::clock::{ClockOffset, SenderClock};
-use super::packet::InboundSeq;
+use super::packet::{InboundSeq, MediaPacket};
 use super::subscription::SubscriptionKey;
 use crate::transport::TransportKey;
 
@@ -82,6 +84,22 @@ pub enum PendingKind {
     Padding,
 }
 
+/// A packet of this batch, looked up once for all subscribers.
+#[derive(Clone, Debug)]
+pub struct Ready {
+    /// Which layer's cache has it.
+    pub spatial: SpatialLayer,
+    /// The publisher began again with it.
+    pub restarted: bool,
+    /// What it is; for one that carries nothing, only its number.
+    pub packet: MediaPacket,
+    /// Where in the cache its bytes are; `None` when it carries nothing.
+    pub place: Option<Range<usize>>,
+}
+
+/// The latest sender report of each layer.
+pub type LayerClocks = [Option<SenderClock>; LAYERS_MAX];
+
 /// Datagrams that are taken in before what they brought is forwarded: no cache overwrites a packet that waits.
 pub const BATCH_MAX: usize = 64;
 
@@ -130,6 +148,36 @@ impl Track {
         let kind = self.spec.kind;
         let layer = self.layers.get_mut(usize::from(spatial))?;
         Some(layer.get_or_insert_with(|| Layer::new(kind)))
+    }
+
+    /// Looks up what waits, and leaves nothing waiting.
+    pub fn take_pending(&mut self, ready: &mut Vec<Ready>) {
+        for &Pending { spatial, sequence, kind } in &self.pending {
+            match kind {
+                PendingKind::Padding => {
+                    let packet = MediaPacket { sequence, ..MediaPacket::default() };
+                    ready.push(Ready { spatial, restarted: false, packet, place: None });
+                }
+                PendingKind::Media { restarted } => {
+                    let layer = self.layers.get(usize::from(spatial)).and_then(Option::as_ref);
+                    if let Some((packet, place)) = layer.and_then(|layer| layer.cache.find(sequence)) {
+                        ready.push(Ready { spatial, restarted, packet: *packet, place: Some(place) });
+                    }
+                }
+            }
+        }
+        self.pending.clear();
+    }
+
+    /// The bytes of a packet that [`take_pending`](Self::take_pending) found.
+    #[inline]
+    pub fn bytes_mut(&mut self, ready: &Ready) -> Option<&mut [u8]> {
+        self.layers.get_mut(usize::from(ready.spatial))?.as_mut()?.cache.bytes_mut(ready.place.clone()?)
+    }
+
+    /// The latest sender reports of all layers.
+    pub fn clocks(&self) -> LayerClocks {
+        self.layers.each_ref().map(|layer| layer.as_ref()?.clock)
     }
 
     /// The latest sender report of a layer.

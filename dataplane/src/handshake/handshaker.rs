@@ -240,7 +240,9 @@ impl Handshaker {
                 }
                 Early::Other { plain } => match &mut transport.stage {
                     // After its ClientHello, a DTLS 1.3 client has nothing to say in plaintext (RFC 9147 §6).
-                    Stage::Handshaking { engine: Engine::Dtls13(_), .. } if plain => {
+                    Stage::Handshaking { engine: Engine::Dtls13(_), .. }
+                        if plain && transport.role == DtlsRole::Server =>
+                    {
                         self.stats.junk += 1;
                         return;
                     }
@@ -316,8 +318,13 @@ impl Handshaker {
             sctp.handle_timeout(instant);
         }
         let mut produced = Vec::new();
+        let is_unheard = transport.is_unheard(now);
         let result = match &mut transport.stage {
             Stage::Idle => return self.begin(id, now, out),
+            Stage::Handshaking { engine, .. } if is_unheard => {
+                *engine = self.engines.client_of_both(instant);
+                engine.begin(instant, &mut produced)
+            }
             Stage::Handshaking { engine, .. } | Stage::Secured { engine } => {
                 engine.handle_timeout(instant, &mut produced)
             }
@@ -486,6 +493,16 @@ impl Handshaker {
     }
 }
 
+impl Transport {
+    /// Whether nobody has answered our DTLS 1.2 for so long that the peer may speak DTLS 1.3 alone. Asked once: after
+    /// another engine has failed, DTLS 1.2 has the rest of the time.
+    fn is_unheard(&self, now: Now) -> bool {
+        let unanswered = matches!(self.stage, Stage::Handshaking { engine: Engine::Dtls12(_), received: 0, .. });
+        let is_late = self.give_up.is_some_and(|at| at <= now + (HANDSHAKE - UNHEARD));
+        self.role == DtlsRole::Client && unanswered && is_late && !self.failed
+    }
+}
+
 #[cfg(test)]
 impl Handshaker {
     /// Bytes that wait for the peer of a transport.
@@ -541,6 +558,9 @@ const ATTEMPTS_MAX: u32 = 8;
 const ATTEMPT_INTERVAL: Duration = Duration::from_millis(100);
 /// Transports proved before they were opened that are kept in mind.
 const VALIDATED_EARLY_MAX: usize = 256;
+/// How long a server may leave our DTLS 1.2 unanswered: four flights of it. Sooner, mere loss would have us change to a
+/// ClientHello that a server which saw the first one does not take.
+const UNHEARD: Duration = Duration::from_secs(3);
 /// Bytes that a handshake may take, retransmissions and all.
 const HANDSHAKE_SIZE_MAX: usize = 64 * 1024;
 /// The least time between two timers of one transport.

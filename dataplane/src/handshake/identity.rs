@@ -1,9 +1,14 @@
 //! Our DTLS identity: one self-signed P-256 certificate, made when the data plane starts and never written down (RFC 8827 §6.5).
-//! Peers know it by the fingerprint in the SDP; it names nobody.
+//! Peers know it by the fingerprint in the SDP; it names nobody. Every copy of its key is wiped when it goes: ours, and those
+//! that aws-lc and OpenSSL sign with. `dimpl`, which wipes none, never has one.
 
 use std::fmt;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::digest;
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair};
+use rcgen::{CertificateParams, DistinguishedName, DnType, SerialNumber, date_time_ymd};
 use ringmain_shared::transport::{Fingerprint, FingerprintHash};
 use zeroize::Zeroizing;
 
@@ -17,8 +22,25 @@ pub struct Identity {
 impl Identity {
     /// A new key and a certificate over it.
     pub fn generate() -> Result<Self, SetupError> {
-        let made = dimpl::certificate::generate_self_signed_certificate().map_err(SetupError::new)?;
-        Ok(Self { certificate: made.certificate, private_key: Zeroizing::new(made.private_key) })
+        // By rcgen itself this would leave the key behind in memory that is freed.
+        let document = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &SystemRandom::new())
+            .map_err(SetupError::new)?;
+        let key =
+            EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, document.as_ref()).map_err(SetupError::new)?;
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let mut serial = [0; 16];
+        aws_lc_rs::rand::fill(&mut serial).map_err(SetupError::new)?;
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, "WebRTC");
+        // From before any peer's clock, and for longer than the process lives; peers look at the fingerprint alone.
+        let year = 1970 + (unix.as_secs() / SECONDS_PER_YEAR) as i32;
+        params.not_before = date_time_ymd(year - 1, 1, 1);
+        params.not_after = date_time_ymd(year + 10, 1, 1);
+        // Some browsers confuse certificates with the same issuer and number.
+        params.serial_number = Some(SerialNumber::from_slice(&serial));
+        let certificate = params.self_signed(&Signer(key)).map_err(SetupError::new)?.der().to_vec();
+        Ok(Self { certificate, private_key: Zeroizing::new(document.as_ref().to_vec()) })
     }
 
     /// An identity made elsewhere: DER of the certificate and of the private key.
@@ -41,6 +63,29 @@ impl Identity {
     /// The private key in PKCS#8 DER.
     pub(super) fn private_key(&self) -> &[u8] {
         &self.private_key
+    }
+}
+
+/// Of the Gregorian calendar, on average.
+const SECONDS_PER_YEAR: u64 = 31_556_952;
+
+/// Signs the certificate with a key that stays where it is.
+struct Signer(EcdsaKeyPair);
+
+impl rcgen::PublicKeyData for Signer {
+    fn der_bytes(&self) -> &[u8] {
+        self.0.public_key().as_ref()
+    }
+
+    fn algorithm(&self) -> &'static rcgen::SignatureAlgorithm {
+        &rcgen::PKCS_ECDSA_P256_SHA256
+    }
+}
+
+impl rcgen::SigningKey for Signer {
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
+        let signature = self.0.sign(&SystemRandom::new(), message).map_err(|_| rcgen::Error::RingUnspecified)?;
+        Ok(signature.as_ref().to_vec())
     }
 }
 

@@ -30,7 +30,7 @@ use std::{fmt, io};
 
 use ringmain_shared::drop_reason::DropReason;
 
-use crate::buf::{RxBatch, TxBatch};
+use crate::buf::{RxBatch, TxBatch, TxSlot};
 pub use diverted::Diverted;
 pub use open::{LinkChoice, OpenError, Opened, open};
 pub use wake::WakeHandle;
@@ -104,6 +104,14 @@ pub trait Link: Send {
 pub trait Transmit {
     /// Where to put datagrams.
     fn batch(&mut self) -> &mut TxBatch;
+
+    /// Room for a datagram of up to `size_max` bytes; a full batch is flushed for it.
+    fn reserve(&mut self, path: Path, size_max: usize) -> Option<TxSlot<'_>> {
+        if !self.batch().has_room(size_max) {
+            self.flush();
+        }
+        self.batch().reserve(path, size_max)
+    }
 
     /// Hands every train to the kernel and empties the batch. The io_uring link sends at the latest in the next `receive`.
     fn flush(&mut self);

@@ -100,7 +100,7 @@ mod tests {
         let mut told = Vec::new();
         for millis in (0..10_000).step_by(100) {
             busy.turned(Now::from_millis(millis));
-            if millis < 1_000 || millis >= 7_000 {
+            if !(1_000..7_000).contains(&millis) {
                 stuck.turned(Now::from_millis(millis));
             }
             told.extend(look(&mut dog, millis));

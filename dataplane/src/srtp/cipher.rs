@@ -7,6 +7,7 @@ use super::gcm::Gcm;
 use super::header::{E_BIT, RTCP_FIXED_LEN, RtcpHeader, RtpHeader};
 use super::keys::SessionKey;
 use super::profile::{INDEX_LEN, Profile};
+use crate::buf::{prefetch, prefetch_whole};
 
 /// Proof that a packet's tag was right, good for one change of state.
 pub(super) struct Authenticated(());
@@ -36,6 +37,15 @@ impl Cipher {
     pub(super) fn profile(&self) -> Profile {
         match self {
             Self::Gcm(_, profile) | Self::Cm(_, profile) => *profile,
+        }
+    }
+
+    /// Brings the key into the caches as far as it can be reached: the schedule of AES-GCM is behind a pointer of the library.
+    #[inline]
+    pub(super) fn expect(&self) {
+        match self {
+            Self::Gcm(gcm, _) => prefetch(&**gcm),
+            Self::Cm(cm, _) => prefetch_whole(&**cm),
         }
     }
 

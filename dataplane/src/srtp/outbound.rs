@@ -32,6 +32,12 @@ impl Outbound {
         self.rtp.profile()
     }
 
+    /// Something is protected soon.
+    #[inline]
+    pub fn expect(&self) {
+        self.rtp.expect();
+    }
+
     /// Protects in place: `packet` holds header and payload in its first `clear_len` bytes and has room for
     /// [`Profile::rtp_overhead`] behind them. `index` is rollover counter and sequence number, as in the header. Gives the
     /// protected length; [`DropReason::SrtpLength`] when there is no room, [`DropReason::KeyExhausted`] beyond 48 bits.

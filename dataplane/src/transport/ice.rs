@@ -15,6 +15,7 @@ use ringmain_shared::limits::{
 use ringmain_shared::transport::IceCredentials;
 use ringmain_shared::{DropReason, Now};
 
+use crate::buf::prefetch;
 use crate::io::Path;
 use crate::packet::stun::{
     BindingRequest, Class, IntegrityKey, Message, Role, TransactionId, method, write_binding_request,
@@ -163,6 +164,13 @@ impl IceAgent {
     /// Our user fragments that checks may name: the current one, and the former during a restart.
     pub fn ufrags(&self) -> impl Iterator<Item = &str> {
         std::iter::once(&self.local).chain(self.previous.iter().map(|(old, _)| old)).map(|local| local.ufrag.as_str())
+    }
+
+    /// Media goes out soon.
+    #[inline]
+    pub fn expect(&self) {
+        prefetch(&self.selected);
+        prefetch(&self.state);
     }
 
     /// Where media goes.

@@ -18,6 +18,7 @@ pub use ice::{Claim, IceAgent, Reaction};
 pub use publisher::{Publisher, PublisherSettings};
 pub use subscriber::Subscriber;
 
+use crate::buf::prefetch;
 use crate::srtp::{Inbound, Outbound};
 
 slotmap::new_key_type! {
@@ -71,4 +72,17 @@ pub struct Keys {
     pub inbound: Inbound,
     /// Ours.
     pub outbound: Outbound,
+}
+
+impl Transport {
+    /// A packet is forwarded to it soon: brings what that needs into the caches.
+    #[inline]
+    pub fn expect(&self) {
+        prefetch(&self.subscriber.transport_sequence);
+        prefetch(&self.subscriber.report_at);
+        self.ice.expect();
+        if let Some(keys) = &self.keys {
+            keys.outbound.expect();
+        }
+    }
 }

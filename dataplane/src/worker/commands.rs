@@ -430,7 +430,7 @@ impl Worker {
 
     fn flow(&self, transport: &Transport) -> Flow {
         let subscription = |stream: &crate::transport::subscriber::SentStream| {
-            self.subscriptions.get(stream.subscription).map(|subscription| subscription.spec.clone())
+            self.subscriptions.get(stream.subscription).map(|subscription| (*subscription.spec).clone())
         };
         Flow {
             transport: transport.id,

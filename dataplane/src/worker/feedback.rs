@@ -162,11 +162,11 @@ impl Worker {
         let subscription = transport.subscriber.subscription_of(nack.media_ssrc).ok_or(DropReason::ForeignFeedback)?;
         let subscription = self.subscriptions.get_mut(subscription).ok_or(DropReason::ForeignFeedback)?;
         let track = self.tracks.get(subscription.track).ok_or(DropReason::ForeignFeedback)?;
-        let (Some(path), Some(keys)) = (transport.ice.selected(), transport.keys.as_mut()) else { return Ok(()) };
+        let (Some(path), Some(keys)) = (transport.ice.selected(), &transport.keys) else { return Ok(()) };
         let sending = &mut transport.subscriber;
         let mut egress = Egress {
             path,
-            srtp: &mut keys.outbound,
+            srtp: &keys.outbound,
             transport_sequence: &mut sending.transport_sequence,
             abs_send_time: ext::abs_send_time(now),
             budget: &mut sending.budget,

@@ -3,81 +3,104 @@
 
 use ringmain_shared::Now;
 use ringmain_shared::event::Event;
+use slotmap::SlotMap;
 
 use super::Worker;
-use crate::forward::subscription::{Egress, Outcome};
-use crate::forward::track::PendingKind;
+use crate::buf::prefetch_whole;
+use crate::forward::subscription::{Egress, Outcome, Subscription, SubscriptionKey};
+use crate::forward::track::TrackKey;
 use crate::io::Transmit;
 use crate::packet::ext;
 use crate::transport::subscriber::REPORT_INTERVAL;
+use crate::transport::{Transport, TransportKey};
 
 impl Worker {
     /// Forwards what this batch brought.
     pub(super) fn forward_pending(&mut self, now: Now, out: &mut dyn Transmit) {
-        let abs_send_time = ext::abs_send_time(now);
         while let Some(key) = self.touched.pop() {
-            let Some(track) = self.tracks.get_mut(key) else { continue };
-            let pending = std::mem::take(&mut track.pending);
-            let Some(track) = self.tracks.get(key) else { continue };
-            for &subscriber in &track.subscribers {
-                let Some(subscription) = self.subscriptions.get_mut(subscriber) else { continue };
-                let Some(transport) = self.transports.get_mut(subscription.transport) else { continue };
-                let (Some(path), Some(keys)) = (transport.ice.selected(), transport.keys.as_mut()) else { continue };
-                let sending = &mut transport.subscriber;
-                let mut egress = Egress {
-                    path,
-                    srtp: &mut keys.outbound,
-                    transport_sequence: &mut sending.transport_sequence,
-                    abs_send_time,
-                    budget: &mut sending.budget,
-                };
-                let mut sent = 0;
-                for packet in &pending {
-                    let restarted = match packet.kind {
-                        PendingKind::Media { restarted } => restarted,
-                        PendingKind::Padding => {
-                            subscription.skip(packet.sequence, packet.spatial);
-                            continue;
-                        }
-                    };
-                    if restarted && subscription.begin_again(packet.spatial) {
-                        self.unsettled.push(subscriber);
-                    }
-                    let layer = track.layers.get(usize::from(packet.spatial)).and_then(Option::as_ref);
-                    let Some((media, bytes)) = layer.and_then(|layer| layer.cache.get(packet.sequence)) else {
-                        continue;
-                    };
-                    match subscription.forward(media, packet.spatial, bytes, track, &mut egress, now, out) {
-                        Outcome::Sent => sent += 1,
-                        Outcome::Switched => {
-                            sent += 1;
-                            self.outbox.events.push(Event::LayerForwarded {
-                                subscription: subscription.id(),
-                                spatial: packet.spatial,
-                                temporal: subscription.temporal(),
-                            });
-                        }
-                        Outcome::NotForUs => {
-                            if subscription.should_ask_again(now) {
-                                self.unsettled.push(subscriber);
-                            }
-                        }
-                        Outcome::Dropped(reason) => self.drops[reason as usize] += 1,
-                    }
-                }
-                self.stats.rtp_forwarded += sent;
-                if sent > 0 && sending.report_at.is_none() {
-                    sending.report_at = Some(now + REPORT_INTERVAL);
-                    self.unscheduled.push(subscription.transport);
-                }
-            }
-            let Some(track) = self.tracks.get_mut(key) else { continue };
-            track.pending = pending;
-            track.pending.clear();
+            self.forward_track(key, now, out);
         }
         self.settle(now);
         while let Some(key) = self.unscheduled.pop() {
             self.schedule(key);
+        }
+    }
+
+    fn forward_track(&mut self, key: TrackKey, now: Now, out: &mut dyn Transmit) {
+        let Some(track) = self.tracks.get_mut(key) else { return };
+        track.take_pending(&mut self.ready);
+        let clocks = track.clocks();
+        let abs_send_time = ext::abs_send_time(now);
+        let subscribers = std::mem::take(&mut track.subscribers);
+        for (at, &subscriber) in subscribers.iter().enumerate() {
+            expect_next(&self.subscriptions, &self.transports, &subscribers, at);
+            let Some(subscription) = self.subscriptions.get_mut(subscriber) else { continue };
+            let Some(transport) = self.transports.get_mut(subscription.transport) else { continue };
+            let (Some(path), Some(keys)) = (transport.ice.selected(), &transport.keys) else { continue };
+            let sending = &mut transport.subscriber;
+            let mut egress = Egress {
+                path,
+                srtp: &keys.outbound,
+                transport_sequence: &mut sending.transport_sequence,
+                abs_send_time,
+                budget: &mut sending.budget,
+            };
+            let mut sent = 0;
+            for ready in &self.ready {
+                if ready.place.is_none() {
+                    subscription.skip(ready.packet.sequence, ready.spatial);
+                    continue;
+                }
+                if ready.restarted && subscription.begin_again(ready.spatial) {
+                    self.unsettled.push(subscriber);
+                }
+                let Some(bytes) = track.bytes_mut(ready) else { continue };
+                match subscription.forward(ready, bytes, &clocks, &mut egress, now, out) {
+                    Outcome::Sent => sent += 1,
+                    Outcome::Switched => {
+                        sent += 1;
+                        self.outbox.events.push(Event::LayerForwarded {
+                            subscription: subscription.id(),
+                            spatial: ready.spatial,
+                            temporal: subscription.temporal(),
+                        });
+                    }
+                    Outcome::NotForUs => {
+                        if subscription.should_ask_again(now) {
+                            self.unsettled.push(subscriber);
+                        }
+                    }
+                    Outcome::Dropped(reason) => self.drops[reason as usize] += 1,
+                }
+            }
+            self.stats.rtp_forwarded += sent;
+            if sent > 0 && sending.report_at.is_none() {
+                sending.report_at = Some(now + REPORT_INTERVAL);
+                self.unscheduled.push(subscription.transport);
+            }
+        }
+        track.subscribers = subscribers;
+        self.ready.clear();
+    }
+}
+
+/// While packets to one subscriber are sealed, the state of the next ones comes from memory: first the subscription, then what it
+/// points at.
+#[inline]
+fn expect_next(
+    subscriptions: &SlotMap<SubscriptionKey, Subscription>,
+    transports: &SlotMap<TransportKey, Transport>,
+    subscribers: &[SubscriptionKey],
+    at: usize,
+) {
+    let subscription = |ahead| subscriptions.get(*subscribers.get(at + ahead)?);
+    if let Some(subscription) = subscription(2) {
+        prefetch_whole(subscription);
+    }
+    if let Some(subscription) = subscription(1) {
+        subscription.expect();
+        if let Some(transport) = transports.get(subscription.transport) {
+            transport.expect();
         }
     }
 }

@@ -28,7 +28,7 @@ use slotmap::SlotMap;
 
 use crate::buf::RxBatch;
 use crate::forward::subscription::{Subscription, SubscriptionKey};
-use crate::forward::track::{BATCH_MAX, Track, TrackKey};
+use crate::forward::track::{BATCH_MAX, Ready, Track, TrackKey};
 use crate::io::{LinkCounters, Transmit};
 use crate::random::Random;
 use crate::receive::NtpClock;
@@ -67,6 +67,8 @@ pub struct Worker {
     names: Names,
     /// Tracks with packets that wait to be forwarded.
     touched: Vec<TrackKey>,
+    /// The packets of the track whose turn it is.
+    ready: Vec<Ready>,
     /// Publishers that something came from in this turn.
     fed: Vec<TransportKey>,
     /// Subscriptions that need another look at their layer.
@@ -97,6 +99,7 @@ impl Worker {
             subscriptions: SlotMap::with_key(),
             names: Names::default(),
             touched: Vec::with_capacity(BATCH_MAX),
+            ready: Vec::with_capacity(BATCH_MAX),
             fed: Vec::with_capacity(BATCH_MAX),
             unsettled: Vec::new(),
             unscheduled: Vec::new(),

@@ -1,5 +1,7 @@
 //! The subscriber connection: offers, answers, and their absence.
 
+use std::collections::BTreeSet;
+
 use super::super::media::{RESTART_DELAY, RESTART_INTERVAL, RESTARTS_MAX};
 use super::super::negotiate::{ANSWER_TIMEOUT, OFFERS_UNANSWERED_MAX};
 use super::*;
@@ -281,6 +283,36 @@ fn beyond_the_limit_tracks_wait_until_others_end() {
     world.leave(BOB);
     world.settle();
     assert_eq!(world.gets(ALICE), ["carol-stream carol-stream-audio", "carol-stream carol-stream-video"]);
+}
+
+#[test]
+fn a_room_of_six_hundred_publishers_that_come_and_go_costs_a_subscriber_a_bounded_number_of_m_sections() {
+    let mut world = World::new(Settings::default());
+    world.extras = ConnectionId(1_000);
+    let join = |world: &mut World, number: u64| {
+        let sdp = client::offer("abcd", &camera(&format!("s{number}")), &[]);
+        let params = json!({"sid": "room", "offer": {"type": "offer", "sdp": sdp}, "config": {"NoSubscribe": true}});
+        world.notify(ConnectionId(1_000 + number), "join", params);
+    };
+    world.request(ALICE, "join", json!({"sid": "room", "uid": "alice", "config": {"NoPublish": true}}));
+    (0..600).for_each(|number| join(&mut world, number));
+    world.settle();
+    assert_eq!((world.gets(ALICE).len(), world.rooms.stats().subscriptions_waiting), (64, 1200 - 64));
+    // The oldest leave, twenty at a time, and others come: each round those who wait longest take the places.
+    for round in 0..10 {
+        (20 * round..20 * (round + 1)).for_each(|number| world.leave(ConnectionId(1_000 + number)));
+        (20 * round..20 * (round + 1)).for_each(|number| join(&mut world, 600 + number));
+        world.settle();
+        assert_eq!((world.gets(ALICE).len(), world.rooms.stats().subscriptions_waiting), (64, 1200 - 64), "{round}");
+    }
+    let number = |msid: &String| msid.split([' ', '-']).next()?.strip_prefix('s')?.parse::<u64>().ok();
+    let numbers: BTreeSet<Option<u64>> = world.gets(ALICE).iter().map(number).collect();
+    assert_eq!(numbers, (200..232).map(Some).collect(), "those who came first");
+    let sections = world.offers(ALICE).iter().map(|offer| offer.matches("\r\nm=").count()).max();
+    assert!(
+        sections.is_some_and(|sections| sections <= 64 + 40 + 32 + 1),
+        "ended m-sections are used again: {sections:?}"
+    );
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! DTLS 1.3 (RFC 9147) as a server, by `dimpl`.
+//! DTLS 1.3 (RFC 9147) by `dimpl`: a server of it, and a client that takes DTLS 1.2 as well.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,6 +9,7 @@ use ringmain_shared::limits;
 use ringmain_shared::transport::DtlsRole;
 use zeroize::Zeroizing;
 
+use super::signing::{self, NamedKey};
 use super::{DTLS_MTU, Datagram, Fatal, Produced, Proof, SrtpKeys};
 use crate::handshake::identity::{Identity, SetupError};
 use crate::srtp::Profile;
@@ -17,11 +18,14 @@ use crate::srtp::Profile;
 pub(in crate::handshake) struct Setup {
     config: Arc<Config>,
     certificate: DtlsCertificate,
+    /// What `certificate` has in the place of a private key.
+    _key: NamedKey,
 }
 
 impl Setup {
     pub(super) fn new(identity: &Identity) -> Result<Self, SetupError> {
         let config = Config::builder()
+            .with_crypto_provider(signing::provider())
             .mtu(DTLS_MTU)
             // The address is proved by ICE before DTLS begins; another round trip would prove nothing more.
             .use_server_cookie(false)
@@ -30,27 +34,26 @@ impl Setup {
             .handshake_timeout(limits::HANDSHAKE)
             .build()
             .map_err(|error| SetupError::new(format!("{error:?}")))?;
-        let certificate = DtlsCertificate {
-            certificate: identity.certificate().to_vec(),
-            private_key: identity.private_key().to_vec(),
-        };
-        Ok(Self { config: Arc::new(config), certificate })
+        let key = NamedKey::new(identity.private_key());
+        let certificate = DtlsCertificate { certificate: identity.certificate().to_vec(), private_key: key.name() };
+        Ok(Self { config: Arc::new(config), certificate, _key: key })
     }
 
     pub(super) fn server(&self, now: Instant) -> Dtls13 {
-        Dtls13 {
-            dtls: Dtls::new_13(self.config.clone(), self.certificate.clone(), now),
-            certificate: Vec::new(),
-            keys: None,
-            connected: false,
-            deadline: None,
-        }
+        Dtls13::over(Dtls::new_13(self.config.clone(), self.certificate.clone(), now), DtlsRole::Server)
+    }
+
+    pub(super) fn client(&self, now: Instant) -> Dtls13 {
+        let mut dtls = Dtls::new_auto(self.config.clone(), self.certificate.clone(), now);
+        dtls.set_active(true);
+        Dtls13::over(dtls, DtlsRole::Client)
     }
 }
 
 /// One association.
 pub(in crate::handshake) struct Dtls13 {
     dtls: Dtls,
+    role: DtlsRole,
     certificate: Vec<u8>,
     keys: Option<SrtpKeys>,
     connected: bool,
@@ -58,6 +61,10 @@ pub(in crate::handshake) struct Dtls13 {
 }
 
 impl Dtls13 {
+    fn over(dtls: Dtls, role: DtlsRole) -> Self {
+        Self { dtls, role, certificate: Vec::new(), keys: None, connected: false, deadline: None }
+    }
+
     pub(super) fn handle_datagram(&mut self, bytes: &[u8], now: Instant, out: &mut Vec<Produced>) -> Result<(), Fatal> {
         self.handle_timeout(now, out)?;
         self.dtls.handle_packet(bytes).map_err(|_| Fatal)?;
@@ -103,7 +110,7 @@ impl Dtls13 {
                 }
                 Output::Connected => connected = true,
                 Output::PeerCert(certificate) => self.certificate = certificate.to_vec(),
-                Output::KeyingMaterial(material, profile) => self.keys = keys(&material, profile),
+                Output::KeyingMaterial(material, profile) => self.keys = keys(&material, profile, self.role),
                 Output::ApplicationData(data) => after.push(Produced::Data(Bytes::copy_from_slice(data))),
                 Output::CloseNotify => after.push(Produced::CloseNotify),
                 Output::Timeout(at) => {
@@ -123,7 +130,7 @@ impl Dtls13 {
     }
 }
 
-fn keys(material: &[u8], profile: dimpl::SrtpProfile) -> Option<SrtpKeys> {
+fn keys(material: &[u8], profile: dimpl::SrtpProfile, role: DtlsRole) -> Option<SrtpKeys> {
     let profile = match profile {
         dimpl::SrtpProfile::AEAD_AES_128_GCM => Profile::AeadAes128Gcm,
         dimpl::SrtpProfile::AEAD_AES_256_GCM => Profile::AeadAes256Gcm,
@@ -131,7 +138,7 @@ fn keys(material: &[u8], profile: dimpl::SrtpProfile) -> Option<SrtpKeys> {
         _ => return None,
     };
     let material = Zeroizing::new(material.to_vec());
-    (material.len() == profile.keying_material_len()).then_some(SrtpKeys { profile, material, role: DtlsRole::Server })
+    (material.len() == profile.keying_material_len()).then_some(SrtpKeys { profile, material, role })
 }
 
 /// First retransmission of a flight; then doubling.

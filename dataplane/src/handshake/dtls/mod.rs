@@ -1,9 +1,10 @@
-//! Two DTLS engines behind one door. `dimpl` speaks DTLS 1.3; OpenSSL speaks DTLS 1.2, with RSA certificates too, which some
+//! Two DTLS engines behind one door. `dimpl` speaks DTLS 1.3 (as a client, 1.2 with those who want it); OpenSSL speaks DTLS 1.2, with RSA certificates too, which some
 //! peers (GStreamer's `webrtcbin`) bring and `dimpl` leaves out. What an engine proves, [`Proof`], is for its caller to believe:
 //! no engine knows a fingerprint.
 
 mod dtls12;
 mod dtls13;
+mod signing;
 
 use std::fmt;
 use std::time::Instant;
@@ -70,6 +71,11 @@ impl Engines {
     pub(super) fn client(&self) -> Option<Engine> {
         self.dtls12.start(DtlsRole::Client).map(|engine| Engine::Dtls12(Box::new(engine)))
     }
+
+    /// The same for a peer that does not answer that: DTLS 1.3 is offered beside 1.2, for certificates of ECDSA.
+    pub(super) fn client_of_both(&self, now: Instant) -> Engine {
+        Engine::Dtls13(Box::new(self.dtls13.client(now)))
+    }
 }
 
 #[cfg(test)]
@@ -132,7 +138,7 @@ impl Engine {
     pub(super) fn begin(&mut self, now: Instant, out: &mut Vec<Produced>) -> Result<(), Fatal> {
         match self {
             Self::Dtls12(engine) => engine.advance(now, out),
-            Self::Dtls13(_) => Ok(()),
+            Self::Dtls13(engine) => engine.handle_timeout(now, out),
         }
     }
 

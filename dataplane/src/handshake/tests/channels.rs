@@ -31,7 +31,9 @@ fn enter(world: &mut World, peer: u64) {
     world.join_plainly(spec(10 * peer, peer, Side::Publisher, true), dialect, role);
     world.join_plainly(spec(10 * peer + 1, peer, Side::Subscriber, true), dialect, role);
     let (publisher, subscriber) = (10 * peer, 10 * peer + 1);
-    let ready = world.run(60_000, |world| world.peer(publisher).up && world.peer(subscriber).has("ion-sfu"));
+    // The peers' SCTP starts with a retransmission timer of three seconds and doubles it: a minute is five attempts, which loss
+    // sometimes takes all of.
+    let ready = world.run(600_000, |world| world.peer(publisher).up && world.peer(subscriber).has("ion-sfu"));
     assert!(ready, "peer {peer}: {:?}", world.closed);
 }
 

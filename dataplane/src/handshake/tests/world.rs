@@ -227,14 +227,12 @@ impl World {
         PeerDtls::Dimpl(Box::new(dtls))
     }
 
-    /// Puts a datagram on the wire; it arrives 5–25 ms later, if it does. A wire that loses nothing keeps the order too: to
-    /// OpenSSL as a client, a Finished before its ChangeCipherSpec is as good as lost, and it asks again by the wall clock only.
+    /// Puts a datagram on the wire; it arrives 5–25 ms later, if it does.
     pub(super) fn carry(&mut self, to_us: bool, id: TransportId, bytes: Vec<u8>) {
         if self.deaf.contains(&id) || self.random() % 100 < self.loss_percent {
             return;
         }
-        let jitter = if self.loss_percent == 0 { 0 } else { self.random() % 20_000 };
-        let at = self.now + Duration::from_micros(5_000 + jitter);
+        let at = self.now + Duration::from_micros(5_000 + self.random() % 20_000);
         self.sent += 1;
         self.wire.push(Reverse((at, self.sent, to_us, id, bytes)));
     }

@@ -1,0 +1,121 @@
+//! Everything that is counted. Counters only grow; what happened in a window is the difference of two tallies.
+
+use super::histogram::Histogram;
+
+/// What happened up to some moment.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Tally {
+    /// Media packets sent by publishers, each once.
+    pub(super) sent: u64,
+    /// Their bytes of UDP payload.
+    pub(super) sent_bytes: u64,
+    pub(super) frames: u64,
+    pub(super) keyframes: u64,
+    /// Packets that publishers sent again.
+    pub(super) resent: u64,
+    /// Keyframe requests and NACKs (packets asked for) that publishers got.
+    pub(super) keyframe_requests: u64,
+    pub(super) nacks: u64,
+    /// Datagrams of media that subscribers got, retransmissions and all.
+    pub(super) datagrams: u64,
+    pub(super) datagram_bytes: u64,
+    /// Packets of media streams that arrived, each once, and that should have.
+    pub(super) received: u64,
+    pub(super) expected: u64,
+    pub(super) late: u64,
+    pub(super) duplicates: u64,
+    /// Packets that arrived only as a retransmission. They are among `received` too.
+    pub(super) repaired: u64,
+    /// Packets opened: as they were sent, or not.
+    pub(super) verified: u64,
+    pub(super) spoilt: u64,
+    /// Packets opened that were nothing but padding.
+    pub(super) padding: u64,
+    pub(super) keyframes_seen: u64,
+    /// RTCP of subscribers.
+    pub(super) rtcp_sent: u64,
+    pub(super) rtcp_received: u64,
+    pub(super) packets_asked: u64,
+    /// Media streams from which something arrived.
+    pub(super) streams: u64,
+    /// From sending to reading, of verified packets.
+    pub(super) delay: Histogram,
+    /// System calls that the socket refused to take a datagram for.
+    pub(super) send_errors: u64,
+}
+
+impl Tally {
+    /// Packets that were expected and have not come.
+    pub(super) fn lost(&self) -> u64 {
+        self.expected.saturating_sub(self.received)
+    }
+
+    pub(super) fn add(&mut self, other: &Tally) {
+        self.combine(other, |mine, theirs| mine + theirs);
+        self.delay.add(&other.delay);
+    }
+
+    /// What happened since `earlier`.
+    pub(super) fn since(&self, earlier: &Tally) -> Tally {
+        let mut window = self.clone();
+        window.combine(earlier, |now, then| now.saturating_sub(then));
+        window.delay = self.delay.since(&earlier.delay);
+        window
+    }
+
+    fn combine(&mut self, other: &Tally, with: impl Fn(u64, u64) -> u64) {
+        let Tally {
+            sent,
+            sent_bytes,
+            frames,
+            keyframes,
+            resent,
+            keyframe_requests,
+            nacks,
+            datagrams,
+            datagram_bytes,
+            received,
+            expected,
+            late,
+            duplicates,
+            repaired,
+            verified,
+            spoilt,
+            padding,
+            keyframes_seen,
+            rtcp_sent,
+            rtcp_received,
+            packets_asked,
+            streams,
+            delay: _,
+            send_errors,
+        } = self;
+        for (mine, theirs) in [
+            (sent, other.sent),
+            (sent_bytes, other.sent_bytes),
+            (frames, other.frames),
+            (keyframes, other.keyframes),
+            (resent, other.resent),
+            (keyframe_requests, other.keyframe_requests),
+            (nacks, other.nacks),
+            (datagrams, other.datagrams),
+            (datagram_bytes, other.datagram_bytes),
+            (received, other.received),
+            (expected, other.expected),
+            (late, other.late),
+            (duplicates, other.duplicates),
+            (repaired, other.repaired),
+            (verified, other.verified),
+            (spoilt, other.spoilt),
+            (padding, other.padding),
+            (keyframes_seen, other.keyframes_seen),
+            (rtcp_sent, other.rtcp_sent),
+            (rtcp_received, other.rtcp_received),
+            (packets_asked, other.packets_asked),
+            (streams, other.streams),
+            (send_errors, other.send_errors),
+        ] {
+            *mine = with(*mine, theirs);
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! `ringmain load` against `ringmain`, as a user runs both.
+
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+struct Server {
+    process: Child,
+    url: String,
+}
+
+impl Server {
+    /// A server on free ports; it has them once it answers.
+    fn start() -> Self {
+        let tcp = || TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("bound").port();
+        let udp = UdpSocket::bind("127.0.0.1:0").expect("a free port").local_addr().expect("bound").port();
+        let (listen, metrics) = (tcp(), tcp());
+        let process = Command::new(env!("CARGO_BIN_EXE_ringmain"))
+            .args(["--bind", "127.0.0.1", "--workers", "1"])
+            .args(["--listen", &format!("127.0.0.1:{listen}"), "--metrics", &format!("127.0.0.1:{metrics}")])
+            .args(["--base-port", &udp.to_string(), "--log", "warn"])
+            .stderr(Stdio::inherit())
+            .spawn()
+            .expect("the server starts");
+        let end = Instant::now() + Duration::from_secs(20);
+        while TcpStream::connect(("127.0.0.1", listen)).is_err() {
+            assert!(Instant::now() < end, "the server does not answer");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Self { process, url: format!("ws://127.0.0.1:{listen}/ws") }
+    }
+
+    fn load(&self, arguments: &[&str]) -> (bool, Value) {
+        let pid = self.process.id().to_string();
+        let output = load(&[&[self.url.as_str(), "--json", "--server-pid", &pid], arguments].concat());
+        let text = String::from_utf8(output.stdout).expect("text");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        let json = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}{errors}"));
+        (output.status.success(), json)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn load(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_ringmain")).arg("load").args(arguments).output().expect("it runs")
+}
+
+fn number(json: &Value, path: &str) -> f64 {
+    json.pointer(path).and_then(Value::as_f64).unwrap_or_else(|| panic!("{path} is no number in {json:#}"))
+}
+
+#[test]
+fn a_small_load_arrives_whole_at_every_subscriber() {
+    let server = Server::start();
+    let (passed, json) =
+        server.load(&["-p", "2", "-s", "10", "-d", "3", "--warmup", "1", "--audio", "--uneven", "--verify", "1"]);
+    assert!(passed && json["passed"] == true, "{json:#}");
+    assert_eq!(json["problems"], serde_json::json!([]));
+    assert_eq!((number(&json, "/joins/count"), number(&json, "/joins/failed")), (12.0, 0.0));
+    assert_eq!(number(&json, "/joins/first_media/count"), 10.0);
+    let found = |name: &str| number(&json, &format!("/window/received/{name}"));
+    assert_eq!((found("streams"), found("streams_expected")), (40.0, 40.0));
+    for name in ["lost", "duplicates", "spoilt"] {
+        assert_eq!(found(name), 0.0, "{name} in {json:#}");
+    }
+    // Two videos of 240 packets per second and two sounds of 50, for three seconds, at ten subscribers.
+    let expected = (2.0 * 240.0 + 2.0 * 50.0) * 3.0 * 10.0;
+    assert!((found("packets") - expected).abs() < 0.1 * expected, "{} packets instead of {expected}", found("packets"));
+    assert!(found("verified") >= found("packets"), "every packet is opened");
+    assert_eq!(number(&json, "/window/delay/count"), found("verified"));
+    assert!(number(&json, "/window/delay/p50_us") > 0.0 && number(&json, "/window/delay/max_us") < 3e6);
+    assert!(found("rtcp_sent") > 0.0 && found("rtcp_received") > 0.0);
+    assert!(number(&json, "/window/server/rss_bytes") > 1e6);
+    assert!(number(&json, "/window/server/cpu_ns_per_packet") >= 0.0);
+}
+
+#[test]
+fn joins_alone_are_counted_and_timed() {
+    let server = Server::start();
+    let (passed, json) =
+        server.load(&["-p", "0", "-s", "20", "--joins-only", "--join-rate", "0", "--bare", "--dtls", "1.3"]);
+    assert!(passed, "{json:#}");
+    assert_eq!((number(&json, "/joins/count"), number(&json, "/joins/took/count")), (20.0, 20.0));
+    assert!(number(&json, "/joins/per_second") > 1.0);
+    assert!(json.get("window").is_none(), "{json:#}");
+}
+
+#[test]
+fn others_hosts_are_not_loaded() {
+    let began = Instant::now();
+    let output = load(&["ws://192.0.2.1:7000/ws", "-d", "1"]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8(output.stderr).expect("text");
+    assert!(text.contains("192.0.2.1 is not an address of this host") && text.contains("--yes-really"), "{text}");
+    assert!(began.elapsed() < Duration::from_secs(10), "refused before anything is sent");
+}
+
+#[test]
+fn a_server_that_is_not_there_is_a_failure_that_says_so() {
+    let port = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("bound").port();
+    let output = load(&[&format!("ws://127.0.0.1:{port}/ws"), "-s", "1", "-d", "1", "--warmup", "0"]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8(output.stdout).expect("text");
+    assert!(text.contains("nobody got in") && text.contains("cannot connect"), "{text}");
+}
