@@ -5,6 +5,7 @@
 use std::ops::Range;
 
 use super::packet::{InboundSeq, MediaPacket};
+use super::ready::PADDING_MAX;
 
 /// The packets of one layer, the oldest overwritten first.
 ///
@@ -41,7 +42,9 @@ impl PacketCache {
     /// payload is larger than the arena.
     pub fn insert(&mut self, packet: MediaPacket, (descriptor, payload): (&[u8], &[u8])) -> bool {
         let len = descriptor.len() + payload.len();
-        if len > self.arena.len() {
+        // With room for padding behind it.
+        let size = len + PADDING_MAX;
+        if size > self.arena.len() {
             return false;
         }
         let index = self.index(packet.sequence.0);
@@ -49,7 +52,7 @@ impl PacketCache {
         if slot.packet.is_some_and(|kept| kept.sequence >= packet.sequence) {
             return false;
         }
-        let at = self.place(len);
+        let at = self.place(size);
         let start = (at % self.arena.len() as u64) as usize;
         if let Some((first, second)) =
             self.arena.get_mut(start..start + len).and_then(|room| room.split_at_mut_checked(descriptor.len()))
@@ -57,7 +60,7 @@ impl PacketCache {
             first.copy_from_slice(descriptor);
             second.copy_from_slice(payload);
         }
-        self.written = at + len as u64;
+        self.written = at + size as u64;
         if let Some(slot) = self.slots.get_mut(index) {
             *slot = Slot { packet: Some(packet), at };
         }
@@ -76,7 +79,8 @@ impl PacketCache {
         Some((packet, self.arena.get(place)?))
     }
 
-    /// As [`PacketCache::get`], with the place of the bytes, which [`PacketCache::bytes_mut`] takes until the next `insert`.
+    /// As [`PacketCache::get`], with the place of the bytes, which [`PacketCache::bytes_mut`] takes until the next `insert`;
+    /// also with up to [`PADDING_MAX`] bytes behind them, in which nothing is kept.
     pub fn find(&self, sequence: InboundSeq) -> Option<(&MediaPacket, Range<usize>)> {
         self.look(self.index(sequence.0), |kept| kept.sequence == sequence)
     }

@@ -13,8 +13,9 @@ use super::clock::SenderClock;
 use super::header::{HEADER_SIZE_MAX, HeaderTemplate, HeaderValues};
 use super::history::{ResendBudget, SentHistory};
 use super::packet::{InboundSeq, MediaPacket, OutboundSeq};
+use super::ready::Ready;
 use super::rewrite::Rewrite;
-use super::track::{Layer, LayerClocks, Ready, Track, TrackKey};
+use super::track::{Layer, LayerClocks, Track, TrackKey};
 use super::vp8::{OutboundNumbers, PictureNumbers, write_numbers};
 use crate::buf::TxSlot;
 use crate::io::{Path, Transmit};
@@ -255,7 +256,7 @@ impl Subscription {
             },
         };
         let numbers = Numbers { payload_type, ssrc: self.ssrc, sequence, timestamp };
-        let size = match self.send(packet, bytes, numbers, vp8, egress, out) {
+        let size = match self.send(ready, bytes, numbers, vp8, egress, out) {
             Ok(size) => size,
             Err(reason) => return Outcome::Dropped(reason),
         };
@@ -264,7 +265,8 @@ impl Subscription {
         }
         egress.budget.earn(size);
         self.packets = self.packets.wrapping_add(1);
-        self.octets = self.octets.wrapping_add(bytes.len() as u32 - u32::from(packet.descriptor_len));
+        self.octets =
+            self.octets.wrapping_add(u32::from(packet.payload_len.saturating_sub(u16::from(packet.descriptor_len))));
         self.active = true;
         outcome
     }
@@ -389,18 +391,23 @@ impl Subscription {
     #[inline]
     fn send(
         &self,
-        packet: &MediaPacket,
+        ready: &Ready,
         bytes: &mut [u8],
         numbers: Numbers,
         vp8: OutboundNumbers,
         egress: &mut Egress<'_>,
         out: &mut dyn Transmit,
     ) -> Result<usize, DropReason> {
+        let packet = &ready.packet;
         let (descriptor, payload) =
             bytes.split_at_mut_checked(usize::from(packet.descriptor_len)).ok_or(DropReason::RtpMalformed)?;
         write_numbers(payload, packet, vp8);
         let (mut slot, header_len) = self.begin(packet, descriptor, payload.len(), &numbers, egress, out)?;
-        let size = egress.srtp.protect_rtp_from(numbers.sequence.0, payload, slot.bytes_mut(), header_len)?;
+        let room = slot.bytes_mut();
+        if let (Some(first), true) = (room.first_mut(), ready.padding > 0) {
+            *first |= PADDING_BIT;
+        }
+        let size = egress.srtp.protect_rtp_from(numbers.sequence.0, payload, room, header_len)?;
         self.commit(slot, size, egress);
         Ok(size)
     }
@@ -440,6 +447,9 @@ impl Subscription {
         }
     }
 }
+
+/// The P bit of an RTP header (RFC 3550 §5.1).
+const PADDING_BIT: u8 = 0x20;
 
 /// Under which numbers a packet goes out.
 #[derive(Clone, Copy)]

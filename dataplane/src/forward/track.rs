@@ -1,8 +1,6 @@
 //! One published track on this worker: its layers with what they sent lately, and who is subscribed.
 //! The same whether its publisher is on this worker or its packets come from another one.
 
-use std::ops::Range;
-
 use ringmain_shared::Now;
 use ringmain_shared::command::TrackSpec;
 use ringmain_shared::id::{TrackId, WorkerIndex};
@@ -12,6 +10,7 @@ use ringmain_shared::media::{Codec, Kind, PayloadType, SpatialLayer};
 use super::cache::PacketCache;
 use super::clock::{ClockOffset, SenderClock};
 use super::packet::{InboundSeq, MediaPacket};
+use super::ready::{PADDING_MAX, Ready, even_out};
 use super::subscription::SubscriptionKey;
 use crate::transport::TransportKey;
 
@@ -46,8 +45,8 @@ pub struct Track {
     pub mirrors: Vec<WorkerIndex>,
     /// The publisher's wall clock against ours.
     pub offset: ClockOffset,
-    /// When its origin was last asked for a keyframe, if that is another worker.
-    pub keyframes_asked: Option<Now>,
+    /// When its origin was last asked for a keyframe of each layer, if that is another worker.
+    pub keyframes_asked: [Option<Now>; LAYERS_MAX],
     /// Packets of this batch that are still to be forwarded.
     pub pending: Vec<Pending>,
 }
@@ -84,19 +83,6 @@ pub enum PendingKind {
     Padding,
 }
 
-/// A packet of this batch, looked up once for all subscribers.
-#[derive(Clone, Debug)]
-pub struct Ready {
-    /// Which layer's cache has it.
-    pub spatial: SpatialLayer,
-    /// The publisher began again with it.
-    pub restarted: bool,
-    /// What it is; for one that carries nothing, only its number.
-    pub packet: MediaPacket,
-    /// Where in the cache its bytes are; `None` when it carries nothing.
-    pub place: Option<Range<usize>>,
-}
-
 /// The latest sender report of each layer.
 pub type LayerClocks = [Option<SenderClock>; LAYERS_MAX];
 
@@ -106,11 +92,14 @@ pub const BATCH_MAX: usize = 64;
 /// Bytes kept of a video layer: 1.6 s of 4 Mb/s, and a whole batch in any case.
 const VIDEO_BYTES: usize = 800 * 1024;
 /// Bytes kept of an audio track: a whole batch.
-const AUDIO_BYTES: usize = BATCH_MAX * DATAGRAM_SIZE_MAX;
+const AUDIO_BYTES: usize = BATCH_BYTES;
 /// Packets kept of an audio track.
 const AUDIO_PACKETS: usize = 256;
 
-const _: () = assert!(VIDEO_BYTES >= BATCH_MAX * DATAGRAM_SIZE_MAX && AUDIO_PACKETS >= BATCH_MAX);
+/// A whole batch, and what is skipped at the end of the cache so that no packet goes around it.
+const BATCH_BYTES: usize = (BATCH_MAX + 1) * (DATAGRAM_SIZE_MAX + PADDING_MAX);
+
+const _: () = assert!(VIDEO_BYTES >= BATCH_BYTES && AUDIO_PACKETS >= BATCH_MAX);
 
 impl Track {
     /// A track that has sent nothing yet.
@@ -123,7 +112,7 @@ impl Track {
             subscribers: Vec::new(),
             mirrors: Vec::new(),
             offset: ClockOffset::default(),
-            keyframes_asked: None,
+            keyframes_asked: [None; LAYERS_MAX],
             pending: Vec::with_capacity(BATCH_MAX),
         }
     }
@@ -156,23 +145,32 @@ impl Track {
             match kind {
                 PendingKind::Padding => {
                     let packet = MediaPacket { sequence, ..MediaPacket::default() };
-                    ready.push(Ready { spatial, restarted: false, packet, place: None });
+                    ready.push(Ready { spatial, restarted: false, packet, place: None, padding: 0 });
                 }
                 PendingKind::Media { restarted } => {
                     let layer = self.layers.get(usize::from(spatial)).and_then(Option::as_ref);
                     if let Some((packet, place)) = layer.and_then(|layer| layer.cache.find(sequence)) {
-                        ready.push(Ready { spatial, restarted, packet: *packet, place: Some(place) });
+                        let place = Some(place);
+                        ready.push(Ready { spatial, restarted, packet: *packet, place, padding: 0 });
                     }
                 }
             }
         }
         self.pending.clear();
+        even_out(ready);
+        for padded in ready.iter().filter(|ready| ready.padding > 0) {
+            let (len, padding) = (usize::from(padded.packet.payload_len), padded.padding);
+            if let Some([zeros @ .., count]) = self.bytes_mut(padded).and_then(|bytes| bytes.get_mut(len..)) {
+                zeros.fill(0);
+                *count = padding;
+            }
+        }
     }
 
-    /// The bytes of a packet that [`take_pending`](Self::take_pending) found.
+    /// The bytes of a packet that [`take_pending`](Self::take_pending) found, padding included.
     #[inline]
     pub fn bytes_mut(&mut self, ready: &Ready) -> Option<&mut [u8]> {
-        self.layers.get_mut(usize::from(ready.spatial))?.as_mut()?.cache.bytes_mut(ready.place.clone()?)
+        self.layers.get_mut(usize::from(ready.spatial))?.as_mut()?.cache.bytes_mut(ready.padded_place()?)
     }
 
     /// The latest sender reports of all layers.

@@ -40,6 +40,8 @@ pub struct Publisher {
     pub round_trip: Duration,
     /// When the next receiver report is due; none while nothing came since the last.
     pub report_at: Option<Now>,
+    /// Something came from it in this turn: it is on the worker's list of those who are answered.
+    pub fed: bool,
     /// Packets expected on streams that are gone.
     expected_before: u64,
     /// SSRC that we report from.
@@ -135,6 +137,7 @@ impl Publisher {
             clock: ClockOffset::default(),
             round_trip: Duration::from_millis(50),
             report_at: None,
+            fed: false,
             expected_before: 0,
             own_ssrc,
             extensions: [None; 16],

@@ -25,6 +25,8 @@ use crate::transport::{IceAgent, Keys, Publisher, Transport, TransportKey, subsc
 
 /// Clear RTCP of one datagram of ours: what fits any path.
 const RTCP_SIZE_MAX: usize = 1200;
+/// Packets that one datagram's NACKs may ask for: what a full one names, and about what is remembered of a stream.
+const RESENDS_PER_DATAGRAM_MAX: usize = 17 * RTCP_NACK_ENTRIES_MAX;
 /// Streams whose reports share one datagram.
 const REPORTS_PER_DATAGRAM: usize = 6;
 /// A publisher paces what it sends again: about a frame of patience beyond the round trip before it is asked once more.
@@ -63,8 +65,9 @@ impl Worker {
             clear => clear?,
         };
         transport.ice.heard(now);
+        let mut patience = RESENDS_PER_DATAGRAM_MAX;
         for packet in Compound::parse(clear.bytes())? {
-            if let Err(reason) = packet.and_then(|packet| self.handle_report(key, &packet, now, out)) {
+            if let Err(reason) = packet.and_then(|packet| self.handle_report(key, &packet, &mut patience, now, out)) {
                 self.count(reason);
             }
         }
@@ -75,6 +78,7 @@ impl Worker {
         &mut self,
         key: TransportKey,
         packet: &Packet<'_>,
+        patience: &mut usize,
         now: Now,
         out: &mut dyn Transmit,
     ) -> Result<(), DropReason> {
@@ -84,7 +88,7 @@ impl Worker {
                 self.handle_blocks(key, report.blocks(), now);
             }
             Packet::ReceiverReport(report) => self.handle_blocks(key, report.blocks(), now),
-            Packet::Nack(nack) => self.handle_nack(key, nack, now, out)?,
+            Packet::Nack(nack) => self.handle_nack(key, nack, patience, now, out)?,
             Packet::Pli(pli) => self.handle_keyframe_request(key, pli.media_ssrc, now)?,
             Packet::Fir(fir) => {
                 for entry in fir.entries() {
@@ -150,11 +154,12 @@ impl Worker {
         }
     }
 
-    /// A subscriber asks for packets again.
+    /// A subscriber asks for packets again, of which `patience` are looked for.
     fn handle_nack(
         &mut self,
         key: TransportKey,
         nack: &Nack<'_>,
+        patience: &mut usize,
         now: Now,
         out: &mut dyn Transmit,
     ) -> Result<(), DropReason> {
@@ -172,6 +177,11 @@ impl Worker {
             budget: &mut sending.budget,
         };
         for sequence in nack.sequences() {
+            let Some(left) = patience.checked_sub(1) else {
+                self.drops[DropReason::RtxBudget as usize] += 1;
+                continue;
+            };
+            *patience = left;
             match subscription.resend(sequence, &track.layers, &mut egress, now, out) {
                 Ok(()) => self.stats.rtx_sent += 1,
                 Err(reason) => self.drops[reason as usize] += 1,
@@ -197,8 +207,9 @@ impl Worker {
         match track.origin {
             Origin::Relay(from) => {
                 let id = track.id();
-                if track.keyframes_asked.is_none_or(|at| now.since(at) >= RELAYED_REQUEST_INTERVAL) {
-                    track.keyframes_asked = Some(now);
+                let Some(asked) = track.keyframes_asked.get_mut(usize::from(spatial)) else { return };
+                if asked.is_none_or(|at| now.since(at) >= RELAYED_REQUEST_INTERVAL) {
+                    *asked = Some(now);
                     self.outbox.relays.push((from, RelayItem::KeyframeWanted { track: id, spatial }));
                 }
             }
@@ -208,7 +219,7 @@ impl Worker {
                 let Some(index) = publisher.tracks.iter().position(|track| track.key == key) else { return };
                 let Some((_, media)) = publisher.media_mut(index, spatial) else { return };
                 media.wants_keyframe = true;
-                if !self.fed.contains(&transport_key) {
+                if !std::mem::replace(&mut publisher.fed, true) {
                     self.fed.push(transport_key);
                 }
             }
@@ -238,6 +249,10 @@ impl Worker {
     /// Answers every publisher that something came from in this turn.
     pub(super) fn answer_publishers(&mut self, now: Now, out: &mut dyn Transmit) {
         while let Some(key) = self.fed.pop() {
+            let transport = self.transports.get_mut(key);
+            if let Some(publisher) = transport.and_then(|transport| transport.publisher.as_deref_mut()) {
+                publisher.fed = false;
+            }
             self.answer_publisher(key, now, out);
             self.schedule(key);
         }

@@ -9,7 +9,7 @@ use ringmain_shared::{DropReason, Now};
 use super::Worker;
 use crate::forward::clock::{ClockOffset, SenderClock};
 use crate::forward::packet::MediaPacket;
-use crate::forward::track::{Origin, Pending, PendingKind};
+use crate::forward::track::{BATCH_MAX, Origin, Pending, PendingKind};
 use crate::io::Transmit;
 
 /// What one worker tells another about a track.
@@ -82,12 +82,18 @@ impl Worker {
             RelayItem::Media(relayed) => {
                 let len = usize::from(relayed.packet.payload_len);
                 let kind = PendingKind::Media { restarted: relayed.restarted };
-                if let Some(bytes) = relayed.bytes.get(..len) {
-                    self.take_mirrored(relayed.track, relayed.spatial, relayed.packet, bytes, kind);
+                let full = relayed.bytes.get(..len).is_some_and(|bytes| {
+                    self.take_mirrored(relayed.track, relayed.spatial, relayed.packet, bytes, kind)
+                });
+                // A batch of relayed packets must not overwrite one another in the cache before they are forwarded.
+                if full {
+                    self.forward_pending(now, out);
                 }
             }
             RelayItem::Padding { track, spatial, packet } => {
-                self.take_mirrored(track, spatial, packet, &[], PendingKind::Padding);
+                if self.take_mirrored(track, spatial, packet, &[], PendingKind::Padding) {
+                    self.forward_pending(now, out);
+                }
             }
             RelayItem::Clock { track, spatial, clock, offset } => {
                 let key = self.names.tracks.get(&track).copied();
@@ -109,12 +115,9 @@ impl Worker {
                 }
             }
         }
-        // A batch of relayed packets must not overwrite one another in the cache before they are forwarded.
-        if self.tracks_are_full() {
-            self.forward_pending(now, out);
-        }
     }
 
+    /// Keeps what came of a track. True when no more of it may wait.
     fn take_mirrored(
         &mut self,
         track: TrackId,
@@ -122,30 +125,27 @@ impl Worker {
         packet: MediaPacket,
         bytes: &[u8],
         kind: PendingKind,
-    ) {
+    ) -> bool {
         let key = self.names.tracks.get(&track).copied();
-        let Some((key, track)) = key.and_then(|key| Some((key, self.tracks.get_mut(key)?))) else { return };
+        let Some((key, track)) = key.and_then(|key| Some((key, self.tracks.get_mut(key)?))) else { return false };
         if !matches!(track.origin, Origin::Relay(_)) {
-            return;
+            return false;
         }
-        let Some(layer) = track.layer_mut(spatial) else { return };
+        let Some(layer) = track.layer_mut(spatial) else { return false };
         layer.clock = layer.clock.filter(|_| kind != PendingKind::Media { restarted: true });
         if matches!(kind, PendingKind::Media { .. }) && !layer.cache.insert(packet, (&[], bytes)) {
-            return self.count(DropReason::Duplicate);
+            self.count(DropReason::Duplicate);
+            return false;
         }
         if track.pending.is_empty() {
             self.touched.push(key);
         }
         track.pending.push(Pending { spatial, sequence: packet.sequence, kind });
+        let is_full = track.pending.len() >= BATCH_MAX;
         // What the origin said of its layers may have come before the order to mirror the track: the packet says it too.
         let alive = track.alive | 1 << spatial;
         self.layers_changed(key, alive);
-    }
-
-    fn tracks_are_full(&self) -> bool {
-        let full =
-            |key| self.tracks.get(key).is_some_and(|track| track.pending.len() >= crate::forward::track::BATCH_MAX);
-        self.touched.iter().copied().any(full)
+        is_full
     }
 
     /// Copies of a local track's packets for the workers that mirror it.

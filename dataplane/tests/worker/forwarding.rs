@@ -5,6 +5,7 @@ use ringmain_shared::command::Command;
 use ringmain_shared::event::{Event, IceState};
 use ringmain_shared::transport::Side;
 use rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication;
+use rtcp::transport_feedbacks::transport_layer_nack::{NackPair, TransportLayerNack};
 
 use crate::media::*;
 use crate::world::World;
@@ -54,6 +55,40 @@ fn media_reaches_each_subscriber_under_its_own_names_and_nothing_else_does() {
     assert!(world.peers[stranger].rtp.is_empty());
     assert!(world.peers[publisher].rtp.is_empty());
     assert_eq!(world.drops(), []);
+}
+
+#[test]
+fn packets_of_a_frame_that_differ_by_a_byte_leave_as_one_train() {
+    let mut world = World::new(1);
+    let publisher = world.join(Side::Publisher);
+    world.receive(publisher, receive_spec(10_000, &[]));
+    let peer = world.join(Side::Subscriber);
+    let ssrc = subscribe(&mut world, peer, 10_000, VIDEO);
+    let mut camera = Camera::new(10_000, 0);
+    // As libwebrtc cuts a frame: the longer ones last.
+    let mut frame = camera.frame(&mut world, true, 8);
+    frame.iter_mut().skip(3).for_each(|packet| packet.push(7));
+    for packet in &frame {
+        world.send_rtp(publisher, packet);
+    }
+    let before = world.trains(0);
+    world.settle();
+    let (trains, datagrams) = world.trains(0);
+    assert_eq!((datagrams - before.1 >= 8, trains - before.0 <= datagrams - before.1 - 7), (true, true));
+    let heard = world.peers[peer].rtp_of(ssrc);
+    assert_gapless(&heard);
+    let sizes: Vec<usize> = heard.iter().map(|heard| heard.packet.payload.len()).collect();
+    assert_eq!(sizes, [200, 200, 200, 201, 201, 201, 201, 201], "padding is no payload");
+    let padded: Vec<bool> = heard.iter().map(|heard| heard.packet.header.padding).collect();
+    assert_eq!(padded, [true, true, true, false, false, false, false, false]);
+    assert!(heard.iter().skip(3).all(|heard| heard.packet.payload.last() == Some(&7)));
+    let missed = heard[1].packet.header.sequence_number;
+    let nacks = vec![NackPair { packet_id: missed, lost_packets: 0 }];
+    world.send_rtcp(peer, &TransportLayerNack { sender_ssrc: 1, media_ssrc: ssrc, nacks });
+    world.settle();
+    let again = &world.peers[peer].rtp_of(ssrc + 1)[0].packet;
+    assert!(!again.header.padding, "RFC 4588 §4: what is sent again has none");
+    assert_eq!(again.payload[2..], world.peers[peer].rtp_of(ssrc)[1].packet.payload[..]);
 }
 
 #[test]

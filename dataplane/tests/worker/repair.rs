@@ -58,6 +58,23 @@ fn a_subscriber_gets_again_what_it_asks_for_on_the_rtx_stream() {
 }
 
 #[test]
+fn one_datagram_makes_us_look_for_no_more_packets_than_one_full_request_names() {
+    let (mut world, publisher, peer, ssrc, mut camera) = pair();
+    camera.send(&mut world, publisher, true, 4);
+    let first = world.peers[peer].rtp_of(ssrc)[0].packet.header.sequence_number;
+    let pair = |at: u16| NackPair { packet_id: first.wrapping_add(5_000 + 17 * at), lost_packets: 0xffff };
+    let nack = TransportLayerNack { sender_ssrc: 1, media_ssrc: ssrc, nacks: (0..64).map(pair).collect() };
+    world.send_compound(peer, &[&nack as &dyn rtcp::packet::Packet; 5]);
+    world.settle();
+    assert_eq!(world.dropped(DropReason::RtxMissed), 17 * 64);
+    assert_eq!(world.dropped(DropReason::RtxBudget), 4 * 17 * 64);
+    // The next datagram begins anew.
+    world.send_compound(peer, &[&nack]);
+    world.settle();
+    assert_eq!(world.dropped(DropReason::RtxMissed), 2 * 17 * 64);
+}
+
+#[test]
 fn what_is_asked_for_is_sent_again_three_times_and_once_a_round_trip() {
     let (mut world, publisher, peer, ssrc, mut camera) = pair();
     for frame in 0..30 {
