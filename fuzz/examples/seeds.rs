@@ -37,6 +37,7 @@ fn main() {
         ("turn", turn()),
         ("turn_model", turn_model()),
         ("worker", worker()),
+        ("stream", stream()),
     ] {
         let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
         std::fs::create_dir_all(&directory).expect("the corpus can be written");
@@ -57,6 +58,35 @@ fn message(write: impl FnOnce(&mut [u8]) -> Option<usize>) -> Vec<u8> {
     let len = write(&mut out).expect("a seed fits");
     out.truncate(len);
     out
+}
+
+/// The size of pieces, then a stream; or steps of a conversation, of which the sixth is to read.
+fn stream() -> Vec<Vec<u8>> {
+    let stun = stun().swap_remove(0);
+    let channel_data = [0x40, 1, 0, 5, 1, 2, 3, 4, 5, 0, 0, 0];
+    let framed = [&(stun.len() as u16).to_be_bytes()[..], &stun, &[0, 3, 0x80, 1, 2]].concat();
+    let turn = [&stun[..], &channel_data, &stun].concat();
+    let talk = |bytes: &[u8]| {
+        let (head, tail) = bytes.split_at(7);
+        Output::default()
+            .bytes(&[6])
+            .chunk(head)
+            .bytes(&[6])
+            .chunk(tail)
+            .bytes(&[1])
+            .chunk(b"answer")
+            .bytes(&[2, 0, 9])
+            .0
+    };
+    let too_long = [&[0x40, 1, 0x20, 0][..], &[7; 0x2000], &channel_data].concat();
+    vec![
+        [&[2][..], &turn].concat(),
+        [&[200][..], &framed].concat(),
+        [&[99][..], &too_long].concat(),
+        talk(&turn),
+        talk(&framed),
+        talk(b"GET / HTTP/1.1\r\n\r\n"),
+    ]
 }
 
 fn stun() -> Vec<Vec<u8>> {

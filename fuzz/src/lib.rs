@@ -2,7 +2,7 @@
 //! any bytes and panics when a promise is broken. The targets in `fuzz_targets/` hand them libFuzzer's inputs; the test
 //! `tests/corpus.rs` hands them everything in `corpus/`, in plain `cargo test`.
 //!
-//! Single packets: [`stun`], [`demux`], [`rtp`], [`rtcp`], [`codec`], [`dcep`], [`dtls_client_hello`]; text: [`sdp`],
+//! Single packets: [`stun`], [`demux`], [`rtp`], [`rtcp`], [`codec`], [`dcep`], [`dtls_client_hello`]; byte streams: [`stream`]; text: [`sdp`],
 //! [`json_rpc`]; there and back again: [`rtp_rewrite`], [`srtp`]; whole conversations, where the input is a list of steps
 //! under virtual time: [`receive`], [`ice`], [`dtls_flight`], [`turn`], [`turn_model`], [`worker`].
 //!
@@ -25,6 +25,7 @@ mod receive;
 mod rewrite;
 mod signalling;
 mod srtp;
+mod stream;
 mod turn;
 mod worker;
 
@@ -36,6 +37,7 @@ pub use receive::receive;
 pub use rewrite::rtp_rewrite;
 pub use signalling::{json_rpc, sdp};
 pub use srtp::srtp;
+pub use stream::stream;
 pub use turn::{turn, turn_model};
 pub use worker::worker;
 
@@ -43,7 +45,7 @@ pub use worker::worker;
 pub type Body = fn(&[u8]);
 
 /// Every target by its name, which is also that of its corpus.
-pub const TARGETS: [(&str, Body); 17] = [
+pub const TARGETS: [(&str, Body); 18] = [
     ("stun", stun),
     ("demux", demux),
     ("rtp", rtp),
@@ -56,6 +58,7 @@ pub const TARGETS: [(&str, Body); 17] = [
     ("dcep", dcep),
     ("dtls_client_hello", dtls_client_hello),
     ("dtls_flight", dtls_flight),
+    ("stream", stream),
     ("receive", receive),
     ("ice", ice),
     ("turn", turn),

@@ -91,6 +91,8 @@ reasons! {
     RxTruncated => "rx_truncated",
     /// The ring to another worker is full.
     RelayFull => "relay_full",
+    /// The ring to the stream thread is full.
+    StreamFull => "stream_full",
     /// A retransmission was asked for that is no longer kept.
     RtxMissed => "rtx_missed",
     /// A retransmission was asked for beyond the subscriber's budget.

@@ -63,6 +63,8 @@ pub enum Event {
         /// As sent, at most `limits::CHANNEL_MESSAGE_SIZE_MAX` bytes.
         text: String,
     },
+    /// Counters of TCP and TLS connections since the start; told when they have changed.
+    Streams(StreamStats),
     /// The API channel of a transport is open.
     ApiOpen {
         /// A subscriber's transport.
@@ -269,4 +271,33 @@ pub struct Flow {
     pub receive: ReceiveSpec,
     /// What is forwarded to it.
     pub subscriptions: Vec<SubscriptionSpec>,
+}
+
+/// What became of TCP and TLS connections since the start.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct StreamStats {
+    /// Connections that are open.
+    pub connections: u64,
+    /// Connections accepted.
+    pub accepted: u64,
+    /// Connections over the bounds, in all or of one address.
+    pub refused: u64,
+    /// Times that there was no descriptor for a connection.
+    pub out_of_descriptors: u64,
+    /// Connections that spoke nothing that their listener does.
+    pub unknown_protocol: u64,
+    /// Connections on which TLS failed.
+    pub tls_failed: u64,
+    /// Connections whose bytes were no frames.
+    pub desynchronised: u64,
+    /// Connections closed for silence, before or after their first message.
+    pub silent: u64,
+    /// Connections closed because nobody read.
+    pub stuck: u64,
+    /// Messages for a reader too slow for them.
+    pub queue_full: u64,
+    /// Messages for which a worker had no room.
+    pub lost: u64,
+    /// Messages and bytes of or for a connection that could not use them any more.
+    pub ignored: u64,
 }

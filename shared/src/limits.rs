@@ -86,6 +86,8 @@ pub const COMMAND_RING: usize = 4096;
 pub const EVENT_RING: usize = 8192;
 /// Datagrams waiting for the handshake thread from one worker, and back.
 pub const HANDSHAKE_RING: usize = 1024;
+/// Messages waiting for the stream thread from one worker, and back.
+pub const STREAM_RING: usize = 1024;
 /// Packets waiting for another worker.
 pub const RELAY_RING: usize = 1024;
 

@@ -240,6 +240,7 @@ impl Rooms {
             | Event::Stalled { .. }
             | Event::Recovered { .. }
             | Event::Snapshot { .. }
+            | Event::Streams(_)
             | Event::Turn(_) => {}
         }
     }

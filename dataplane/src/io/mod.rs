@@ -42,12 +42,12 @@ pub struct SocketIndex(pub u16);
 impl SocketIndex {
     /// From here on, an index names no socket of the kernel's. What is sent there is picked up from [`Transmit::diverted`].
     pub const VIRTUAL_FIRST: u16 = 1 << 15;
-
-    /// From here on, an index names a link of TURN to our own media: what is sent there goes to a client, with a header of TURN.
-    pub const LINK_FIRST: u16 = 3 << 14;
-
-    /// From here up to the links, an index names connections of TURN's clients.
+    /// The first of those that stand for TCP listeners: a remote address there is a client of ICE-TCP.
+    pub const STREAM_FIRST: u16 = Self::VIRTUAL_FIRST;
+    /// From here up to the links, those that stand for connections of TURN's clients.
     pub const TURN_STREAM_FIRST: u16 = 5 << 13;
+    /// From here on, those that stand for links of TURN to our own media: what is sent there goes to a client, with a header of TURN.
+    pub const LINK_FIRST: u16 = 3 << 14;
 
     /// Whether it names a link of TURN.
     #[inline]

@@ -54,24 +54,6 @@ pub fn bind_shared(address: SocketAddr) -> io::Result<UdpSocket> {
     Ok(socket.into())
 }
 
-/// Lets this process have as many descriptors as its hard limit allows, and says how many that is. A relay port or a connection is one
-/// each; the soft limit is 1024 on most hosts.
-pub fn raise_descriptor_limit() -> io::Result<u64> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the limit lives through the call, which writes nothing else.
-    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    if limit.rlim_cur < limit.rlim_max {
-        limit.rlim_cur = limit.rlim_max;
-        // SAFETY: as above; nothing is written.
-        if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } < 0 {
-            return Err(io::Error::last_os_error());
-        }
-    }
-    Ok(limit.rlim_cur)
-}
-
 fn bind_sized(address: SocketAddr, buffer: usize) -> io::Result<UdpSocket> {
     let socket = new_socket(address)?;
     bound(&socket, address, buffer)?;
@@ -148,15 +130,5 @@ mod tests {
         let v6 = bind("[::]:0".parse().expect("an address")).expect("IPv6");
         let port = v6.local_addr().expect("bound").port();
         bind(SocketAddr::from(([0, 0, 0, 0], port))).expect("IPV6_V6ONLY leaves IPv4 free");
-    }
-
-    #[test]
-    fn the_soft_limit_of_descriptors_becomes_the_hard_one() {
-        let limit = raise_descriptor_limit().expect("any process may");
-        assert_eq!(raise_descriptor_limit().expect("twice is fine"), limit);
-        let told = std::fs::read_to_string("/proc/self/limits").expect("Linux");
-        let line = told.lines().find(|line| line.starts_with("Max open files")).expect("listed");
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        assert_eq!((fields[3], fields[4]), (&*limit.to_string(), &*limit.to_string()));
     }
 }

@@ -41,8 +41,11 @@ impl WakeHandle {
 
     /// The sleeper is awake and about to look.
     pub fn silence(&self) {
-        if self.take() {
+        // The event first: a call between the two finds the flag set and leaves its news, which the sleeper is about to see. The
+        // other way around its event would be drained and its flag left standing, and no further call would ring.
+        if self.0.rung.load(Ordering::Acquire) {
             self.drain_event();
+            self.take();
         }
     }
 

@@ -4,14 +4,18 @@
 //! | --- | --- | --- |
 //! | worker, one per core | [`worker_loop`] | its link |
 //! | handshake, one or a few | [`handshake_loop`] | `park`, until unparked or a deadline |
+//! | streams, if there are TCP listeners | [`stream_loop`] | epoll, by `mio` |
 //!
 //! Every pair that talks has a ring of its own each way (single producer, single consumer); the values in them are plain. The
 //! [`router`] knows which worker has what, so that control names things by id only. What finds a thread's ring full waits in
 //! [`orders`] of its own. The [`watchdog`] tells when a thread no longer turns.
 
+mod certificates;
 mod handshake_loop;
 mod orders;
 mod router;
+mod stream_loop;
+mod streams;
 mod watchdog;
 mod worker_loop;
 
@@ -23,17 +27,22 @@ use std::{fmt, io};
 
 use ringmain_shared::event::{Event, Hello, WorkerInfo};
 use ringmain_shared::id::WorkerIndex;
-use ringmain_shared::limits::{COMMAND_RING, EVENT_RING, HANDSHAKE_RING, RELAY_RING};
+use ringmain_shared::limits::{COMMAND_RING, EVENT_RING, HANDSHAKE_RING, RELAY_RING, STREAM_RING};
 use ringmain_shared::{Command, Now};
 use rtrb::{Consumer, Producer, RingBuffer};
 
 use crate::handshake::{HandshakeConfig, Handshaker, Identity, ToHandshake};
 use crate::io::{Link, LinkChoice, WakeHandle, open, socket};
+use crate::srtp;
+use crate::stream::{FromStream, ToStream};
 use crate::transport::PublisherSettings;
 use crate::worker::relay::RelayItem;
 use crate::worker::{FixedSockets, Worker, WorkerSettings};
+pub use certificates::CertificateFiles;
 use orders::{Port, Threads};
 use router::Router;
+use stream_loop::Workers;
+pub use streams::{DtlsSettings, HttpSink, HttpStream, StreamLimits, StreamListener, StreamSettings};
 use watchdog::Watchdog;
 
 /// How the data plane is to run.
@@ -59,6 +68,8 @@ pub struct Settings {
     pub publishers: PublisherSettings,
     /// How often audio activity is told.
     pub audio_interval: Duration,
+    /// What is listened for on TCP.
+    pub streams: StreamSettings,
 }
 
 impl Default for Settings {
@@ -74,6 +85,7 @@ impl Default for Settings {
             handshake_threads: 1,
             publishers: PublisherSettings { rate_bps_max: 0, remb_start_bps: 1_500_000, audio_threshold: 40 },
             audio_interval: Duration::from_secs(1),
+            streams: StreamSettings::default(),
         }
     }
 }
@@ -85,6 +97,7 @@ pub struct Plane {
     bell: WakeHandle,
     start: Instant,
     handles: Vec<JoinHandle<()>>,
+    listening: Vec<SocketAddr>,
 }
 
 /// What ends a thread's sleep.
@@ -130,9 +143,7 @@ impl Plane {
         let identity = Identity::generate().map_err(|error| StartError(format!("no DTLS certificate: {error}")))?;
         let bell = WakeHandle::detached().map_err(|error| StartError(format!("no eventfd: {error}")))?;
 
-        if let Err(error) = socket::raise_descriptor_limit() {
-            tracing::warn!("the limit of open files could not be raised to the hard limit: {error}");
-        }
+        tracing::info!("SRTP is sealed by {}", srtp::backend());
         let mut links: Vec<Box<dyn Link>> = Vec::new();
         let mut infos = Vec::new();
         for index in 0..worker_count {
@@ -149,6 +160,12 @@ impl Plane {
         let mut watchdog = Watchdog::default();
         let worker_pulses: Vec<_> = (0..worker_count).map(|index| watchdog.watch(format!("worker-{index}"))).collect();
         let mut handles = Vec::new();
+        let stream_wake = match settings.streams.is_empty() {
+            true => None,
+            false => Some(WakeHandle::detached().map_err(|error| StartError(format!("no eventfd: {error}")))?),
+        };
+        let mut to_streams: Mesh<ToStream> = Mesh::new(worker_count, stream_wake.iter().len(), STREAM_RING);
+        let mut from_streams: Mesh<FromStream> = Mesh::new(stream_wake.iter().len(), worker_count, STREAM_RING);
 
         let mut handshakers: Vec<Port<ToHandshake>> = Vec::new();
         for index in 0..handshaker_count {
@@ -199,6 +216,8 @@ impl Plane {
                 to_peers: relays.producers(index),
                 from_peers: relays.consumers(index),
                 peers: wakes.clone(),
+                to_streams: to_streams.producers(index).pop().zip(stream_wake.clone()),
+                from_streams: from_streams.consumers(index).pop(),
             };
             let core_id = cores.get(index % cores.len().max(1)).copied().filter(|_| settings.pin);
             let thread = spawn(format!("worker-{index}"), core_id, move || worker_loop::run(core, link, ports, start))?;
@@ -207,8 +226,27 @@ impl Plane {
         }
         let router = Router::new(workers.len() as u16, handshaker_count);
         let hello = Hello { fingerprint: identity.fingerprint(), workers: infos };
-        let threads = Threads::new(workers, handshakers, watchdog);
-        Ok((Self { threads, router, bell, start, handles }, hello))
+        let mut streams = None;
+        let mut listening = Vec::new();
+        if let Some(wake) = stream_wake {
+            let (orders, commands) = RingBuffer::new(COMMAND_RING);
+            let (events, told) = RingBuffer::new(EVENT_RING);
+            let (core, addresses) = stream_loop::open(&settings.streams, &wake).map_err(StartError)?;
+            let ports = stream_loop::Ports {
+                pulse: watchdog.watch("streams".into()),
+                orders: commands,
+                events,
+                bell: bell.clone(),
+                wake: wake.clone(),
+                to_workers: Workers::new(from_streams.producers(0), wakes.clone()),
+                from_workers: to_streams.consumers(0),
+            };
+            handles.push(spawn("streams".into(), None, move || stream_loop::run(core, ports, start))?);
+            streams = Some(Port::new(orders, told, Waker::Link(wake)));
+            listening = addresses;
+        }
+        let threads = Threads::new(workers, handshakers, streams, watchdog);
+        Ok((Self { threads, router, bell, start, handles, listening }, hello))
     }
 
     #[expect(clippy::result_large_err, reason = "a failed push gives the value back")]
@@ -237,6 +275,11 @@ impl Plane {
     /// Orders that wait for a thread, and those that were lost because it stood still.
     pub fn waiting_and_lost(&self) -> (usize, u64) {
         self.threads.waiting_and_lost()
+    }
+
+    /// Where TCP is listened on, in the order of the settings, and then DTLS.
+    pub fn stream_addresses(&self) -> &[SocketAddr] {
+        &self.listening
     }
 
     /// Readable when events wait.

@@ -9,6 +9,7 @@ use rtrb::{Consumer, Producer, PushError};
 
 use super::Waker;
 use super::router::Routed;
+use super::stream_loop::StreamOrder;
 use super::watchdog::Watchdog;
 use crate::handshake::ToHandshake;
 use crate::worker::WorkerCommand;
@@ -17,7 +18,8 @@ use crate::worker::WorkerCommand;
 pub(super) struct Threads {
     workers: Vec<Port<WorkerCommand>>,
     handshakers: Vec<Port<ToHandshake>>,
-    /// Numbers the workers first.
+    streams: Option<Port<StreamOrder>>,
+    /// Numbers the workers first, then the handshake threads.
     watchdog: Watchdog,
     /// What the watchdog said: one for each thread, at most.
     alarms: VecDeque<Event>,
@@ -29,9 +31,10 @@ impl Threads {
     pub(super) fn new(
         workers: Vec<Port<WorkerCommand>>,
         handshakers: Vec<Port<ToHandshake>>,
+        streams: Option<Port<StreamOrder>>,
         watchdog: Watchdog,
     ) -> Self {
-        Self { workers, handshakers, watchdog, alarms: VecDeque::new(), next_port: 0 }
+        Self { workers, handshakers, streams, watchdog, alarms: VecDeque::new(), next_port: 0 }
     }
 
     /// Gives an order to whom it is for, behind those that wait for the same thread.
@@ -50,6 +53,12 @@ impl Threads {
                     port.give(order, self.watchdog.is_stalled(place));
                 }
             }
+            Routed::Streams(order) => {
+                let place = self.workers.len() + self.handshakers.len();
+                if let Some(port) = &mut self.streams {
+                    port.give(order, self.watchdog.is_stalled(place));
+                }
+            }
         }
     }
 
@@ -57,11 +66,13 @@ impl Threads {
     pub(super) fn push(&mut self) {
         self.workers.iter_mut().for_each(Port::push);
         self.handshakers.iter_mut().for_each(Port::push);
+        self.streams.iter_mut().for_each(Port::push);
     }
 
     /// A thread that turns has as much to do as may wait for it.
     pub(super) fn is_behind(&self) -> bool {
         let full = self.workers.iter().map(Port::is_full).chain(self.handshakers.iter().map(Port::is_full));
+        let full = full.chain(self.streams.iter().map(Port::is_full));
         full.enumerate().any(|(place, full)| full && !self.watchdog.is_stalled(place))
     }
 
@@ -69,7 +80,8 @@ impl Threads {
     pub(super) fn waiting_and_lost(&self) -> (usize, u64) {
         let workers = self.workers.iter().map(|port| (port.waiting.len(), port.lost));
         let handshakers = self.handshakers.iter().map(|port| (port.waiting.len(), port.lost));
-        workers.chain(handshakers).fold((0, 0), |sum, port| (sum.0 + port.0, sum.1 + port.1))
+        let streams = self.streams.iter().map(|port| (port.waiting.len(), port.lost));
+        workers.chain(handshakers).chain(streams).fold((0, 0), |sum, port| (sum.0 + port.0, sum.1 + port.1))
     }
 
     /// The next thing that the watchdog has to say.
@@ -81,12 +93,13 @@ impl Threads {
 
     /// The next event, from each thread in turn.
     pub(super) fn next_event(&mut self) -> Option<Event> {
-        let count = self.workers.len() + self.handshakers.len();
+        let count = self.workers.len() + self.handshakers.len() + self.streams.iter().len();
         (0..count).find_map(|_| {
             let place = self.next_port;
             self.next_port = (place + 1) % count;
             let events = match place.checked_sub(self.workers.len()) {
                 None => self.workers.get_mut(place).map(|port| &mut port.events),
+                Some(place) if place == self.handshakers.len() => self.streams.as_mut().map(|port| &mut port.events),
                 Some(place) => self.handshakers.get_mut(place).map(|port| &mut port.events),
             };
             events?.pop().ok()
@@ -96,7 +109,8 @@ impl Threads {
     /// Lets go of the threads; what wakes them is left.
     pub(super) fn into_wakers(self) -> Vec<Waker> {
         let workers = self.workers.into_iter().map(|port| port.waker);
-        workers.chain(self.handshakers.into_iter().map(|port| port.waker)).collect()
+        let streams = self.streams.into_iter().map(|port| port.waker);
+        workers.chain(self.handshakers.into_iter().map(|port| port.waker)).chain(streams).collect()
     }
 }
 
@@ -175,7 +189,7 @@ mod tests {
             })
             .unzip();
         let handshaker = Port::new(RingBuffer::new(4).0, RingBuffer::new(1).1, waker());
-        (Threads::new(ports, vec![handshaker], watchdog), pulses.to_vec(), far)
+        (Threads::new(ports, vec![handshaker], None, watchdog), pulses.to_vec(), far)
     }
 
     fn order(worker: u16, number: u64) -> Routed {

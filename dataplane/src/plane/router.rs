@@ -8,6 +8,7 @@ use ringmain_shared::command::{ReceiveSpec, SubscriptionSpec, TrackSpec};
 use ringmain_shared::event::Event;
 use ringmain_shared::id::{RoomId, SubscriptionId, TrackId, TransportId, WorkerIndex};
 
+use super::stream_loop::StreamOrder;
 use crate::handshake::ToHandshake;
 use crate::worker::WorkerCommand;
 
@@ -17,6 +18,7 @@ use crate::worker::WorkerCommand;
 pub(super) enum Routed {
     Worker(WorkerIndex, WorkerCommand),
     Handshaker(usize, ToHandshake),
+    Streams(StreamOrder),
 }
 
 /// Where everything is.
@@ -38,6 +40,8 @@ struct Home {
     tracks: Vec<TrackId>,
     /// What it is sent.
     subscriptions: BTreeSet<SubscriptionId>,
+    /// Its user fragments, of this generation and the one before.
+    ufrags: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -55,6 +59,9 @@ struct SubscriptionHome {
     track: TrackId,
     worker: WorkerIndex,
 }
+
+/// Credentials of a transport that hold at a time: the present ones, and until a check comes with those, the ones before.
+const GENERATIONS_MAX: usize = 2;
 
 /// The handshake thread of a room: one for all its transports, since data channels fan out there.
 pub(super) fn handshaker_of(room: RoomId, count: usize) -> usize {
@@ -79,8 +86,16 @@ impl Router {
             Command::OpenTransport { worker, spec } => {
                 let handshaker = handshaker_of(spec.room, self.handshakers);
                 self.workers_seen.insert(worker);
-                self.transports
-                    .insert(spec.id, Home { worker, handshaker, tracks: Vec::new(), subscriptions: BTreeSet::new() });
+                let ufrag = spec.local.ufrag.clone();
+                let home = Home {
+                    worker,
+                    handshaker,
+                    tracks: Vec::new(),
+                    subscriptions: BTreeSet::new(),
+                    ufrags: vec![ufrag.clone()],
+                };
+                self.transports.insert(spec.id, home);
+                out(Routed::Streams(StreamOrder::Name { ufrag, worker }));
                 // The handshake thread first: the worker may have a datagram for it at once.
                 out(Routed::Handshaker(handshaker, ToHandshake::Open { worker, spec: spec.clone() }));
                 out(Routed::Worker(worker, WorkerCommand::Control(Command::OpenTransport { worker, spec })));
@@ -90,8 +105,14 @@ impl Router {
                 out(Routed::Handshaker(home.handshaker, ToHandshake::SetRemote { transport, remote: remote.clone() }));
                 out(Routed::Worker(home.worker, WorkerCommand::Control(Command::SetRemote { transport, remote })));
             }
-            Command::RestartIce { transport, .. } => {
-                if let Some(home) = self.transports.get(&transport) {
+            Command::RestartIce { transport, ref local, .. } => {
+                if let Some(home) = self.transports.get_mut(&transport) {
+                    let (ufrag, worker) = (local.ufrag.clone(), home.worker);
+                    home.ufrags.push(ufrag.clone());
+                    out(Routed::Streams(StreamOrder::Name { ufrag, worker }));
+                    if home.ufrags.len() > GENERATIONS_MAX {
+                        out(Routed::Streams(StreamOrder::Forget { ufrag: home.ufrags.remove(0) }));
+                    }
                     out(Routed::Worker(home.worker, WorkerCommand::Control(command)));
                 }
             }
@@ -198,6 +219,9 @@ impl Router {
 
     fn forget_transport(&mut self, transport: TransportId, out: &mut dyn FnMut(Routed)) {
         let Some(home) = self.transports.remove(&transport) else { return };
+        for ufrag in home.ufrags {
+            out(Routed::Streams(StreamOrder::Forget { ufrag }));
+        }
         for track in home.tracks {
             self.forget_track(track, out);
         }
@@ -307,7 +331,7 @@ mod tests {
         };
         let order = |routed: &Routed| match routed {
             Routed::Worker(to, command) => Some((to.0, name(command))),
-            Routed::Handshaker(..) => None,
+            Routed::Handshaker(..) | Routed::Streams(_) => None,
         };
         routed.iter().filter_map(order).collect()
     }
@@ -315,7 +339,10 @@ mod tests {
     #[test]
     fn the_handshake_thread_hears_of_a_transport_before_its_worker() {
         let routed = open(&mut Router::new(2, 2), 1, 0);
-        assert!(matches!(routed[..], [Routed::Handshaker(1, _), Routed::Worker(WorkerIndex(0), _)]));
+        assert!(matches!(
+            routed[..],
+            [Routed::Streams(_), Routed::Handshaker(1, _), Routed::Worker(WorkerIndex(0), _)]
+        ));
     }
 
     #[test]
@@ -348,8 +375,35 @@ mod tests {
             Event::Closed { transport: TransportId(1), reason: ringmain_shared::event::CloseReason::PeerClosed };
         router.note(&closed, &mut |order| routed.push(order));
         assert!(router.tracks.is_empty());
-        let told = |routed: &Routed| matches!(routed, Routed::Handshaker(_, ToHandshake::Close { .. }));
-        assert!(routed.len() == 1 && routed.iter().all(told), "the handshake thread may not know: {routed:?}");
+        let told = matches!(
+            &routed[..],
+            [Routed::Handshaker(_, ToHandshake::Close { .. }), Routed::Streams(StreamOrder::Forget { ufrag })] if ufrag == "u1"
+        );
+        assert!(told, "the handshake thread and the stream thread may not know: {routed:?}");
+    }
+
+    #[test]
+    fn the_stream_thread_knows_the_fragments_that_hold_and_no_others() {
+        let mut router = Router::new(2, 1);
+        let mut known = std::collections::BTreeSet::new();
+        let mut follow = |routed: Vec<Routed>| {
+            for routed in routed {
+                match routed {
+                    Routed::Streams(StreamOrder::Name { ufrag, worker: WorkerIndex(1) }) => _ = known.insert(ufrag),
+                    Routed::Streams(StreamOrder::Forget { ufrag }) => _ = known.remove(&ufrag),
+                    _ => {}
+                }
+            }
+            known.iter().cloned().collect::<Vec<String>>().join(" ")
+        };
+        assert_eq!(follow(open(&mut router, 1, 1)), "u1");
+        let mut restart = |ufrag: &str| {
+            let local = IceCredentials { ufrag: ufrag.into(), pwd: "p".repeat(22) };
+            route(&mut router, Command::RestartIce { transport: TransportId(1), local, remote: None })
+        };
+        assert_eq!(follow(restart("u2")), "u1 u2");
+        assert_eq!(follow(restart("u3")), "u2 u3");
+        assert_eq!(follow(route(&mut router, Command::CloseTransport { transport: TransportId(1) })), "");
     }
 
     #[test]
@@ -376,7 +430,7 @@ mod tests {
         let mut seen = Vec::new();
         Router::new(3, 1).route(Command::Turn(TurnCommand::Drain(true)), &mut |routed| match routed {
             Routed::Worker(worker, _) => seen.push(worker.0),
-            Routed::Handshaker(..) => panic!("a handshake thread has no allocations"),
+            Routed::Handshaker(..) | Routed::Streams(_) => panic!("only workers have allocations"),
         });
         assert_eq!(seen, [0, 1, 2]);
     }

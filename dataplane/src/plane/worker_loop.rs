@@ -10,6 +10,7 @@ use super::watchdog::Pulse;
 use super::{Waker, now};
 use crate::handshake::{FromHandshake, ToHandshake};
 use crate::io::{Link, SocketRefused, Transmit, WakeHandle, socket};
+use crate::stream::{FromStream, ToStream};
 use crate::turn::SocketRequest;
 use crate::worker::relay::RelayItem;
 use crate::worker::{Worker, WorkerCommand};
@@ -29,6 +30,9 @@ pub(crate) struct Ports {
     pub(crate) to_peers: Vec<Producer<RelayItem>>,
     pub(crate) from_peers: Vec<Consumer<RelayItem>>,
     pub(crate) peers: Vec<WakeHandle>,
+    /// To the stream thread, if there is one.
+    pub(crate) to_streams: Option<(Producer<ToStream>, WakeHandle)>,
+    pub(crate) from_streams: Option<Consumer<FromStream>>,
 }
 
 /// Events kept for control while its ring is full; beyond, the newest are dropped and counted.
@@ -63,6 +67,11 @@ pub(crate) fn run(mut worker: Worker, mut link: Box<dyn Link>, mut ports: Ports,
         carry_out_sockets(&mut worker, &mut *link, moment);
         let (_, tx) = link.parts();
         tx.flush();
+        if !tx.diverted().is_empty() {
+            let mut streams = std::mem::take(&mut worker.outbox().streams);
+            tx.diverted().drain(|path, bytes| streams.push(worker.to_stream(path, bytes)));
+            worker.outbox().streams = streams;
+        }
         ports.carry_out(&mut worker, tx);
         if std::mem::take(&mut worker.outbox().stats_due) {
             let stats = worker.stats(&link.counters());
@@ -103,6 +112,7 @@ impl Ports {
         !self.commands.is_empty()
             || self.from_handshake.iter().any(|ring| !ring.is_empty())
             || self.from_peers.iter().any(|ring| !ring.is_empty())
+            || self.from_streams.iter().any(|ring| !ring.is_empty())
     }
 
     fn take_in(&mut self, worker: &mut Worker, moment: Now, tx: &mut dyn Transmit) {
@@ -117,6 +127,11 @@ impl Ports {
         for ring in &mut self.from_peers {
             for item in std::iter::from_fn(|| ring.pop().ok()).take(ITEMS_PER_TURN) {
                 worker.handle_relay(item, moment, tx);
+            }
+        }
+        if let Some(ring) = &mut self.from_streams {
+            for item in std::iter::from_fn(|| ring.pop().ok()).take(ITEMS_PER_TURN) {
+                worker.handle_stream(item, moment, tx);
             }
         }
     }
@@ -149,11 +164,32 @@ impl Ports {
             }
             tx.wake(peer);
         }
+        let mut streams_lost = 0;
+        let mut streams_kept = Vec::new();
+        if let Some((ring, wake)) = self.to_streams.as_mut().filter(|_| !outbox.streams.is_empty()) {
+            for item in outbox.streams.drain(..) {
+                // Behind what waits, or two parts of a conversation would change places.
+                let back = match streams_kept.is_empty() {
+                    true => ring.push(item).err().map(|PushError::Full(item)| item),
+                    false => Some(item),
+                };
+                match back {
+                    None => {}
+                    Some(ToStream::Message { .. } | ToStream::Datagram { .. }) => streams_lost += 1,
+                    Some(item) => streams_kept.push(item),
+                }
+            }
+            streams_kept.truncate(KEPT_MAX);
+            wake.wake();
+        }
+        outbox.streams.clear();
+        outbox.streams.append(&mut streams_kept);
         relays_kept.truncate(KEPT_MAX);
         outbox.handshakes.append(&mut handshakes_kept);
         outbox.relays.append(&mut relays_kept);
         worker.count_many(DropReason::HandshakeFull, handshakes_lost);
         worker.count_many(DropReason::RelayFull, relays_lost);
+        worker.count_many(DropReason::StreamFull, streams_lost);
         self.tell(worker);
     }
 

@@ -13,6 +13,7 @@ pub mod names;
 pub mod outbox;
 pub mod relay;
 mod stats;
+mod streams;
 #[cfg(test)]
 mod tests;
 mod timers;

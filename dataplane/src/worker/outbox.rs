@@ -5,6 +5,7 @@ use ringmain_shared::id::{RoomId, WorkerIndex};
 
 use super::relay::RelayItem;
 use crate::handshake::ToHandshake;
+use crate::stream::ToStream;
 use crate::turn::SocketRequest;
 
 /// Values for other threads, in the order in which they came up. Emptied each turn; the room is kept.
@@ -18,6 +19,8 @@ pub struct Outbox {
     pub stats_due: bool,
     /// For other workers.
     pub relays: Vec<(WorkerIndex, RelayItem)>,
+    /// For the stream thread.
+    pub streams: Vec<ToStream>,
     /// Sockets of TURN's relays, for the run loop itself.
     pub sockets: Vec<SocketRequest>,
 }
@@ -25,6 +28,10 @@ pub struct Outbox {
 impl Outbox {
     /// Nothing waits for another thread.
     pub fn is_empty(&self) -> bool {
-        self.events.is_empty() && self.handshakes.is_empty() && self.relays.is_empty() && self.sockets.is_empty()
+        self.events.is_empty()
+            && self.handshakes.is_empty()
+            && self.relays.is_empty()
+            && self.sockets.is_empty()
+            && self.streams.is_empty()
     }
 }

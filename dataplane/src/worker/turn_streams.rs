@@ -10,13 +10,14 @@ use ringmain_shared::{DropReason, Now};
 
 use super::Worker;
 use crate::io::{Path, SocketIndex, Transmit};
+use crate::stream::{StreamId, ToStream};
 use crate::turn::Client;
 
 /// Connections by name, and by path.
 #[derive(Debug, Default)]
 pub(super) struct TurnStreams {
-    clients: HashMap<u64, Client, RandomState>,
-    streams: HashMap<Path, u64, RandomState>,
+    clients: HashMap<StreamId, Client, RandomState>,
+    streams: HashMap<Path, StreamId, RandomState>,
     next: u16,
 }
 
@@ -25,7 +26,12 @@ const NUMBERS: u16 = SocketIndex::LINK_FIRST - SocketIndex::TURN_STREAM_FIRST;
 
 impl Worker {
     /// A client of TURN has connected. False when there is no server for it: the connection should be closed.
-    pub fn turn_stream_opened(&mut self, stream: u64, remote: SocketAddr, transport: TurnTransport) -> bool {
+    pub(super) fn turn_stream_opened(
+        &mut self,
+        stream: StreamId,
+        remote: SocketAddr,
+        transport: TurnTransport,
+    ) -> bool {
         if self.turn.is_none() {
             return false;
         }
@@ -44,7 +50,13 @@ impl Worker {
     }
 
     /// One message of a connection, without padding.
-    pub fn turn_stream_message(&mut self, stream: u64, message: &mut [u8], now: Now, out: &mut dyn Transmit) {
+    pub(super) fn turn_stream_message(
+        &mut self,
+        stream: StreamId,
+        message: &mut [u8],
+        now: Now,
+        out: &mut dyn Transmit,
+    ) {
         let result = match self.turn_streams.clients.get(&stream) {
             Some(&client) => self.handle_turn_message(client, message, now, out),
             None => Err(DropReason::TurnNoAllocation),
@@ -55,7 +67,7 @@ impl Worker {
     }
 
     /// A connection has ended.
-    pub fn turn_stream_closed(&mut self, stream: u64, now: Now) {
+    pub(super) fn turn_stream_closed(&mut self, stream: StreamId, now: Now) {
         let Some(client) = self.turn_streams.clients.remove(&stream) else { return };
         self.turn_streams.streams.remove(&client.path);
         if let Some(turn) = &mut self.turn {
@@ -63,8 +75,12 @@ impl Worker {
         }
     }
 
-    /// The connection that a path stands for, if it stands for one.
-    pub fn turn_stream_at(&self, path: Path) -> Option<u64> {
-        self.turn_streams.streams.get(&path).copied()
+    /// A datagram that no socket sends, for the stream thread: to the client of TURN that its path stands for, or to one of ICE.
+    pub fn to_stream(&self, path: Path, bytes: &[u8]) -> ToStream {
+        let bytes = bytes.to_vec();
+        match self.turn_streams.streams.get(&path) {
+            Some(&id) => ToStream::Message { id, bytes },
+            None => ToStream::Datagram { path, bytes },
+        }
     }
 }

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use ringmain_dataplane::packet::stun::{Class, IntegrityKey, Message, MessageWriter, TransactionId, attribute, method};
+use ringmain_dataplane::stream::{FromStream, StreamClient, StreamId, ToStream};
 use ringmain_dataplane::turn::derive_keys;
 use ringmain_shared::command::Command;
 use ringmain_shared::event::Event;
@@ -184,27 +185,30 @@ fn subscribers_through_turn_have_trains_as_direct_ones_have() {
 fn a_client_on_a_connection_has_a_path_of_its_own_until_it_ends() {
     let mut world = World::new(1);
     let remote = SocketAddr::from(([192, 0, 2, 7], 50_000));
-    assert!(!world.workers[0].turn_stream_opened(1, remote, TurnTransport::Tls), "there is no server");
+    let local = SocketAddr::from(([198, 51, 100, 1], 5349));
+    let client = StreamClient { remote, local, transport: TurnTransport::Tls };
+    let streams = [1, 2].map(StreamId);
+    // Without a server the connection is closed.
+    world.stream(FromStream::Opened { id: StreamId(9), client });
+    assert_eq!(std::mem::take(&mut world.workers[0].outbox().streams), [ToStream::Close { id: StreamId(9) }]);
     world.command(0, Command::Turn(TurnCommand::Configure(Box::new(spec()))));
     // The same address twice, as two of our addresses may see it.
-    for stream in [1, 2] {
-        assert!(world.workers[0].turn_stream_opened(stream, remote, TurnTransport::Tls));
+    for id in streams {
+        world.stream(FromStream::Opened { id, client });
     }
-    let nonces: Vec<Vec<u8>> = [1, 2]
-        .map(|stream| {
-            let (id, answer) = world.say_on_stream(stream, &request(&[], 1));
-            assert_eq!(id, stream);
-            Message::parse(&answer).unwrap().attribute(attribute::NONCE).expect("a nonce").to_vec()
-        })
-        .into();
-    for stream in [1, 2] {
+    let nonces = streams.map(|stream| {
+        let (id, answer) = world.say_on_stream(stream, &request(&[], 1));
+        assert_eq!(id, stream);
+        Message::parse(&answer).unwrap().attribute(attribute::NONCE).expect("a nonce").to_vec()
+    });
+    for stream in streams {
         let (id, answer) = world.say_on_stream(stream, &request(&nonces[0], 2));
         assert_eq!(id, stream);
         assert!(Message::parse(&answer).unwrap().xor_address(attribute::XOR_RELAYED_ADDRESS).is_some());
     }
     world.settle();
-    let now = world.now;
-    world.workers[0].turn_stream_closed(1, now);
+    world.stream(FromStream::Closed { id: streams[0] });
+    world.stream(FromStream::Closed { id: streams[0] });
     world.settle();
     let ended = |event: &&Event| matches!(event, Event::Turn(event) if matches!(**event, TurnEvent::Ended { reason: TurnEnd::Disconnected, .. }));
     assert_eq!(world.events.iter().filter(ended).count(), 1);

@@ -17,6 +17,7 @@ use ringmain_dataplane::packet::stun::{
     BindingRequest, Class, IntegrityKey, Message, Role, TransactionId, write_binding_request, write_binding_success,
 };
 use ringmain_dataplane::srtp::Profile;
+use ringmain_dataplane::stream::{FromStream, StreamId, ToStream};
 use ringmain_dataplane::transport::PublisherSettings;
 use ringmain_dataplane::worker::{FixedSockets, Worker, WorkerCommand, WorkerSettings};
 use ringmain_shared::command::{Command, ReceiveSpec};
@@ -169,14 +170,22 @@ impl World {
     }
 
     /// A message on a connection of TURN's. The answer, and the connection that it goes to.
-    pub fn say_on_stream(&mut self, stream: u64, message: &[u8]) -> (u64, Vec<u8>) {
+    pub fn say_on_stream(&mut self, id: StreamId, message: &[u8]) -> (StreamId, Vec<u8>) {
+        self.stream(FromStream::Message { id, bytes: message.to_vec() });
         let (_, out) = self.links[0].parts();
-        self.workers[0].turn_stream_message(stream, &mut message.to_vec(), self.now, out);
         out.flush();
         let mut answers = Vec::new();
-        out.diverted().drain(|path, bytes| answers.push((path, bytes.to_vec())));
-        let (path, answer) = answers.pop().expect("an answer");
-        (self.workers[0].turn_stream_at(path).expect("a connection"), answer)
+        out.diverted().drain(|path, bytes| answers.push(self.workers[0].to_stream(path, bytes)));
+        match answers.pop() {
+            Some(ToStream::Message { id, bytes }) => (id, bytes),
+            other => panic!("{other:?} is no answer"),
+        }
+    }
+
+    /// Something that the stream thread has for the first worker.
+    pub fn stream(&mut self, item: FromStream) {
+        let (_, out) = self.links[0].parts();
+        self.workers[0].handle_stream(item, self.now, out);
     }
 
     /// The peer is at another address from now on.

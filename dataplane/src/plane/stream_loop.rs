@@ -1,0 +1,238 @@
+//! A stream thread: the listeners for TCP and TLS, their connections, and the way between those and the workers.
+//!
+//! [`Streams`] has the sockets; this file waits, reads the clock, and carries values from ring to ring.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
+
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use ringmain_shared::event::{Event, StreamStats};
+use ringmain_shared::id::WorkerIndex;
+use rtrb::{Consumer, Producer};
+use socket2::{Domain, Socket, Type};
+
+use super::certificates::Watched;
+use super::now;
+use super::streams::{BELL, StreamListener, StreamSettings, Streams, is_bell};
+use super::watchdog::Pulse;
+use crate::io::{WakeHandle, socket};
+use crate::stream::connection::{Offer, tls_config};
+use crate::stream::dtls::Context;
+use crate::stream::{FromStream, ToStream};
+
+/// From control, by way of the router.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum StreamOrder {
+    /// Checks for this user fragment go to this worker.
+    Name { ufrag: String, worker: WorkerIndex },
+    /// Nobody has it any more.
+    Forget { ufrag: String },
+}
+
+/// A stream thread's ends of the rings.
+pub(crate) struct Ports {
+    pub(crate) pulse: Pulse,
+    pub(crate) orders: Consumer<StreamOrder>,
+    pub(crate) events: Producer<Event>,
+    /// Control's.
+    pub(crate) bell: WakeHandle,
+    /// Its own.
+    pub(crate) wake: WakeHandle,
+    pub(crate) to_workers: Workers,
+    /// By worker.
+    pub(crate) from_workers: Vec<Consumer<ToStream>>,
+}
+
+/// The way to the workers.
+pub(crate) struct Workers {
+    /// By worker.
+    pub(crate) rings: Vec<Producer<FromStream>>,
+    pub(crate) wakes: Vec<WakeHandle>,
+    /// What must arrive and found a full ring.
+    kept: Vec<(usize, FromStream)>,
+    /// Messages that found a full ring.
+    lost: u64,
+}
+
+impl Workers {
+    pub(crate) fn new(rings: Vec<Producer<FromStream>>, wakes: Vec<WakeHandle>) -> Self {
+        Self { rings, wakes, kept: Vec::new(), lost: 0 }
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.rings.len()
+    }
+
+    /// Hands a value over. A message that finds no room is lost, as a datagram would be; anything else waits.
+    pub(super) fn give(&mut self, worker: usize, item: FromStream) {
+        let (Some(ring), Some(wake)) = (self.rings.get_mut(worker), self.wakes.get(worker)) else { return };
+        // What waits for the same worker goes first.
+        let behind = self.kept.iter().any(|(waiting, _)| *waiting == worker);
+        let back = if behind { Some(item) } else { ring.push(item).err().map(|rtrb::PushError::Full(item)| item) };
+        match back {
+            None => {}
+            Some(FromStream::Message { .. } | FromStream::Datagram { .. }) => self.lost += 1,
+            Some(item) => self.kept.push((worker, item)),
+        }
+        wake.wake();
+    }
+
+    fn give_kept(&mut self) {
+        for (worker, item) in std::mem::take(&mut self.kept) {
+            self.give(worker, item);
+        }
+    }
+}
+
+/// Runs until control lets go of its end.
+pub(crate) fn run(core: Core, mut ports: Ports, start: Instant) {
+    let Core { mut streams, mut poll, mut files } = core;
+    let mut events = Events::with_capacity(EVENTS_MAX);
+    let mut swept = now(start);
+    let mut told = StreamStats::default();
+    loop {
+        let busy = streams.is_busy() || ports.from_workers.iter().any(|ring| !ring.is_empty());
+        let timeout = match busy {
+            true => Duration::ZERO,
+            false if !ports.to_workers.kept.is_empty() => RETRY,
+            false if streams.is_handshaking() => HANDSHAKE_TICK,
+            false => SWEEP,
+        };
+        match poll.poll(&mut events, Some(timeout)) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => {
+                tracing::error!("a stream thread cannot wait for its sockets: {error}");
+                std::process::abort();
+            }
+            _ => {}
+        }
+        let moment = now(start);
+        ports.pulse.turned(moment);
+        ports.wake.silence();
+        ports.to_workers.give_kept();
+        for order in std::iter::from_fn(|| ports.orders.pop().ok()).take(ITEMS_PER_TURN) {
+            streams.handle_order(order);
+        }
+        for (worker, ring) in ports.from_workers.iter_mut().enumerate() {
+            for item in std::iter::from_fn(|| ring.pop().ok()).take(ITEMS_PER_TURN) {
+                streams.handle_item(worker, item, poll.registry(), moment, &mut ports.to_workers);
+            }
+        }
+        for event in events.iter().filter(|event| !is_bell(event.token())) {
+            streams.handle_readiness(event, poll.registry(), moment, &mut ports.to_workers);
+        }
+        streams.go_on(poll.registry(), moment, &mut ports.to_workers);
+        streams.time_dtls(poll.registry(), moment, &mut ports.to_workers);
+        if moment.since(swept) >= SWEEP {
+            swept = moment;
+            if let Some(files) = files.as_mut()
+                && files.has_changed()
+            {
+                match read_dtls(files) {
+                    Ok(context) => streams.set_dtls(context),
+                    Err(error) => tracing::warn!("the old DTLS certificate stays in use: {error}"),
+                }
+            }
+            streams.sweep(poll.registry(), moment, &mut ports.to_workers);
+            let stats = StreamStats { lost: ports.to_workers.lost, ..streams.stats() };
+            if stats != told && ports.events.push(Event::Streams(stats)).is_ok() {
+                told = stats;
+                ports.bell.wake();
+            }
+        }
+        if ports.orders.is_abandoned() && ports.orders.is_empty() {
+            return;
+        }
+    }
+}
+
+/// Binds the listeners. What comes back: the core, what it waits with, and where it listens; or what to change.
+pub(crate) fn open(settings: &StreamSettings, bell: &WakeHandle) -> Result<(Core, Vec<SocketAddr>), String> {
+    let poll = poll_with(bell).map_err(|error| format!("no epoll for TCP connections: {error}"))?;
+    let any_http = settings.http.is_some() && settings.listeners.iter().any(|listener| listener.http);
+    let tls = match &settings.certificates {
+        Some(certificates) => Some(
+            tls_config(certificates.clone(), any_http).map_err(|error| format!("TLS cannot be configured: {error}"))?,
+        ),
+        None => None,
+    };
+    let mut streams = Streams::new(settings.limits, settings.http.clone());
+    let mut addresses = Vec::new();
+    for listener in &settings.listeners {
+        let StreamListener { address, turn, ice, http, tls_only, .. } = *listener;
+        if listener.tls && tls.is_none() {
+            return Err(format!("{address} (TCP) is to speak TLS, for which there is no certificate"));
+        }
+        let socket = bind(address).map_err(|error| {
+            format!(
+                "cannot listen on {address} (TCP): {error}. Is another server running? Choose another port or address"
+            )
+        })?;
+        let offer = Offer { turn, ice, http, tls: tls.clone().filter(|_| listener.tls), tls_only };
+        let bound =
+            socket.local_addr().and_then(|bound| streams.listen(socket, offer, poll.registry()).map(|()| bound));
+        addresses.push(bound.map_err(|error| format!("cannot listen on {address} (TCP): {error}"))?);
+    }
+    let mut files = None;
+    if let Some(dtls) = &settings.dtls {
+        let watched = Watched::new(&dtls.certificate, &dtls.key);
+        streams.set_dtls(read_dtls(&watched).map_err(|error| format!("DTLS has no certificate: {error}"))?);
+        for &address in &dtls.addresses {
+            let bound = socket::bind(address).and_then(|socket| {
+                let bound = socket.local_addr()?;
+                streams.listen_dtls(socket, &super::seed()?, poll.registry()).map(|()| bound)
+            });
+            addresses.push(bound.map_err(|error| format!("cannot listen on {address} (UDP, for DTLS): {error}"))?);
+        }
+        files = Some(watched);
+    }
+    Ok((Core { streams, poll, files }, addresses))
+}
+
+/// What a stream thread begins with.
+pub(crate) struct Core {
+    streams: Streams,
+    poll: Poll,
+    /// The certificate for DTLS.
+    files: Option<Watched>,
+}
+
+fn read_dtls(files: &Watched) -> Result<Context, String> {
+    let [chain, key] = files.read()?;
+    Context::from_pem(&chain, &key)
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(!address.ip().is_unspecified())?;
+    }
+    // A restart must not wait for the connections of its predecessor to be forgotten.
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// A poll that hears this bell.
+fn poll_with(bell: &WakeHandle) -> io::Result<Poll> {
+    let poll = Poll::new()?;
+    let fd = bell.as_fd().as_raw_fd();
+    poll.registry().register(&mut SourceFd(&fd), Token(BELL), Interest::READABLE)?;
+    Ok(poll)
+}
+
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 1024;
+/// Events taken at once.
+const EVENTS_MAX: usize = 1024;
+/// How often deadlines are looked at, and counters told.
+const SWEEP: Duration = Duration::from_secs(1);
+/// How often handshakes of DTLS look at their timers.
+const HANDSHAKE_TICK: Duration = Duration::from_millis(50);
+/// How soon a full ring is tried again.
+const RETRY: Duration = Duration::from_millis(1);
+/// Items taken from one ring before sockets have their turn.
+const ITEMS_PER_TURN: usize = 256;

@@ -1,0 +1,96 @@
+//! What is listened for on TCP, and how many may come.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustls::server::ResolvesServerCert;
+
+/// What is listened for on TCP.
+#[derive(Clone, Default)]
+pub struct StreamSettings {
+    /// Where. Without any, and without DTLS, there is no thread.
+    pub listeners: Vec<StreamListener>,
+    /// Certificates for the listeners with TLS, asked for at each handshake.
+    pub certificates: Option<Arc<dyn ResolvesServerCert>>,
+    /// Who serves HTTP, for the listeners that have it.
+    pub http: Option<HttpSink>,
+    /// TURN over DTLS.
+    pub dtls: Option<DtlsSettings>,
+    /// How many connections.
+    pub limits: StreamLimits,
+}
+
+/// TURN over DTLS 1.2.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DtlsSettings {
+    /// UDP addresses, none unspecified: answers leave from the address that was asked.
+    pub addresses: Vec<SocketAddr>,
+    /// The certificate chain, in PEM. It and the key are read again when they have changed.
+    pub certificate: PathBuf,
+    /// Its key, in PEM.
+    pub key: PathBuf,
+}
+
+/// One address, and what may be spoken there. All of it may share a port.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct StreamListener {
+    /// An unspecified IPv6 address takes IPv4 as well.
+    pub address: SocketAddr,
+    /// STUN and TURN.
+    pub turn: bool,
+    /// ICE-TCP (RFC 6544, passive).
+    pub ice: bool,
+    /// HTTP and WebSocket, for the sink.
+    pub http: bool,
+    /// All of these inside TLS.
+    pub tls: bool,
+    /// None of these outside TLS.
+    pub tls_only: bool,
+}
+
+/// A connection that turned out to speak HTTP, for whoever serves that.
+#[derive(Debug)]
+pub struct HttpStream {
+    /// Its bytes, TLS taken off. Does not block.
+    pub stream: StdUnixStream,
+    /// The client.
+    pub remote: SocketAddr,
+    /// It came by TLS.
+    pub tls: bool,
+}
+
+/// Takes HTTP connections. Must not block.
+pub type HttpSink = Arc<dyn Fn(HttpStream) + Send + Sync>;
+
+/// How many connections there may be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct StreamLimits {
+    /// In all.
+    pub connections_max: usize,
+    /// From one address, or one /64 of IPv6.
+    pub per_address_max: usize,
+}
+
+impl Default for StreamLimits {
+    fn default() -> Self {
+        Self { connections_max: 16 * 1024, per_address_max: 64 }
+    }
+}
+
+impl StreamSettings {
+    /// Nothing is listened for.
+    pub fn is_empty(&self) -> bool {
+        self.listeners.is_empty() && self.dtls.as_ref().is_none_or(|dtls| dtls.addresses.is_empty())
+    }
+}
+
+impl fmt::Debug for StreamSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { listeners, dtls, limits, .. } = self;
+        let mut out = f.debug_struct("StreamSettings");
+        out.field("listeners", listeners).field("dtls", dtls).field("limits", limits).finish_non_exhaustive()
+    }
+}

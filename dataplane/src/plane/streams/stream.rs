@@ -1,0 +1,101 @@
+//! One connection with its socket, and what it is for.
+
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, SocketAddr};
+
+use mio::event::Source;
+use mio::net::{TcpStream, UnixStream};
+use ringmain_shared::Now;
+
+use crate::io::Path;
+use crate::stream::connection::Connection;
+
+pub(super) struct Stream {
+    pub(super) socket: Socket,
+    pub(super) connection: Connection,
+    pub(super) role: Role,
+    pub(super) local: SocketAddr,
+    pub(super) remote: SocketAddr,
+    /// It counts as a connection of its address.
+    pub(super) counted: Option<IpAddr>,
+    /// Who wants to hear that it is gone, besides its role.
+    pub(super) owner: Option<usize>,
+    /// The kernel may have more to read.
+    pub(super) may_read: bool,
+    pub(super) may_write: bool,
+    pub(super) since: Now,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Role {
+    /// Nobody knows yet what it speaks.
+    New {
+        listener: usize,
+    },
+    Turn {
+        worker: usize,
+    },
+    /// The worker is known with the first check.
+    Ice {
+        path: Path,
+        worker: Option<usize>,
+    },
+    /// To a peer, on its way.
+    Connecting {
+        worker: usize,
+        request: u64,
+    },
+    /// A peer's, not joined yet: nothing is read.
+    Waiting,
+    /// Its bytes go to another slot.
+    Joined {
+        to: usize,
+    },
+    /// It ends when everything is written.
+    Ending,
+}
+
+pub(super) enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Stream {
+    pub(super) fn new(socket: Socket, connection: Connection, local: SocketAddr, remote: SocketAddr, now: Now) -> Self {
+        Self {
+            socket,
+            connection,
+            role: Role::Ending,
+            local,
+            remote,
+            counted: None,
+            owner: None,
+            may_read: false,
+            may_write: true,
+            since: now,
+        }
+    }
+}
+
+impl Socket {
+    pub(super) fn source(&mut self) -> &mut dyn Source {
+        match self {
+            Socket::Tcp(socket) => socket,
+            Socket::Unix(socket) => socket,
+        }
+    }
+
+    pub(super) fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Socket::Tcp(socket) => socket.read(buffer),
+            Socket::Unix(socket) => socket.read(buffer),
+        }
+    }
+
+    pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Socket::Tcp(socket) => socket.write(bytes),
+            Socket::Unix(socket) => socket.write(bytes),
+        }
+    }
+}

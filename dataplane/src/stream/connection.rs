@@ -1,0 +1,314 @@
+//! One accepted connection, from its first byte: what it speaks, TLS, framing, deadlines, and what waits to be written to it.
+//!
+//! TLS ends here and what it carries is looked at anew: TURN (ALPN `stun.turn`, RFC 7443), ICE or HTTP. Bytes come in as they were read
+//! and go out as they are to be written; sockets belong to the run loop.
+
+use std::io::{Read, Write};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ringmain_shared::Now;
+use rustls::server::ResolvesServerCert;
+use rustls::{ServerConfig, ServerConnection};
+
+use super::classify::{FIRST_BYTES_MAX, Protocol, Verdict, classify};
+use super::frame::{Deframer, Framing};
+use super::queue::SendQueue;
+
+/// What a listener speaks.
+#[derive(Clone, Debug, Default)]
+pub struct Offer {
+    /// STUN and TURN.
+    pub turn: bool,
+    /// ICE-TCP.
+    pub ice: bool,
+    /// HTTP, to be carried elsewhere.
+    pub http: bool,
+    /// All of that inside TLS.
+    pub tls: Option<Arc<ServerConfig>>,
+    /// None of that outside TLS.
+    pub tls_only: bool,
+}
+
+/// Why a connection is over.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum End {
+    /// The other side said so.
+    Closed,
+    /// It speaks nothing that this listener does.
+    Unknown,
+    /// TLS failed.
+    Tls,
+    /// Its bytes are no frames.
+    Desynchronised,
+    /// No message came in time, the first or any.
+    Silent,
+    /// It does not read.
+    Stuck,
+}
+
+/// What bytes that were read turned out to be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Arrived<'a> {
+    /// The connection is now known to speak this. Comes once, before anything else.
+    Speaks(Protocol),
+    /// A whole message.
+    Message(&'a [u8]),
+    /// Bytes, of a connection without frames.
+    Bytes(&'a [u8]),
+}
+
+/// One connection.
+#[derive(Debug)]
+pub struct Connection {
+    offer: Arc<Offer>,
+    tls: Option<Box<ServerConnection>>,
+    stage: Stage,
+    queue: SendQueue,
+    began: Now,
+    heard: Now,
+    /// A message has come.
+    proved: bool,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// The first bytes are not enough to tell.
+    New(Vec<u8>),
+    Framed(Protocol, Deframer),
+    Bytes,
+}
+
+impl Connection {
+    /// One that was just accepted.
+    pub fn new(offer: Arc<Offer>, now: Now) -> Self {
+        let stage = Stage::New(Vec::new());
+        Self { offer, tls: None, stage, queue: SendQueue::default(), began: now, heard: now, proved: false }
+    }
+
+    /// One that we opened or accepted for a relay: bytes, from the start.
+    pub fn bytes_only(now: Now) -> Self {
+        let mut connection = Self::new(Arc::default(), now);
+        (connection.stage, connection.proved) = (Stage::Bytes, true);
+        connection
+    }
+
+    /// Takes in what was read; none is the other side's end.
+    pub fn handle(&mut self, bytes: &[u8], now: Now, out: &mut dyn FnMut(Arrived<'_>)) -> Result<(), End> {
+        if bytes.is_empty() {
+            return Err(End::Closed);
+        }
+        self.heard = now;
+        if self.tls.is_some() {
+            return self.handle_tls(bytes, now, out);
+        }
+        let Stage::New(first) = &mut self.stage else { return self.handle_plain(bytes, out) };
+        if first.is_empty() && matches!(classify(bytes), Verdict::Is(Protocol::Tls)) {
+            let config = self.offer.tls.clone().ok_or(End::Unknown)?;
+            self.tls = Some(Box::new(ServerConnection::new(config).map_err(|_| End::Tls)?));
+            return self.handle_tls(bytes, now, out);
+        }
+        if self.offer.tls_only {
+            return Err(End::Unknown);
+        }
+        self.handle_plain(bytes, out)
+    }
+
+    /// Puts a message into the queue. False when it has no room, or the connection has no messages.
+    pub fn send(&mut self, message: &[u8], now: Now) -> bool {
+        let framing = match &self.stage {
+            Stage::Framed(Protocol::Ice, _) => Framing::Length,
+            Stage::Framed(..) => Framing::Turn,
+            _ => return false,
+        };
+        if !self.queue.has_room(message.len() + FRAME_OVERHEAD) {
+            return false;
+        }
+        if self.tls.is_none() {
+            return framing.write(message, self.queue.append(now));
+        }
+        let mut frame = Vec::with_capacity(message.len() + FRAME_OVERHEAD);
+        framing.write(message, &mut frame) && self.send_bytes(&frame, now)
+    }
+
+    /// Puts bytes into the queue as they are, under TLS if there is any. False when it has no room.
+    pub fn send_bytes(&mut self, bytes: &[u8], now: Now) -> bool {
+        if !self.queue.has_room(bytes.len() + FRAME_OVERHEAD) {
+            return false;
+        }
+        match &mut self.tls {
+            None => self.queue.append(now).extend_from_slice(bytes),
+            Some(tls) => {
+                for part in bytes.chunks(TLS_PART_SIZE) {
+                    if tls.writer().write_all(part).is_err() {
+                        return false;
+                    }
+                    pull(tls, &mut self.queue, now);
+                }
+            }
+        }
+        true
+    }
+
+    /// From here on there are no frames. What came of a frame before is lost, so that is for the end of a request.
+    pub fn become_bytes(&mut self) {
+        self.stage = Stage::Bytes;
+    }
+
+    /// Says goodbye, where TLS has a word for it.
+    pub fn close(&mut self, now: Now) {
+        if let Some(tls) = &mut self.tls {
+            tls.send_close_notify();
+            pull(tls, &mut self.queue, now);
+        }
+    }
+
+    /// What is to be written to the socket.
+    pub fn pending(&self) -> &[u8] {
+        self.queue.pending()
+    }
+
+    /// So much of it was.
+    pub fn consume(&mut self, size: usize, now: Now) {
+        self.queue.consume(size, now);
+    }
+
+    /// So many bytes more can be sent.
+    pub fn has_room(&self, size: usize) -> bool {
+        self.queue.has_room(size + FRAME_OVERHEAD)
+    }
+
+    /// Whether it comes by TLS.
+    pub fn is_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// Why it should end now, if it should.
+    pub fn overdue(&self, now: Now) -> Option<End> {
+        let idle_max = match self.stage {
+            Stage::Framed(Protocol::Ice, _) => ICE_IDLE_MAX,
+            _ => IDLE_MAX,
+        };
+        if !self.proved && now.since(self.began) > FIRST_MESSAGE || now.since(self.heard) > idle_max {
+            return Some(End::Silent);
+        }
+        self.queue.is_stuck(now).then_some(End::Stuck)
+    }
+
+    fn handle_tls(&mut self, mut bytes: &[u8], now: Now, out: &mut dyn FnMut(Arrived<'_>)) -> Result<(), End> {
+        let mut clear = [0; CLEAR_SIZE];
+        while !bytes.is_empty() {
+            let Some(tls) = &mut self.tls else { return Ok(()) };
+            if !matches!(tls.read_tls(&mut bytes), Ok(1..)) {
+                return Err(End::Tls);
+            }
+            let progress = tls.process_new_packets();
+            pull(tls, &mut self.queue, now);
+            // A handshake has nothing that needs so much; who asks for it again and again wants our memory.
+            if progress.is_err() || !self.queue.has_room(0) {
+                return Err(End::Tls);
+            }
+            loop {
+                let Some(tls) = &mut self.tls else { return Ok(()) };
+                match tls.reader().read(&mut clear) {
+                    Ok(0) => return Err(End::Closed),
+                    Ok(size) => self.handle_plain(clear.get(..size).unwrap_or_default(), out)?,
+                    Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
+                    Err(_) => return Err(End::Closed),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes that are not, or no longer, encrypted.
+    fn handle_plain(&mut self, bytes: &[u8], out: &mut dyn FnMut(Arrived<'_>)) -> Result<(), End> {
+        match &mut self.stage {
+            Stage::Bytes => out(Arrived::Bytes(bytes)),
+            Stage::Framed(_, deframer) => {
+                let mut proved = self.proved;
+                let result = deframer.handle(bytes, |message| {
+                    proved = true;
+                    out(Arrived::Message(message));
+                });
+                self.proved = proved;
+                result.map_err(|_| End::Desynchronised)?;
+            }
+            Stage::New(first) => {
+                let missing = FIRST_BYTES_MAX.saturating_sub(first.len()).min(bytes.len());
+                let (taken, rest) = bytes.split_at(missing);
+                first.extend_from_slice(taken);
+                let protocol = match classify(first) {
+                    Verdict::More => return Ok(()),
+                    Verdict::Is(protocol) if self.offer.has(protocol) => protocol,
+                    _ => return Err(End::Unknown),
+                };
+                let first = std::mem::take(first);
+                self.stage = match protocol {
+                    Protocol::Turn => Stage::Framed(protocol, Deframer::new(Framing::Turn)),
+                    Protocol::Ice => Stage::Framed(protocol, Deframer::new(Framing::Length)),
+                    // Whoever it is carried to has deadlines of its own.
+                    Protocol::Http | Protocol::Tls => {
+                        self.proved = true;
+                        Stage::Bytes
+                    }
+                };
+                out(Arrived::Speaks(protocol));
+                self.handle_plain(&first, out)?;
+                if !rest.is_empty() {
+                    self.handle_plain(rest, out)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Offer {
+    fn has(&self, protocol: Protocol) -> bool {
+        match protocol {
+            Protocol::Turn => self.turn,
+            Protocol::Ice => self.ice,
+            Protocol::Http => self.http,
+            // TLS inside TLS.
+            Protocol::Tls => false,
+        }
+    }
+}
+
+/// What TLS listeners say. Certificates are asked for at each handshake, so that new ones are used as soon as they are there.
+pub fn tls_config(certificates: Arc<dyn ResolvesServerCert>, http: bool) -> Result<Arc<ServerConfig>, rustls::Error> {
+    let mut config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_cert_resolver(certificates);
+    // RFC 7443.
+    config.alpn_protocols = vec![b"stun.turn".to_vec(), b"stun.nat-discovery".to_vec()];
+    if http {
+        config.alpn_protocols.push(b"http/1.1".to_vec());
+    }
+    Ok(Arc::new(config))
+}
+
+/// Moves what TLS wants to write into the queue.
+fn pull(tls: &mut ServerConnection, queue: &mut SendQueue, now: Now) {
+    while tls.wants_write() {
+        let out = queue.append(now);
+        if tls.write_tls(out).is_err() {
+            return;
+        }
+    }
+}
+
+/// Time from a connection's start to its first whole message, TLS included.
+pub const FIRST_MESSAGE: Duration = Duration::from_secs(10);
+/// Time without a byte from a client of TURN: the longest lifetime that an allocation may ask for, and a little.
+pub const IDLE_MAX: Duration = Duration::from_secs(3660);
+/// Time without a byte from a client of ICE, which checks for consent every few seconds (RFC 7675).
+pub const ICE_IDLE_MAX: Duration = Duration::from_secs(60);
+/// Framing, padding and what TLS puts around a record.
+const FRAME_OVERHEAD: usize = 64;
+/// Plaintext of one TLS record.
+const TLS_PART_SIZE: usize = 16 * 1024;
+/// Plaintext looked at in one go.
+const CLEAR_SIZE: usize = 4096;
