@@ -12,10 +12,11 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use ringmain_benches::counting::heap_in_use;
 use ringmain_benches::engine::{here, now, path};
 use ringmain_benches::floor::Carrier;
-use ringmain_benches::measure::{Args, cores, cpu_of, cpu_time, pin};
+use ringmain_benches::measure::{Args, Over, cores, cpu_of, cpu_time, pin};
 use ringmain_benches::report::{Report, Row};
 use ringmain_benches::room::{Room, VIDEO, forget};
 use ringmain_benches::{address, answer, check, wire};
@@ -60,7 +61,7 @@ fn main() {
 /// The run loop of a worker on one core and a socket for each client on another, by the clock.
 fn on_sockets(args: &Args, report: &mut Report, carrier: Carrier, peers: u64) {
     pin(0);
-    if let Err(reason) = may_open(peers as usize + 100) {
+    if let Err(reason) = may_open(peers + 100) {
         return report.skip(format!("{peers} idle transports on sockets: {reason}"));
     }
     let bind = |_| socket::bind((Ipv4Addr::LOCALHOST, 0).into()).expect("loopback");
@@ -76,11 +77,12 @@ fn on_sockets(args: &Args, report: &mut Report, carrier: Carrier, peers: u64) {
     let mut worker = Room::at(&paths, |peer| peer == 0, |_, _| true, VIDEO).worker;
     let (warm_up, time) = args.pick((0.1, 0.1), (6.0, 3.0), (12.0, 15.0));
     let done = AtomicBool::new(false);
-    let spent = std::thread::scope(|scope| {
+    let (spent, turns) = std::thread::scope(|scope| {
+        let _over = Over(&done);
         scope.spawn(|| live(&clients, address, &done));
         let start = Instant::now();
         let mut until = |seconds: f64| {
-            let (end, began) = (start + Duration::from_secs_f64(seconds), cpu_time());
+            let (end, began, mut turns) = (start + Duration::from_secs_f64(seconds), cpu_time(), 0u32);
             while Instant::now() < end {
                 let left = worker.next_deadline().since(now(start)).min(Duration::from_millis(100));
                 link.receive(Some(left)).expect("works");
@@ -88,17 +90,18 @@ fn on_sockets(args: &Args, report: &mut Report, carrier: Carrier, peers: u64) {
                 worker.turn(now(start), rx, out);
                 out.flush();
                 forget(&mut worker);
+                turns += 1;
             }
-            cpu_time() - began
+            (cpu_time() - began, turns)
         };
         until(warm_up);
-        let spent = until(warm_up + time);
-        done.store(true, Ordering::Relaxed);
-        spent
+        until(warm_up + time)
     });
-    let share = spent.as_secs_f64() / time * 100.0;
-    let row = Row::new(format!("{peers} idle transports on sockets, {}", link.name()), share, "% core");
+    let (name, share) = (link.name(), spent.as_secs_f64() / time * 100.0);
+    let row = Row::new(format!("{peers} idle transports on sockets, {name}"), share, "% core");
     report.row(row.at_most(1.0));
+    let rate = f64::from(turns) / time;
+    report.row(Row::new(format!("{peers} idle transports on sockets, {name}, turns"), rate, "/s"));
 }
 
 /// Every client answers what the worker asks, and asks as often as Chromium does, one after the other.
@@ -130,14 +133,10 @@ fn live(clients: &[UdpSocket], server: SocketAddr, done: &AtomicBool) {
 }
 
 /// Whether this process may have so many files open; asks for it if need be.
-fn may_open(files: usize) -> Result<(), String> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: `limit` outlives the call, which writes nothing else.
-    unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
-    let wanted = libc::rlimit { rlim_cur: limit.rlim_max, ..limit };
-    // SAFETY: `wanted` outlives the call, which only reads it.
-    unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const wanted) };
-    if limit.rlim_max >= files as u64 { Ok(()) } else { Err(format!("only {} files may be open", limit.rlim_max)) }
+fn may_open(files: u64) -> Result<(), String> {
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).map_err(|error| error.to_string())?;
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).map_err(|error| error.to_string())?;
+    if most >= files { Ok(()) } else { Err(format!("only {most} files may be open")) }
 }
 
 /// Lets time pass. CPU time of the worker, and datagrams both ways.

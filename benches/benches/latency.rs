@@ -16,7 +16,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ringmain_benches::engine::{here, now, path};
 use ringmain_benches::floor::Carrier;
-use ringmain_benches::measure::{Args, WAITED_MAX, cores, cpu_of, cpu_time, pin, quantile, waited};
+use ringmain_benches::measure::{Args, Over, WAITED_MAX, cores, cpu_of, cpu_time, pin, quantile, waited};
 use ringmain_benches::report::{Report, Row};
 use ringmain_benches::room::{Room, Tap, VIDEO, forget};
 use ringmain_benches::wire::{Wire, socket};
@@ -99,15 +99,6 @@ struct Stage {
     start: Instant,
     /// What nobody reads is kept open.
     _sinks: Wire,
-}
-
-/// Says when the publishers are done, or have failed.
-struct Over<'a>(&'a AtomicBool);
-
-impl Drop for Over<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 /// The publishers and probes, on their own thread.

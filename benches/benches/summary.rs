@@ -40,7 +40,7 @@ fn main() {
     }
 }
 
-/// What the benches left, by name.
+/// What the benches left, in the order in which it reads best.
 fn read_all() -> Vec<Report> {
     let mut reports: Vec<Report> = std::fs::read_dir(folder())
         .into_iter()
@@ -81,4 +81,4 @@ const SRTP: [(&str, usize, Option<f64>); 4] = [
     ("Aes128CmHmacSha1_80", 100, None),
 ];
 
-const ORDER: [&str; 8] = ["floor", "engine", "fanout", "idle", "scale", "latency", "join", "rtcp"];
+const ORDER: [&str; 9] = ["floor", "engine", "fanout", "idle", "scale", "latency", "join", "rtcp", "rings"];

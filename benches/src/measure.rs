@@ -2,6 +2,7 @@
 //! short rounds in which all that is compared takes turns, so that what disturbs one disturbs its neighbour.
 
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// What the command line asks for.
@@ -49,9 +50,9 @@ impl Args {
         self.effort == Effort::Smoke
     }
 
-    /// Everything was asked for, so the results stand for the bench.
+    /// Everything was asked for, and with care, so the results stand for the bench.
     pub fn is_whole(&self) -> bool {
-        self.filters.is_empty() && !self.is_smoke()
+        self.filters.is_empty() && self.effort == Effort::Full
     }
 }
 
@@ -130,6 +131,15 @@ pub fn waited() -> Duration {
 
 /// Others had the core for more of the time than this: what passes by the clock says nothing of us.
 pub const WAITED_MAX: f64 = 0.02;
+
+/// Sets a flag when it goes, be it by a panic: whoever waits for it does not wait for ever.
+pub struct Over<'a>(pub &'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
 
 /// How many cores this process may use.
 pub fn cores() -> usize {

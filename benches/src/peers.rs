@@ -12,7 +12,7 @@ use ringmain_dataplane::packet::stun::{
 };
 use ringmain_dataplane::srtp::{Outbound, Profile, split_keying_material};
 use ringmain_dataplane::transport::PublisherSettings;
-use ringmain_dataplane::worker::{Worker, WorkerCommand, WorkerSettings};
+use ringmain_dataplane::worker::{FixedSockets, Worker, WorkerCommand, WorkerSettings};
 use ringmain_shared::Now;
 use ringmain_shared::command::{Command, ReceiveSpec, SubscriptionSpec, TrackSpec};
 use ringmain_shared::id::{PeerId, RoomId, SubscriptionId, TrackId, TransportId, WorkerIndex};
@@ -31,6 +31,7 @@ pub fn worker() -> Worker {
         unix_nanos_at_start: 1_700_000_000_000_000_000,
         publishers: PublisherSettings { rate_bps_max: 0, remb_start_bps: 1_000_000, audio_threshold: 40 },
         audio_interval: Duration::from_secs(1),
+        sockets: FixedSockets { media: 1, turn: 1 },
     })
 }
 

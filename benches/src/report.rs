@@ -28,6 +28,8 @@ pub struct Row {
     pub unit: String,
     pub beside: Option<Beside>,
     pub goal: Option<Goal>,
+    /// It is in the picture, even without a goal.
+    pub drawn: bool,
 }
 
 /// What the number is compared with.
@@ -86,7 +88,7 @@ impl Report {
 
 impl Row {
     pub fn new(what: impl Into<String>, value: f64, unit: &str) -> Self {
-        Self { what: what.into(), value, unit: unit.to_owned(), beside: None, goal: None }
+        Self { what: what.into(), value, unit: unit.to_owned(), beside: None, goal: None, drawn: false }
     }
 
     pub fn beside(self, name: &str, value: f64) -> Self {
@@ -130,6 +132,11 @@ impl Row {
         self.goal(text, over.max(0.0) / limit)
     }
 
+    /// It belongs in the picture, though it has no goal.
+    pub fn drawn(self) -> Self {
+        Self { drawn: true, ..self }
+    }
+
     fn ratio(&self) -> f64 {
         self.beside.as_ref().map_or(f64::NAN, |beside| beside.ratio)
     }
@@ -137,7 +144,7 @@ impl Row {
     fn goal(self, text: String, used: f64) -> Self {
         // Nothing of nothing.
         let used = if used.is_nan() { 0.0 } else { used };
-        Self { goal: Some(Goal { text, holds: used <= 1.0, used }), ..self }
+        Self { goal: Some(Goal { text, holds: used <= 1.0, used }), drawn: true, ..self }
     }
 }
 

@@ -83,6 +83,20 @@ fn a_small_load_arrives_whole_at_every_subscriber() {
 }
 
 #[test]
+fn losses_at_both_ends_are_asked_for_and_repaired() {
+    let server = Server::start();
+    let (passed, json) =
+        server.load(&["-p", "1", "-s", "4", "-d", "3", "--warmup", "1", "--drop", "2", "--loss-max", "0.5"]);
+    assert!(passed, "{json:#}");
+    let found = |name: &str| number(&json, &format!("/window/received/{name}"));
+    // A fiftieth of 240 packets per second, at one publisher and four subscribers.
+    assert!(found("dropped") > 30.0, "{json:#}");
+    assert!(found("repaired") > 30.0 && found("packets_asked_again") >= found("repaired"), "{json:#}");
+    assert!(number(&json, "/window/sent/packets_sent_again") > 3.0, "{json:#}");
+    assert_eq!(found("spoilt"), 0.0);
+}
+
+#[test]
 fn joins_alone_are_counted_and_timed() {
     let server = Server::start();
     let (passed, json) =

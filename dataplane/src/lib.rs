@@ -13,4 +13,5 @@ pub mod random;
 pub mod receive;
 pub mod srtp;
 pub mod transport;
+pub mod turn;
 pub mod worker;

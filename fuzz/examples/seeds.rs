@@ -34,6 +34,8 @@ fn main() {
         ("dtls_flight", dtls_flight()),
         ("receive", receive()),
         ("ice", ice()),
+        ("turn", turn()),
+        ("turn_model", turn_model()),
         ("worker", worker()),
     ] {
         let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
@@ -487,4 +489,63 @@ fn worker() -> Vec<Vec<u8>> {
         // Moving to another address.
         vec![0, 0x21, 4, 0x23, 4, 0x21, 1, 0x25, 6, 4, 0x17, 0, 9, 0x34, 1, 3, 0x21, 4, 0x23, 4, 0x1a, 0, 0xff, 0xff],
     ]
+}
+
+/// Steps of `ringmain_fuzz::turn`: a proved Allocate, permissions and a channel for one client, data both ways, time.
+fn turn() -> Vec<Vec<u8>> {
+    let attribute = |output: Output, kind: u16, value: &[u8]| output.bytes(&kind.to_be_bytes()).chunk(value);
+    let peer = [0, 1, 0x02, 0x3a, 0x29, 0x1a, 0xac, 0x4a];
+    let udp = |output| attribute(output, attribute::REQUESTED_TRANSPORT, &[17, 0, 0, 0]);
+    let allocate = udp(Output::default().bytes(&[3, 1]));
+    let pair = attribute(udp(Output::default().bytes(&[3, 3])), attribute::EVEN_PORT, &[0x80]);
+    let moving = attribute(pair.clone(), attribute::MOBILITY_TICKET, &[]);
+    let permit = attribute(allocate.clone().bytes(&[3 | 2 << 3, 1]), attribute::XOR_PEER_ADDRESS, &peer);
+    let bind = attribute(permit.clone().bytes(&[3 | 3 << 3, 2]), attribute::CHANNEL_NUMBER, &[0x40, 0, 0, 0]);
+    let bind = attribute(bind, attribute::XOR_PEER_ADDRESS, &peer);
+    let data = bind.clone().bytes(&[0]).chunk(b"\x40\x00\x00\x04data").bytes(&[6]).chunk(b"reply");
+    let later = data.clone().bytes(&[7, 1, 0x2c]).bytes(&[3 | 1 << 3, 1]);
+    let later = attribute(later, attribute::LIFETIME, &[0; 4]);
+    let strangers = stun().iter().fold(Output::default(), |output, message| output.bytes(&[0x40]).chunk(message));
+    [allocate, moving, permit, bind, data, later, strangers].map(|output| output.0).into()
+}
+
+/// Steps of `ringmain_fuzz::turn_model`, two bytes and what the step takes.
+fn turn_model() -> Vec<Vec<u8>> {
+    let life = [
+        &[0, 0][..],
+        &[2, 0, 2, 0, 4],
+        &[3, 0, 0, 0],
+        &[3, 0, 1, 4],
+        &[4, 0, 4],
+        &[5, 0, 0],
+        &[5, 0, 1],
+        &[6, 0, 0],
+        &[6, 0, 1],
+    ];
+    let two = [
+        &[0, 0][..],
+        &[0, 1],
+        &[0, 2],
+        &[0, 4],
+        &[0, 5],
+        &[3, 1, 0, 4],
+        &[5, 1, 0],
+        &[1, 1, 0],
+        &[3, 2, 1, 4],
+        &[5, 2, 1],
+    ];
+    let time = [
+        &life.concat()[..],
+        &[7, 0, 100],
+        &[5, 0, 0],
+        &[6, 0, 0],
+        &[7, 0, 100],
+        &[5, 0, 0],
+        &[1, 0, 200],
+        &[7, 0, 255],
+    ]
+    .concat();
+    let wrong =
+        [&[0, 0][..], &[1, 4, 9], &[2, 4, 1, 0], &[2, 0, 1, 6], &[3, 0, 0, 7], &[4, 0, 6], &[4, 0, 0], &[5, 3, 0]];
+    vec![life.concat(), two.concat(), time, wrong.concat()]
 }

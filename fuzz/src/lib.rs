@@ -4,7 +4,7 @@
 //!
 //! Single packets: [`stun`], [`demux`], [`rtp`], [`rtcp`], [`codec`], [`dcep`], [`dtls_client_hello`]; text: [`sdp`],
 //! [`json_rpc`]; there and back again: [`rtp_rewrite`], [`srtp`]; whole conversations, where the input is a list of steps
-//! under virtual time: [`receive`], [`ice`], [`dtls_flight`], [`worker`].
+//! under virtual time: [`receive`], [`ice`], [`dtls_flight`], [`turn`], [`turn_model`], [`worker`].
 //!
 //! `scripts/fuzz [seconds [target]]` runs them with AddressSanitizer. By hand, on a stable toolchain:
 //!
@@ -25,6 +25,7 @@ mod receive;
 mod rewrite;
 mod signalling;
 mod srtp;
+mod turn;
 mod worker;
 
 pub use handshake::{dcep, dtls_client_hello, dtls_flight};
@@ -35,13 +36,14 @@ pub use receive::receive;
 pub use rewrite::rtp_rewrite;
 pub use signalling::{json_rpc, sdp};
 pub use srtp::srtp;
+pub use turn::{turn, turn_model};
 pub use worker::worker;
 
 /// The body of a fuzz target.
 pub type Body = fn(&[u8]);
 
 /// Every target by its name, which is also that of its corpus.
-pub const TARGETS: [(&str, Body); 15] = [
+pub const TARGETS: [(&str, Body); 17] = [
     ("stun", stun),
     ("demux", demux),
     ("rtp", rtp),
@@ -56,5 +58,7 @@ pub const TARGETS: [(&str, Body); 15] = [
     ("dtls_flight", dtls_flight),
     ("receive", receive),
     ("ice", ice),
+    ("turn", turn),
+    ("turn_model", turn_model),
     ("worker", worker),
 ];

@@ -16,7 +16,7 @@ use ringmain_dataplane::packet::stun::Message;
 use ringmain_dataplane::srtp::{Inbound, Outbound, Profile, split_keying_material};
 use ringmain_dataplane::transport::PublisherSettings;
 use ringmain_dataplane::worker::relay::{RelayItem, RelayedPacket};
-use ringmain_dataplane::worker::{Worker, WorkerCommand, WorkerSettings};
+use ringmain_dataplane::worker::{FixedSockets, Worker, WorkerCommand, WorkerSettings};
 use ringmain_shared::command::{Command, ReceiveSpec, SubscriptionSpec, TrackSpec};
 use ringmain_shared::event::{CloseReason, Event};
 use ringmain_shared::id::{PeerId, RoomId, SubscriptionId, TrackId, TransportId, WorkerIndex};
@@ -104,6 +104,7 @@ impl Scene {
             unix_nanos_at_start: 1_700_000_000_000_000_000,
             publishers: PublisherSettings { rate_bps_max: 20_000_000, remb_start_bps: 500_000, audio_threshold: 40 },
             audio_interval: Duration::from_secs(1),
+            sockets: FixedSockets { media: 2, turn: 1 },
         };
         let mut scene = Self {
             worker: Worker::new(settings),

@@ -116,6 +116,8 @@ pub struct Hello {
 pub struct WorkerInfo {
     /// The addresses that its sockets are bound to; unspecified addresses when bound to all.
     pub addresses: Vec<SocketAddr>,
+    /// Where it listens for TURN over UDP.
+    pub turn: Vec<SocketAddr>,
     /// What moves its packets: `io_uring`, `mmsg` or `memory`.
     pub link: String,
 }

@@ -43,6 +43,7 @@ impl Start for Embedded {
                 ..plane::Settings::default().publishers
             },
             audio_interval: config.audio.interval,
+            ..plane::Settings::default()
         })?)
     }
 

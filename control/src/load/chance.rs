@@ -26,6 +26,11 @@ impl Chance {
         self.next().checked_rem(bound).unwrap_or(0)
     }
 
+    /// True in `percent` of a hundred times.
+    pub(super) fn falls(&mut self, percent: f64) -> bool {
+        percent > 0.0 && (self.next() >> 11) as f64 / (1_u64 << 53) as f64 * 100.0 < percent
+    }
+
     /// An SSRC that is not zero.
     pub(super) fn ssrc(&mut self) -> u32 {
         (self.next() as u32).max(1)
@@ -48,5 +53,13 @@ mod tests {
         assert_eq!(draw(1, 2), draw(1, 2));
         assert_ne!(draw(1, 2), draw(1, 3));
         assert_ne!(draw(1, 2), draw(2, 2));
+    }
+
+    #[test]
+    fn what_falls_in_a_percentage_of_times_does() {
+        let mut chance = Chance::new(1, 1);
+        let mut count = |percent| (0..100_000).filter(|_| chance.falls(percent)).count();
+        assert_eq!((count(0.0), count(100.0)), (0, 100_000));
+        assert!((1800..2200).contains(&count(2.0)));
     }
 }

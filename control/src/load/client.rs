@@ -181,9 +181,7 @@ impl Session {
             .collect();
         let remote = sdp::remote(answer)?;
         let media = if specs.is_empty() { MediaSpec::Nothing } else { MediaSpec::Send(specs) };
-        // RFC 8842 §5.3: whoever answers chooses; it is active unless it says that it waits.
-        let is_dtls_client = remote.setup == "passive";
-        self.hand_over(Side::Publisher, local, remote, true, is_dtls_client, socket, media)
+        self.hand_over(Side::Publisher, local, remote, socket, media)
     }
 
     /// The server offers the subscriber connection, for the first time or again.
@@ -203,10 +201,7 @@ impl Session {
         match opening {
             Some(socket) => {
                 self.subscriber = Some(local.clone());
-                // RFC 8445 §6.1.1: who offers controls, unless it is lite and we are not.
-                let is_controlling = remote.is_lite;
-                let media = MediaSpec::Receive(map);
-                self.hand_over(Side::Subscriber, local, remote, is_controlling, true, socket, media)
+                self.hand_over(Side::Subscriber, local, remote, socket, MediaSpec::Receive(map))
             }
             None => {
                 for candidate in self.world.target.candidates(&remote.candidates)? {
@@ -251,14 +246,12 @@ impl Session {
         Ok((Local { ice, fingerprint, address }, socket))
     }
 
-    #[allow(clippy::too_many_arguments)]
+    /// Both sides are described: the engine goes on. We offered the publisher connection, the server the subscriber connection.
     fn hand_over(
         &mut self,
         side: Side,
         local: Local,
         remote: Remote,
-        is_controlling: bool,
-        is_dtls_client: bool,
         socket: UdpSocket,
         media: MediaSpec,
     ) -> Result<(), String> {
@@ -269,8 +262,10 @@ impl Session {
             remote: remote.ice,
             candidates,
             fingerprints: remote.fingerprints,
-            is_controlling,
-            is_dtls_client,
+            // RFC 8445 §6.1.1: who offers controls, unless the other one is lite.
+            is_controlling: side == Side::Publisher || remote.is_lite,
+            // RFC 8842 §5.3: who answers chooses. We are active; a server is, unless it says that it waits.
+            is_dtls_client: side == Side::Subscriber || remote.setup == "passive",
         };
         self.order(side, |key| Order::Open(Box::new(Opening { key, socket, transport, media })));
         Ok(())

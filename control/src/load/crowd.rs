@@ -50,6 +50,8 @@ pub(super) struct Joins {
     pub(super) reasons: Vec<String>,
     /// When the last one got in.
     pub(super) last: Now,
+    /// The SRTP profile of the last connection; a server treats all alike.
+    pub(super) profile: &'static str,
 }
 
 struct Member {
@@ -197,7 +199,8 @@ impl Crowd {
 
     fn handle(&mut self, happened: Happened) {
         match happened {
-            Happened::Up(Key { client, .. }, at) => {
+            Happened::Up(Key { client, .. }, at, profile) => {
+                self.joins.profile = profile;
                 let Some(member) = self.members.get_mut(&client) else { return };
                 member.missing = member.missing.saturating_sub(1);
                 if member.missing == 0 {

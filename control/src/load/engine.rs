@@ -77,8 +77,8 @@ pub(super) enum Order {
 /// What the engine tells.
 #[derive(Debug)]
 pub(super) enum Happened {
-    /// Keys are there, media may flow.
-    Up(Key, Now),
+    /// Keys are there, media may flow; by this SRTP profile.
+    Up(Key, Now, &'static str),
     /// The first media packet.
     Media(Key, Now),
     /// The connection is gone.
@@ -104,6 +104,8 @@ pub(super) struct Setup {
     pub(super) seed: u64,
     /// One packet in so many is opened.
     pub(super) verify: u64,
+    /// Percent of media that both ends throw away, as a bad network would.
+    pub(super) drop: f64,
     /// Have trains delivered whole.
     pub(super) gro: bool,
     pub(super) happened: UnboundedSender<Happened>,
@@ -308,13 +310,16 @@ impl Engine {
             inbox::enable_gro(&socket);
         }
         let lane = u64::from(key.client) << 1 | key.side as u64;
-        let mut chance = Chance::new(self.setup.seed, OPENING_LANE + lane);
+        let chance = Chance::new(self.setup.seed, OPENING_LANE + lane);
         let media = match media {
             MediaSpec::Nothing => Media::Nothing,
             MediaSpec::Send(specs) => Media::WillSend(specs),
             MediaSpec::Receive(map) => {
-                let verify = if self.verify_all { 1 } else { self.setup.verify };
-                Media::Receives(Subscriber::new(map, verify, chance.ssrc()))
+                let mut subscriber = Subscriber::new(map, self.setup.verify, self.setup.drop, chance.clone());
+                if self.verify_all {
+                    subscriber.verify_all();
+                }
+                Media::Receives(subscriber)
             }
         };
         let now = self.setup.identity.now();
@@ -427,7 +432,10 @@ impl Engine {
         let Some(slot) = self.slots.remove(&key) else { return };
         let Some(connection) = self.connections.get_mut(slot).and_then(Option::take) else { return };
         if let Media::Receives(subscriber) = &connection.peer.media {
+            // Its packets have been; its streams are no more.
+            let streams = self.tally.streams;
             subscriber.count(&mut self.tally);
+            self.tally.streams = streams;
         }
         let _ = self.epoll.delete(connection.socket.as_fd());
         self.free.push(slot);
@@ -546,9 +554,10 @@ impl Peer {
 
     fn begin(&mut self, now: Now, setup: &Setup) {
         if let Media::WillSend(specs) = &mut self.media {
-            self.media = Media::Sends(Publisher::new(std::mem::take(specs), setup.seed, now));
+            self.media = Media::Sends(Publisher::new(std::mem::take(specs), setup.seed, setup.drop, now));
         }
-        let _ = setup.happened.send(Happened::Up(self.key, now));
+        let profile = self.transport.srtp().map_or("none", |srtp| srtp.profile());
+        let _ = setup.happened.send(Happened::Up(self.key, now, profile));
     }
 }
 

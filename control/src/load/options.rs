@@ -72,6 +72,9 @@ pub struct Options {
     /// Have the kernel deliver every datagram singly, where a train costs least over loopback
     #[arg(long, help_heading = "Clients")]
     pub(super) no_gro: bool,
+    /// Throw away so much of the media at both ends, as a bad network would, and have it repaired
+    #[arg(long, value_name = "PERCENT", default_value_t = 0.0, help_heading = "Clients")]
+    pub(super) drop: f64,
     /// Threads that receive
     #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64), help_heading = "Clients")]
     pub(super) threads: u16,
@@ -124,6 +127,7 @@ impl Options {
         whole("churn", self.churn.unwrap_or(0.0), 100_000.0)?;
         whole("churn-stay", self.churn_stay, 3600.0)?;
         whole("loss-max", self.loss_max, 100.0)?;
+        whole("drop", self.drop, 50.0)?;
         anyhow::ensure!(self.duration >= 0.1, "--duration: nothing can be said of less than 0.1 seconds");
         anyhow::ensure!(
             (VIDEO_SIZE_MIN..=PAYLOAD_SIZE_MAX).contains(&self.size),

@@ -49,9 +49,16 @@ impl TrackSpec {
 /// Everything that one connection sends.
 pub(super) struct Publisher {
     tracks: Vec<Track>,
+    loss: Loss,
     transport_seq: u16,
     next_report: Now,
     payload: Vec<u8>,
+}
+
+/// A bad network: so many percent of the packets are not sent, but can be asked for.
+struct Loss {
+    percent: f64,
+    chance: Chance,
 }
 
 struct Track {
@@ -72,10 +79,13 @@ struct Track {
 }
 
 impl Publisher {
-    /// Begins at `now`, each track at a moment of its own within its first interval, as strangers do.
-    pub(super) fn new(specs: Vec<TrackSpec>, seed: u64, now: Now) -> Self {
+    /// Begins at `now`, each track at a moment of its own within its first interval, as strangers do. `drop` percent of the
+    /// packets are not sent at first.
+    pub(super) fn new(specs: Vec<TrackSpec>, seed: u64, drop: f64, now: Now) -> Self {
+        let loss =
+            Loss { percent: drop, chance: Chance::new(!seed, specs.first().map_or(0, |spec| !u64::from(spec.source))) };
         let tracks = specs.into_iter().map(|spec| Track::new(spec, seed, now)).collect();
-        Self { tracks, transport_seq: 0, next_report: now + REPORT_INTERVAL, payload: Vec::with_capacity(1500) }
+        Self { tracks, loss, transport_seq: 0, next_report: now + REPORT_INTERVAL, payload: Vec::with_capacity(1500) }
     }
 
     pub(super) fn next_deadline(&self) -> Now {
@@ -99,7 +109,7 @@ impl Publisher {
             }
             while track.next.is_some_and(|at| at <= now) {
                 let packet = track.packet(clock(), &mut self.transport_seq, &mut self.payload, tally);
-                track.send(&packet, srtp, tally, send);
+                track.send(&packet, &mut self.loss, srtp, tally, send);
             }
         }
         if self.next_report <= now {
@@ -121,6 +131,7 @@ impl Publisher {
         tally: &mut Tally,
         send: &mut dyn FnMut(&[u8]),
     ) {
+        self.loss.percent = 0.0;
         for track in &mut self.tracks {
             if track.next.is_none() {
                 continue;
@@ -132,7 +143,7 @@ impl Publisher {
             };
             for _ in 0..rest + last {
                 let packet = track.packet(clock(), &mut self.transport_seq, &mut self.payload, tally);
-                track.send(&packet, srtp, tally, send);
+                track.send(&packet, &mut self.loss, srtp, tally, send);
             }
             track.next = None;
         }
@@ -293,9 +304,20 @@ impl Track {
         }
     }
 
-    fn send(&mut self, packet: &rtp::packet::Packet, srtp: &mut Srtp, tally: &mut Tally, send: &mut dyn FnMut(&[u8])) {
+    fn send(
+        &mut self,
+        packet: &rtp::packet::Packet,
+        loss: &mut Loss,
+        srtp: &mut Srtp,
+        tally: &mut Tally,
+        send: &mut dyn FnMut(&[u8]),
+    ) {
         let Some(protected) = packet.marshal().ok().and_then(|bytes| srtp.protect_rtp(&bytes)) else { return };
-        send(&protected);
+        if loss.chance.falls(loss.percent) {
+            tally.dropped += 1;
+        } else {
+            send(&protected);
+        }
         tally.sent += 1;
         tally.sent_bytes += protected.len() as u64;
         self.packets = self.packets.wrapping_add(1);

@@ -49,6 +49,7 @@ pub(super) struct Load {
     pub(super) spacing_us: u64,
     pub(super) audio: bool,
     pub(super) gro: bool,
+    pub(super) drop_percent: f64,
     pub(super) seed: u64,
 }
 
@@ -58,6 +59,8 @@ pub(super) struct JoinsFound {
     pub(super) count: u64,
     pub(super) failed: u64,
     pub(super) per_second: f64,
+    /// How media is protected.
+    pub(super) srtp_profile: String,
     /// From opening the WebSocket until media may flow.
     pub(super) took: Times,
     /// From opening the WebSocket to the first media packet.
@@ -122,6 +125,8 @@ pub(super) struct Received {
     pub(super) duplicates: u64,
     pub(super) late: u64,
     pub(super) repaired: u64,
+    /// Thrown away on purpose, here and at the publishers.
+    pub(super) dropped: u64,
     pub(super) verified: u64,
     pub(super) spoilt: u64,
     pub(super) padding: u64,
@@ -177,6 +182,7 @@ impl JoinsFound {
             count: joins.count,
             failed: joins.failed,
             per_second: round(per_second, 1),
+            srtp_profile: joins.profile.to_owned(),
             took: Times::of(&joins.took),
             first_media: Times::of(&joins.first_media),
             server_cpu_us: server.map(cpu),
@@ -202,7 +208,7 @@ impl Sent {
 impl Received {
     /// `window` ended with the window, `whole` when everything had come; `tail` is what never came after the last packet that
     /// did.
-    pub(super) fn of(window: &Tally, whole: &Tally, tail: u64, streams_expected: u64, seconds: f64) -> Self {
+    pub(super) fn of(window: &Tally, whole: &Tally, tail: u64, seconds: f64) -> Self {
         let lost = whole.lost() + tail;
         let expected = whole.expected + tail;
         Self {
@@ -210,26 +216,26 @@ impl Received {
             bytes: window.datagram_bytes,
             packets_per_second: round(window.datagrams as f64 / seconds, 1),
             bits_per_second: round(window.datagram_bytes as f64 * 8.0 / seconds, 0),
-            streams: 0,
-            streams_expected,
             lost,
             loss_percent: round(lost as f64 * 100.0 / expected.max(1) as f64, 4),
             duplicates: whole.duplicates,
             late: whole.late,
             repaired: whole.repaired,
+            dropped: whole.dropped,
             verified: whole.verified,
             spoilt: whole.spoilt,
             padding: whole.padding,
             packets_asked_again: whole.packets_asked,
             rtcp_sent: window.rtcp_sent,
             rtcp_received: window.rtcp_received,
+            ..Self::default()
         }
     }
 }
 
 impl Server {
     /// `used` in `seconds`, while `packets` were forwarded; `before` anybody had joined, of `subscribers`.
-    pub(super) fn of(used: &Usage, before: &Usage, seconds: f64, packets: u64, subscribers: u64) -> Self {
+    pub(super) fn of(used: &Usage, before: &Usage, seconds: f64, packets: u64, subscribers: usize) -> Self {
         let cpu = used.cpu().as_secs_f64();
         Self {
             user_s: round(used.user.as_secs_f64(), 2),
@@ -328,6 +334,9 @@ impl Table {
     fn joins(&mut self, name: &str, joins: &JoinsFound) {
         let failed = if joins.failed > 0 { format!(", {} failed", joins.failed) } else { String::new() };
         let mut text = format!("{}{failed}, {} per second", joins.count, joins.per_second);
+        if !joins.srtp_profile.is_empty() {
+            let _ = write!(text, ", {}", joins.srtp_profile);
+        }
         if let Some(cpu) = joins.server_cpu_us {
             let _ = write!(text, ", server CPU {} each", time(cpu));
         }
@@ -369,10 +378,14 @@ impl Table {
                 received.streams_expected
             ),
         );
+        let dropped = match received.dropped {
+            0 => String::new(),
+            dropped => format!(", {} thrown away on purpose", thousands(dropped)),
+        };
         self.row(
             "lost",
             format!(
-                "{} ({} %); {} late, {} duplicate, {} repaired",
+                "{} ({} %); {} late, {} duplicate, {} repaired{dropped}",
                 thousands(received.lost),
                 received.loss_percent,
                 received.late,
@@ -439,7 +452,7 @@ mod tests {
     fn what_never_came_counts_as_lost_at_the_end_too() {
         let window = Tally { datagrams: 900, ..Tally::default() };
         let whole = Tally { expected: 990, received: 985, ..Tally::default() };
-        let received = Received::of(&window, &whole, 10, 1, 3.0);
+        let received = Received::of(&window, &whole, 10, 3.0);
         assert_eq!((received.lost, received.loss_percent, received.packets_per_second), (15, 1.5, 300.0));
     }
 

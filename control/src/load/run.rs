@@ -36,6 +36,8 @@ struct Run<'o> {
     crowd: Crowd,
     /// Engines of those who stay; the one after them is for those who come and go.
     engines: usize,
+    /// The numbers of those who stay, in the order in which they joined.
+    subscribers: Vec<u32>,
     /// The server before anybody had joined.
     before: Option<Usage>,
     progress: Progress,
@@ -63,6 +65,7 @@ impl<'o> Run<'o> {
             identity: identity.clone(),
             seed: options.seed,
             verify: options.verify,
+            drop: options.drop,
             gro: !options.no_gro,
             happened,
         };
@@ -72,14 +75,14 @@ impl<'o> Run<'o> {
         let outcome = Outcome { server_url: target.url.clone(), load: Load::of(options), ..Outcome::default() };
         let world = World { target, identity, seed: options.seed, bare: options.bare };
         let crowd = Crowd::new(world, handles, events);
-        Ok(Self { options, crowd, engines, before, progress: Progress::new(), outcome })
+        Ok(Self { options, crowd, engines, subscribers: Vec::new(), before, progress: Progress::new(), outcome })
     }
 
     async fn outcome(mut self) -> anyhow::Result<Outcome> {
-        let subscribers = self.join().await?;
+        self.join().await?;
         if !self.options.joins_only && self.outcome.problems.is_empty() {
             match self.options.ramp {
-                Some(ramp) => self.ramp(ramp, subscribers).await?,
+                Some(ramp) => self.ramp(ramp).await?,
                 None => self.measure().await?,
             }
         }
@@ -89,8 +92,8 @@ impl<'o> Run<'o> {
         Ok(self.outcome)
     }
 
-    /// Publishers join first, as somebody must be there to be seen. Gives the subscribers' numbers.
-    async fn join(&mut self) -> anyhow::Result<Vec<u32>> {
+    /// Publishers join first, as somebody must be there to be seen.
+    async fn join(&mut self) -> anyhow::Result<()> {
         let options = self.options;
         let (began, server) = (self.crowd.now(), self.usage()?);
         let (publishers, subscribers) = (self.roles(options.publishers, true), self.roles(options.subscribers, false));
@@ -98,7 +101,7 @@ impl<'o> Run<'o> {
         let total = options.rooms * (options.publishers + options.subscribers);
         let mut tell = |crowd: &Crowd| progress.tell(|| format!("{} of {total} clients are in", crowd.present()));
         self.crowd.join_all(&publishers, options.join_rate, &mut tell).await;
-        let subscribers = self.crowd.join_all(&subscribers, options.join_rate, &mut tell).await;
+        self.subscribers = self.crowd.join_all(&subscribers, options.join_rate, &mut tell).await;
         let used = self.usage()?.zip(server).map(|(now, before)| now.since(&before));
         // First packets may still be under way.
         if !options.joins_only && options.publishers > 0 && options.subscribers > 0 {
@@ -110,7 +113,7 @@ impl<'o> Run<'o> {
         if self.outcome.joins.count == 0 {
             self.problem("nobody got in".to_owned());
         }
-        Ok(subscribers)
+        Ok(())
     }
 
     async fn measure(&mut self) -> anyhow::Result<()> {
@@ -119,9 +122,7 @@ impl<'o> Run<'o> {
             let begin = self.read().await?;
             self.watch(duration).await?;
             let end = self.read().await?;
-            let quiet = self.window(&begin, &end, &end.tally, 0);
-            self.outcome.without_churn =
-                Some(Window { received: Received { streams: end.tally.streams, ..quiet.received }, ..quiet });
+            self.outcome.without_churn = Some(self.window(&begin, &end, &end.tally, 0));
 
             let (before, failed) = (self.crowd.joins.clone(), self.crowd.joins.failed);
             let begin = self.read().await?;
@@ -134,6 +135,7 @@ impl<'o> Run<'o> {
                 failed: self.crowd.joins.failed - before.failed,
                 reasons: Vec::new(),
                 last: Now::default(),
+                profile: before.profile,
             };
             self.outcome.churn = Some(JoinsFound::of(&joins, end.at - begin.at, None));
             self.take_failures(failed);
@@ -155,8 +157,7 @@ impl<'o> Run<'o> {
         self.settle(DRAIN).await;
         let last = self.crowd.report(0..self.engines).await;
         let tail = never_came(&last);
-        let mut window = self.window(&begin, &end, &last.tally, tail);
-        window.received.streams = last.tally.streams;
+        let window = self.window(&begin, &end, &last.tally, tail);
         self.judge(&window);
         self.outcome.window = Some(window);
         Ok(())
@@ -182,7 +183,7 @@ impl<'o> Run<'o> {
     }
 
     /// Up in steps of a half until one fails, then between the last two.
-    async fn ramp(&mut self, ramp: Ramp, mut subscribers: Vec<u32>) -> anyhow::Result<()> {
+    async fn ramp(&mut self, ramp: Ramp) -> anyhow::Result<()> {
         let mut value = match ramp {
             Ramp::Subscribers => self.options.subscribers,
             Ramp::Fps => self.options.fps,
@@ -195,28 +196,16 @@ impl<'o> Run<'o> {
         for _ in 0..RAMP_STEPS_MAX {
             let failed = self.crowd.joins.failed;
             match ramp {
-                Ramp::Subscribers => self.set_subscribers(value, &mut subscribers).await,
+                Ramp::Subscribers => self.set_subscribers(value).await,
                 Ramp::Fps => self.crowd.order_all(|| Order::SetFps(value)),
             }
             self.settle(Duration::from_secs_f64(self.options.warmup)).await;
             let begin = self.read().await?;
             self.watch(Duration::from_secs_f64(self.options.duration)).await?;
             let end = self.read().await?;
-            let mut window = self.window(&begin, &end, &end.tally, 0);
-            window.received.streams_expected = self.streams_expected(subscribers.len() as u64);
-            window.received.streams = window.received.streams_expected;
-            if let Some(server) = &mut window.server
-                && let Some(before) = &self.before
-            {
-                *server = Server {
-                    rss_bytes_per_subscriber: round(
-                        server.rss_bytes.saturating_sub(before.rss) as f64 / subscribers.len().max(1) as f64,
-                        0,
-                    ),
-                    ..server.clone()
-                };
-            }
-            let held = window.received.packets > 0
+            let window = self.window(&begin, &end, &end.tally, 0);
+            let held = window.received.streams >= window.received.streams_expected
+                && window.received.packets > 0
                 && window.received.loss_percent < RAMP_LOSS_MAX_PERCENT
                 && window.delay.p99_us < RAMP_P99_MAX_US
                 && self.crowd.joins.failed == failed;
@@ -259,18 +248,18 @@ impl<'o> Run<'o> {
     }
 
     /// Has subscribers join or leave until each room has `count`.
-    async fn set_subscribers(&mut self, count: u32, present: &mut Vec<u32>) {
+    async fn set_subscribers(&mut self, count: u32) {
         let wanted = (count * self.options.rooms) as usize;
-        while present.len() > wanted {
-            present.pop().into_iter().for_each(|number| self.crowd.leave(number));
+        for number in self.subscribers.split_off(wanted.min(self.subscribers.len())) {
+            self.crowd.leave(number);
         }
         // Roles go round the rooms, so that the first so many are the same number in each.
         let roles = self.roles(count, false);
-        let more = roles.get(present.len()..).unwrap_or_default();
+        let more = roles.get(self.subscribers.len()..).unwrap_or_default();
         let progress = &mut self.progress;
         let tell = |crowd: &Crowd| progress.tell(|| format!("{} clients are in", crowd.present()));
         let joined = self.crowd.join_all(more, self.options.join_rate, tell).await;
-        present.extend(joined);
+        self.subscribers.extend(joined);
     }
 
     /// Subscribers join at `rate`, stay a moment and leave.
@@ -362,25 +351,23 @@ impl<'o> Run<'o> {
     fn window(&self, begin: &Reading, end: &Reading, whole: &Tally, tail: u64) -> Window {
         let seconds = (end.at - begin.at).as_secs_f64().max(1e-9);
         let tally = end.tally.since(&begin.tally);
-        let whole = whole.since(&begin.tally);
-        let subscribers = u64::from(self.options.rooms) * u64::from(self.options.subscribers);
+        let (whole, streams) = (whole.since(&begin.tally), whole.streams);
+        let streams_expected =
+            u64::from(self.options.publishers) * self.subscribers.len() as u64 * self.options.contents().len() as u64;
         let visitors = end.visitors.datagrams - begin.visitors.datagrams;
         let forwarded = tally.datagrams + visitors;
         let server = end.server.zip(begin.server).zip(self.before);
         Window {
             seconds: round(seconds, 3),
             sent: Sent::of(&tally),
-            received: Received::of(&tally, &whole, tail, self.streams_expected(subscribers), seconds),
+            received: Received { streams, streams_expected, ..Received::of(&tally, &whole, tail, seconds) },
             delay: Times::of(&whole.delay),
-            server: server
-                .map(|((now, then), before)| Server::of(&now.since(&then), &before, seconds, forwarded, subscribers)),
+            server: server.map(|((now, then), before)| {
+                Server::of(&now.since(&then), &before, seconds, forwarded, self.subscribers.len())
+            }),
             load_cpu_percent: round(end.own.since(&begin.own).cpu().as_secs_f64() * 100.0 / seconds, 1),
             buffer_overflows: end.overflows - begin.overflows,
         }
-    }
-
-    fn streams_expected(&self, subscribers: u64) -> u64 {
-        u64::from(self.options.publishers) * subscribers * self.options.contents().len() as u64
     }
 
     /// `count` in each room, going round the rooms.
@@ -425,6 +412,7 @@ impl Load {
             spacing_us: options.spacing,
             audio: options.audio,
             gro: !options.no_gro,
+            drop_percent: options.drop,
             seed: options.seed,
         }
     }

@@ -70,6 +70,7 @@ pub(super) struct Secure {
 pub(super) struct Srtp {
     local: Context,
     remote: Context,
+    profile: &'static str,
 }
 
 impl fmt::Debug for Srtp {
@@ -158,10 +159,10 @@ impl Secure {
 
 impl Srtp {
     fn new(material: &[u8], profile: SrtpProfile, is_client: bool) -> Result<Self, String> {
-        let profile = match profile {
-            SrtpProfile::AES128_CM_SHA1_80 => ProtectionProfile::Aes128CmHmacSha1_80,
-            SrtpProfile::AEAD_AES_128_GCM => ProtectionProfile::AeadAes128Gcm,
-            SrtpProfile::AEAD_AES_256_GCM => ProtectionProfile::AeadAes256Gcm,
+        let (profile, name) = match profile {
+            SrtpProfile::AES128_CM_SHA1_80 => (ProtectionProfile::Aes128CmHmacSha1_80, "AES128_CM_SHA1_80"),
+            SrtpProfile::AEAD_AES_128_GCM => (ProtectionProfile::AeadAes128Gcm, "AEAD_AES_128_GCM"),
+            SrtpProfile::AEAD_AES_256_GCM => (ProtectionProfile::AeadAes256Gcm, "AEAD_AES_256_GCM"),
             other => return Err(format!("SRTP profile {other:?}")),
         };
         let short = || "too little keying material".to_owned();
@@ -175,7 +176,13 @@ impl Srtp {
             |key, salt| Context::new(key, salt, profile, None, None).map_err(|error| format!("SRTP: {error}"));
         let client = context(client_key, client_salt)?;
         let server = context(server_key, server_salt)?;
-        Ok(if is_client { Self { local: client, remote: server } } else { Self { local: server, remote: client } })
+        let (local, remote) = if is_client { (client, server) } else { (server, client) };
+        Ok(Self { local, remote, profile: name })
+    }
+
+    /// As RFC 5764 and RFC 7714 name it.
+    pub(super) fn profile(&self) -> &'static str {
+        self.profile
     }
 
     pub(super) fn protect_rtp(&mut self, packet: &[u8]) -> Option<Bytes> {

@@ -17,6 +17,7 @@ use rtp::packetizer::Depacketizer;
 use webrtc_util::marshal::Unmarshal;
 
 use super::arrivals::Arrivals;
+use super::chance::Chance;
 use super::frames::starts_keyframe;
 use super::mark::Mark;
 use super::secure::Srtp;
@@ -54,6 +55,9 @@ pub(super) struct Subscriber {
     last: usize,
     arrivals: Arrivals,
     ssrc: u32,
+    /// Percent of media that is thrown away unseen, as a bad network would.
+    drop: f64,
+    chance: Chance,
     next_tick: Option<Now>,
     ticks: u64,
 }
@@ -87,14 +91,16 @@ struct Jitter {
 }
 
 impl Subscriber {
-    pub(super) fn new(map: MediaMap, verify: u64, ssrc: u32) -> Self {
+    pub(super) fn new(map: MediaMap, verify: u64, drop: f64, mut chance: Chance) -> Self {
         Self {
             map,
             verify: verify.max(1),
             streams: Vec::new(),
             last: 0,
             arrivals: Arrivals::default(),
-            ssrc,
+            ssrc: chance.ssrc(),
+            drop,
+            chance,
             next_tick: None,
             ticks: 0,
         }
@@ -105,9 +111,9 @@ impl Subscriber {
         self.map = map;
     }
 
-    /// From now on every packet is opened.
+    /// From now on every packet is opened, and none thrown away.
     pub(super) fn verify_all(&mut self) {
-        self.verify = 1;
+        (self.verify, self.drop) = (1, 0.0);
     }
 
     pub(super) fn next_deadline(&self) -> Option<Now> {
@@ -132,6 +138,10 @@ impl Subscriber {
     pub(super) fn handle_rtp(&mut self, packet: &[u8], now: Now, srtp: &mut Srtp, tally: &mut Tally) {
         tally.datagrams += 1;
         tally.datagram_bytes += packet.len() as u64;
+        if self.chance.falls(self.drop) {
+            tally.dropped += 1;
+            return;
+        }
         let Some(header) = Header::read(packet, self.map.transport_cc) else {
             tally.spoilt += 1;
             return;

@@ -36,6 +36,8 @@ pub(super) struct Tally {
     pub(super) rtcp_sent: u64,
     pub(super) rtcp_received: u64,
     pub(super) packets_asked: u64,
+    /// Packets thrown away on purpose, at either end.
+    pub(super) dropped: u64,
     /// Media streams from which something arrived.
     pub(super) streams: u64,
     /// From sending to reading, of verified packets.
@@ -86,6 +88,7 @@ impl Tally {
             rtcp_sent,
             rtcp_received,
             packets_asked,
+            dropped,
             streams,
             delay: _,
             send_errors,
@@ -112,6 +115,7 @@ impl Tally {
             (rtcp_sent, other.rtcp_sent),
             (rtcp_received, other.rtcp_received),
             (packets_asked, other.packets_asked),
+            (dropped, other.dropped),
             (streams, other.streams),
             (send_errors, other.send_errors),
         ] {

@@ -1,11 +1,12 @@
 // The core cases on every way that packets can go: between workers, and without io_uring because another link was chosen or
-// because the kernel forbids it.
+// because the kernel forbids it. And IPv6.
 
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
+import { networkInterfaces } from 'node:os';
 import { test } from 'node:test';
 import { coreTests } from './lib/core.js';
-import { start } from './lib/harness.js';
+import { roomTest, start } from './lib/harness.js';
 import { freePorts, freeTcpPort } from './lib/ports.js';
 import { binary } from './lib/server.js';
 
@@ -35,3 +36,17 @@ test('where io_uring is demanded and forbidden the server does not start, and sa
   assert.equal(status, 1, stderr + stdout);
   assert.match(stderr + stdout, /io_uring_setup: Operation not permitted/);
 });
+
+const hasIpv6 = Object.values(networkInterfaces()).flat().some(({ address }) => address === '::1');
+
+if (hasIpv6) {
+  let ipv6;
+  roomTest('media goes both ways over IPv6', async (room) => {
+    const [alice, bob] = [await room.join('alice'), await room.join('bob')];
+    const stream = await alice.call('publish', 'main', { hue: 0, tone: 440 });
+    await bob.decodes(stream);
+    await bob.hears(stream);
+    const remotes = [await alice.call('remoteAddress', 0), await bob.call('remoteAddress', 1)];
+    assert.deepEqual(remotes, ['::1', '::1']);
+  }, { serverOf: () => (ipv6 ??= start({ args: ['--bind', '::1'], announce: '::1' })) });
+}

@@ -4,6 +4,7 @@
 //! allocated once and never moves, so that the kernel may keep addresses into it.
 
 mod prefetch;
+mod prefix;
 mod rx;
 mod slab;
 #[cfg(test)]
@@ -11,6 +12,7 @@ mod tests;
 mod tx;
 
 pub use prefetch::{prefetch, prefetch_element, prefetch_whole};
+pub use prefix::{PREFIX_SIZE_MAX, Prefix};
 pub use rx::{RX_BATCH_MAX, RxBatch};
 pub use slab::Slab;
 pub use tx::{TRAIN_SEGMENTS_MAX, TRAIN_SIZE_MAX, TRAINS_PER_BATCH_MAX, TX_ARENA_SIZE, Train, TxBatch, TxSlot};

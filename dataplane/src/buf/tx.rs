@@ -5,6 +5,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
+use super::prefix::{OVERHEAD_MAX, Prefix};
 use crate::buf::Slab;
 use crate::io::{Path, SocketIndex};
 
@@ -31,6 +32,24 @@ pub struct TxBatch {
     open: bool,
     /// The kernel still reads the arena: nothing may be reserved.
     lent: bool,
+    /// Bytes before the reserved datagram that are its link's; zero when it goes through none.
+    front: usize,
+    /// The link, if it goes through one.
+    link: SocketIndex,
+    /// By link, what goes around datagrams that are sent there.
+    links: Vec<LinkOut>,
+    /// Links that were sent to since they were last asked for.
+    links_used: Vec<SocketIndex>,
+    /// What links may add to a datagram; nothing while there is none.
+    overhead: usize,
+}
+
+/// A link's way out.
+#[derive(Clone, Copy, Debug, Default)]
+struct LinkOut {
+    prefix: Option<Prefix>,
+    datagrams: u64,
+    bytes: u64,
 }
 
 /// Datagrams for one send.
@@ -56,21 +75,55 @@ pub struct TxSlot<'a> {
 }
 
 impl TxBatch {
-    /// Room for a datagram of up to `size_max` bytes. `None` when the batch is full: flush and reserve again.
+    /// Room for a datagram of up to `size_max` bytes. `None` when the batch is full: flush and reserve again; also when the path
+    /// is a link that is closed.
     #[inline]
     pub fn reserve(&mut self, path: Path, size_max: usize) -> Option<TxSlot<'_>> {
         if !self.has_room(size_max) {
             return None;
         }
+        self.front = 0;
+        if path.socket.is_link() {
+            return self.reserve_link(path.socket, size_max);
+        }
         self.path = path;
         Some(TxSlot { batch: self, size_max })
+    }
+
+    #[cold]
+    fn reserve_link(&mut self, link: SocketIndex, size_max: usize) -> Option<TxSlot<'_>> {
+        let prefix = self.links.get(link.link_number()?)?.prefix.as_ref()?;
+        (self.path, self.front, self.link) = (prefix.path(), prefix.len(), link);
+        Some(TxSlot { batch: self, size_max })
+    }
+
+    /// What is sent to a link goes on with this around it; `None` closes the link.
+    pub fn set_link(&mut self, link: SocketIndex, prefix: Option<Prefix>) {
+        let Some(number) = link.link_number() else { return };
+        if self.links.len() <= number {
+            self.links.resize(number + 1, LinkOut::default());
+            self.links_used.reserve(number + 1 - self.links_used.len());
+        }
+        if let Some(out) = self.links.get_mut(number) {
+            out.prefix = prefix;
+            self.overhead = OVERHEAD_MAX;
+        }
+    }
+
+    /// Datagrams and bytes sent through each link since this was last called.
+    pub fn drain_link_traffic(&mut self, mut each: impl FnMut(SocketIndex, u64, u64)) {
+        for link in self.links_used.drain(..) {
+            if let Some(out) = link.link_number().and_then(|number| self.links.get_mut(number)) {
+                each(link, std::mem::take(&mut out.datagrams), std::mem::take(&mut out.bytes));
+            }
+        }
     }
 
     /// Whether `reserve` of this size would give a slot.
     #[inline]
     pub fn has_room(&self, size_max: usize) -> bool {
-        size_max <= TRAIN_SIZE_MAX
-            && size_max <= self.arena.size() - self.used
+        size_max <= TRAIN_SIZE_MAX - self.overhead
+            && size_max + self.overhead <= self.arena.size() - self.used
             && self.trains.len() < self.trains_max
             && !self.lent
     }
@@ -111,6 +164,11 @@ impl TxBatch {
             path: Path { socket: SocketIndex(0), remote: SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0)) },
             open: false,
             lent: false,
+            front: 0,
+            link: SocketIndex(0),
+            links: Vec::new(),
+            links_used: Vec::new(),
+            overhead: 0,
         }
     }
 
@@ -125,6 +183,23 @@ impl TxBatch {
     /// Marks the arena as being read by the kernel until `clear`.
     pub(crate) fn lend(&mut self) {
         self.lent = true;
+    }
+
+    /// Puts around a datagram what its link wants there. Its whole size.
+    #[cold]
+    fn wrap(&mut self, size: usize) -> usize {
+        let link = self.link;
+        let Some(out) = link.link_number().and_then(|number| self.links.get_mut(number)) else { return size };
+        let Some(prefix) = out.prefix else { return size };
+        if out.datagrams == 0 {
+            self.links_used.push(link);
+        }
+        out.datagrams += 1;
+        out.bytes += size as u64;
+        let whole = prefix.wrapped(size);
+        // SAFETY: past `used`, as in `TxSlot::bytes_mut`; the reservation left room for what is around the datagram.
+        prefix.write(unsafe { self.arena.slice_mut(self.used, whole) }, size);
+        whole
     }
 
     #[inline]
@@ -160,7 +235,7 @@ impl TxSlot<'_> {
     #[inline]
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: past `used`, so no train covers it; the kernel reads only trains, and none at all of an arena not lent.
-        unsafe { self.batch.arena.slice_mut(self.batch.used, self.size_max) }
+        unsafe { self.batch.arena.slice_mut(self.batch.used + self.batch.front, self.size_max) }
     }
 
     /// Where the datagram goes.
@@ -175,6 +250,7 @@ impl TxSlot<'_> {
     #[inline]
     pub fn commit(self, size: usize) {
         assert!(size > 0 && size <= self.size_max, "a datagram fits the room reserved for it");
+        let size = if self.batch.front == 0 { size } else { self.batch.wrap(size) };
         self.batch.commit(size);
     }
 }

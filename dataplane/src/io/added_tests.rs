@@ -12,7 +12,7 @@ fn bind() -> UdpSocket {
 
 /// On an address of the test's own, where no other test takes a port that came free.
 fn bind_at(host: u8) -> UdpSocket {
-    socket::bind_relay(([127, 0, 7, host], 0).into()).expect("a socket")
+    socket::bind_relay(([127, 0, 7, host], 0).into(), false).expect("a socket")
 }
 
 fn peer() -> (UdpSocket, SocketAddr) {

@@ -43,6 +43,24 @@ impl SocketIndex {
     /// From here on, an index names no socket of the kernel's. What is sent there is picked up from [`Transmit::diverted`].
     pub const VIRTUAL_FIRST: u16 = 1 << 15;
 
+    /// From here on, an index names a link of TURN to our own media: what is sent there goes to a client, with a header of TURN.
+    pub const LINK_FIRST: u16 = 3 << 14;
+
+    /// From here up to the links, an index names connections of TURN's clients.
+    pub const TURN_STREAM_FIRST: u16 = 5 << 13;
+
+    /// Whether it names a link of TURN.
+    #[inline]
+    pub fn is_link(self) -> bool {
+        self.0 >= Self::LINK_FIRST
+    }
+
+    /// Which link it names, if any.
+    #[inline]
+    pub fn link_number(self) -> Option<usize> {
+        self.0.checked_sub(Self::LINK_FIRST).map(usize::from)
+    }
+
     /// Whether it names no socket of the kernel's.
     #[inline]
     pub fn is_virtual(self) -> bool {

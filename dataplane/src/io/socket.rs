@@ -18,9 +18,40 @@ pub fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
     bind_sized(address, SOCKET_BUFFER_SIZE)
 }
 
-/// Binds the UDP socket of a relay.
-pub fn bind_relay(address: SocketAddr) -> io::Result<UdpSocket> {
-    bind_sized(address, RELAY_BUFFER_SIZE)
+/// Binds the UDP socket of a relay. With `dont_fragment`, what does not fit the path is refused instead of sent in fragments.
+pub fn bind_relay(address: SocketAddr, dont_fragment: bool) -> io::Result<UdpSocket> {
+    let socket = bind_sized(address, RELAY_BUFFER_SIZE)?;
+    if dont_fragment {
+        forbid_fragments(&socket, address.is_ipv4())?;
+    }
+    Ok(socket)
+}
+
+fn forbid_fragments(socket: &UdpSocket, v4: bool) -> io::Result<()> {
+    let (level, option, value) = match v4 {
+        true => (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DO),
+        false => (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_DO),
+    };
+    let value: libc::c_int = value;
+    // SAFETY: the option's value is an int, which lives through the call.
+    let done = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            option,
+            (&raw const value).cast::<libc::c_void>(),
+            size_of_val(&value) as libc::socklen_t,
+        )
+    };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Binds a UDP socket that others of this process are bound to as well; the kernel gives each remote address to one of them.
+pub fn bind_shared(address: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = new_socket(address)?;
+    socket.set_reuse_port(true)?;
+    bound(&socket, address, SOCKET_BUFFER_SIZE)?;
+    Ok(socket.into())
 }
 
 /// Lets this process have as many descriptors as its hard limit allows, and says how many that is. A relay port or a connection is one
@@ -42,15 +73,24 @@ pub fn raise_descriptor_limit() -> io::Result<u64> {
 }
 
 fn bind_sized(address: SocketAddr, buffer: usize) -> io::Result<UdpSocket> {
+    let socket = new_socket(address)?;
+    bound(&socket, address, buffer)?;
+    Ok(socket.into())
+}
+
+fn new_socket(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
     socket.set_nonblocking(true)?;
-    widen(&socket, buffer, libc::SO_RCVBUFFORCE, Socket::set_recv_buffer_size);
-    widen(&socket, buffer, libc::SO_SNDBUFFORCE, Socket::set_send_buffer_size);
-    socket.bind(&address.into())?;
-    Ok(socket.into())
+    Ok(socket)
+}
+
+fn bound(socket: &Socket, address: SocketAddr, buffer: usize) -> io::Result<()> {
+    widen(socket, buffer, libc::SO_RCVBUFFORCE, Socket::set_recv_buffer_size);
+    widen(socket, buffer, libc::SO_SNDBUFFORCE, Socket::set_send_buffer_size);
+    socket.bind(&address.into())
 }
 
 /// Datagrams that the kernel dropped at this socket, mostly for want of room; zero when it does not tell.

@@ -11,6 +11,6 @@ pub mod rtcp;
 pub mod rtp;
 pub mod stun;
 
-mod bytes;
+pub(crate) mod bytes;
 #[cfg(test)]
 mod hammer;

@@ -31,7 +31,7 @@ use crate::handshake::{HandshakeConfig, Handshaker, Identity, ToHandshake};
 use crate::io::{Link, LinkChoice, WakeHandle, open, socket};
 use crate::transport::PublisherSettings;
 use crate::worker::relay::RelayItem;
-use crate::worker::{Worker, WorkerSettings};
+use crate::worker::{FixedSockets, Worker, WorkerSettings};
 use orders::{Port, Threads};
 use router::Router;
 use watchdog::Watchdog;
@@ -49,6 +49,8 @@ pub struct Settings {
     pub bind: Vec<IpAddr>,
     /// UDP port of the first worker; each further one has the next. 0 lets the system choose, for tests.
     pub base_port: u16,
+    /// Where every worker listens for TURN over UDP; the kernel spreads clients over the workers. Port 0 is for tests.
+    pub turn: Vec<SocketAddr>,
     /// What moves the packets.
     pub link: LinkChoice,
     /// Threads for DTLS and SCTP; at least one.
@@ -67,6 +69,7 @@ impl Default for Settings {
             cpus: Vec::new(),
             bind: vec![IpAddr::from([127, 0, 0, 1])],
             base_port: 5000,
+            turn: Vec::new(),
             link: LinkChoice::Auto,
             handshake_threads: 1,
             publishers: PublisherSettings { rate_bps_max: 0, remb_start_bps: 1_500_000, audio_threshold: 40 },
@@ -183,6 +186,7 @@ impl Plane {
                 unix_nanos_at_start: unix.as_nanos() as u64,
                 publishers: settings.publishers,
                 audio_interval: settings.audio_interval,
+                sockets: FixedSockets { media: settings.bind.len() as u16, turn: settings.turn.len() as u16 },
             });
             let ports = worker_loop::Ports {
                 pulse,
@@ -300,12 +304,20 @@ fn open_link(settings: &Settings, index: usize) -> Result<(Box<dyn Link>, Worker
         })?;
         sockets.push(socket);
     }
-    let addresses = sockets.iter().filter_map(|socket| socket.local_addr().ok()).collect();
+    for &address in &settings.turn {
+        let socket = socket::bind_shared(address).map_err(|error| {
+            StartError(format!("cannot listen for TURN on {address} (UDP): {error}. Is another TURN server running?"))
+        })?;
+        sockets.push(socket);
+    }
+    let bound: Vec<SocketAddr> = sockets.iter().filter_map(|socket| socket.local_addr().ok()).collect();
+    let (media, turn) = bound.split_at(settings.bind.len().min(bound.len()));
+    let (addresses, turn) = (media.to_vec(), turn.to_vec());
     let opened = open(settings.link, sockets).map_err(|error| StartError(error.to_string()))?;
     if let Some(reason) = opened.fallback.filter(|_| index == 0) {
         tracing::warn!("io_uring is not used, media goes by recvmmsg/sendmmsg: {reason}");
     }
-    let info = WorkerInfo { addresses, link: opened.link.name().to_owned() };
+    let info = WorkerInfo { addresses, turn, link: opened.link.name().to_owned() };
     Ok((opened.link, info))
 }
 

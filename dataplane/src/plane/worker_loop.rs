@@ -9,7 +9,8 @@ use rtrb::{Consumer, Producer, PushError};
 use super::watchdog::Pulse;
 use super::{Waker, now};
 use crate::handshake::{FromHandshake, ToHandshake};
-use crate::io::{Link, Transmit, WakeHandle};
+use crate::io::{Link, SocketRefused, Transmit, WakeHandle, socket};
+use crate::turn::SocketRequest;
 use crate::worker::relay::RelayItem;
 use crate::worker::{Worker, WorkerCommand};
 
@@ -59,6 +60,8 @@ pub(crate) fn run(mut worker: Worker, mut link: Box<dyn Link>, mut ports: Ports,
         let (rx, tx) = link.parts();
         ports.take_in(&mut worker, moment, tx);
         worker.turn(moment, rx, tx);
+        carry_out_sockets(&mut worker, &mut *link, moment);
+        let (_, tx) = link.parts();
         tx.flush();
         ports.carry_out(&mut worker, tx);
         if std::mem::take(&mut worker.outbox().stats_due) {
@@ -68,6 +71,28 @@ pub(crate) fn run(mut worker: Worker, mut link: Box<dyn Link>, mut ports: Ports,
         }
         if ports.commands.is_abandoned() && ports.commands.is_empty() {
             return;
+        }
+    }
+}
+
+/// Opens and closes the sockets of TURN's relays. One that cannot be opened may lead to another request.
+fn carry_out_sockets(worker: &mut Worker, link: &mut dyn Link, moment: Now) {
+    while !worker.outbox().sockets.is_empty() {
+        for request in std::mem::take(&mut worker.outbox().sockets) {
+            match request {
+                SocketRequest::Open { relay, address, dont_fragment } => {
+                    let socket = socket::bind_relay(address, dont_fragment).map_err(SocketRefused::Kernel);
+                    let socket = socket.and_then(|socket| link.open(socket));
+                    if let Err(error) = &socket {
+                        tracing::debug!("no relay socket on {address}: {error}");
+                    }
+                    let (_, tx) = link.parts();
+                    worker.handle_relay_socket(relay, socket.ok(), moment, tx);
+                }
+                SocketRequest::Close(socket) => {
+                    link.close(socket);
+                }
+            }
         }
     }
 }

@@ -127,7 +127,7 @@ impl Worker {
                 let flows = live.map(|transport| self.flow(transport)).collect();
                 self.outbox.events.push(Event::Snapshot { request, worker: self.settings.index, flows });
             }
-            Command::Turn(_) => {}
+            Command::Turn(command) => self.handle_turn_command(command, now),
         }
     }
 

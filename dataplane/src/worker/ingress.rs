@@ -6,6 +6,7 @@ use ringmain_shared::{DropReason, Now};
 
 use super::Worker;
 use super::relay::{RelayItem, RelayedPacket};
+use super::turn::Role;
 use crate::forward::packet::{MediaPacket, Vp8Numbers};
 use crate::forward::track::{Pending, PendingKind, TrackKey};
 use crate::handshake::{Datagram, ToHandshake};
@@ -39,7 +40,22 @@ struct Received {
 
 impl Worker {
     /// One datagram, to its end.
+    #[inline]
     pub(super) fn journey(
+        &mut self,
+        path: Path,
+        datagram: &mut [u8],
+        now: Now,
+        out: &mut dyn Transmit,
+    ) -> Result<(), DropReason> {
+        match self.role(path.socket) {
+            Role::Media => self.handle_media(path, datagram, now, out),
+            Role::TurnClients => self.handle_turn_client(path, datagram, now, out),
+            Role::TurnPeers => self.handle_turn_peer(path, datagram, now, out),
+        }
+    }
+
+    pub(super) fn handle_media(
         &mut self,
         path: Path,
         datagram: &mut [u8],

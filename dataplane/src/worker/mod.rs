@@ -2,7 +2,7 @@
 //!
 //! A turn, in order: what other threads sent ([`commands`], [`relay`]), what came from the network ([`ingress`]), what goes to
 //! subscribers ([`forwarding`]), what publishers and subscribers are owed ([`feedback`]), deadlines ([`timers`]), counters
-//! ([`stats`]). Bytes, values and `now` come in; bytes go out through [`Transmit`], everything else through the [`Outbox`].
+//! ([`stats`]). Clients of TURN are served in between ([`turn`]). Bytes, values and `now` come in; bytes go out through [`Transmit`], everything else through the [`Outbox`].
 //! Nothing here waits, locks, logs or reads a clock. Threads and rings are in [`crate::plane`].
 
 mod commands;
@@ -16,6 +16,8 @@ mod stats;
 #[cfg(test)]
 mod tests;
 mod timers;
+mod turn;
+mod turn_streams;
 
 use std::time::Duration;
 
@@ -33,11 +35,13 @@ use crate::io::{LinkCounters, Transmit};
 use crate::random::Random;
 use crate::receive::NtpClock;
 use crate::transport::{PublisherSettings, Transport, TransportKey};
+use crate::turn::Turn;
 
 pub use commands::WorkerCommand;
 use names::Names;
 pub use outbox::Outbox;
 use timers::Timers;
+use turn_streams::TurnStreams;
 
 /// Arrivals in one feedback packet.
 const ARRIVALS_MAX: usize = 1024;
@@ -55,6 +59,17 @@ pub struct WorkerSettings {
     pub publishers: PublisherSettings,
     /// How often audio activity is told.
     pub audio_interval: Duration,
+    /// What its link was opened with.
+    pub sockets: FixedSockets,
+}
+
+/// The sockets that a worker's link was opened with, in their order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FixedSockets {
+    /// For media.
+    pub media: u16,
+    /// Behind them, for TURN's clients.
+    pub turn: u16,
 }
 
 /// The core of a worker.
@@ -88,6 +103,8 @@ pub struct Worker {
     arrivals: Box<ArrayVec<(u16, Option<Now>), ARRIVALS_MAX>>,
     times: Box<ArrayVec<Option<Now>, ARRIVALS_MAX>>,
     outbox: Outbox,
+    turn: Option<Box<Turn>>,
+    turn_streams: TurnStreams,
 }
 
 impl Worker {
@@ -114,6 +131,8 @@ impl Worker {
             arrivals: Box::default(),
             times: Box::default(),
             outbox: Outbox::default(),
+            turn: None,
+            turn_streams: TurnStreams::default(),
             settings,
         }
     }
@@ -142,12 +161,14 @@ impl Worker {
             self.settle(now);
             self.answer_publishers(now, out);
         }
+        self.run_turn(now, out);
     }
 
     /// When the next turn is due even if nothing comes.
     pub fn next_deadline(&self) -> Now {
         let told = self.stats_at.min(self.audio_at);
-        self.timers.next().map_or(told, |timer| timer.min(told))
+        let turn = self.turn.as_ref().map(|turn| turn.next_deadline());
+        [self.timers.next(), turn].into_iter().flatten().fold(told, Now::min)
     }
 
     /// What this turn has for other threads.

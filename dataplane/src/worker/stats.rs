@@ -23,6 +23,7 @@ impl Worker {
             video_tracks: kinds(Kind::Video),
             subscriptions: self.subscriptions.len() as u64,
             drops: self.drops.to_vec(),
+            turn: self.turn.as_ref().map(|turn| turn.stats()).unwrap_or_default(),
             ..self.stats.clone()
         };
         for (reason, count) in link.drops() {

@@ -9,4 +9,5 @@ mod paths;
 mod repair;
 mod reports;
 mod spread;
+mod turn;
 mod world;

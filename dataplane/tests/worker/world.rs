@@ -18,7 +18,7 @@ use ringmain_dataplane::packet::stun::{
 };
 use ringmain_dataplane::srtp::Profile;
 use ringmain_dataplane::transport::PublisherSettings;
-use ringmain_dataplane::worker::{Worker, WorkerCommand, WorkerSettings};
+use ringmain_dataplane::worker::{FixedSockets, Worker, WorkerCommand, WorkerSettings};
 use ringmain_shared::command::{Command, ReceiveSpec};
 use ringmain_shared::event::Event;
 use ringmain_shared::id::{PeerId, RoomId, TransportId, WorkerIndex};
@@ -52,6 +52,10 @@ pub struct World {
     random: u64,
     /// The last transport-wide number of the publisher; tests that look at it have one publisher.
     pub wide_sequence: u16,
+    /// Clients of TURN, by the relayed address that the workers' media side knows them by.
+    pub turned: HashMap<SocketAddr, SocketAddr>,
+    /// Messages that came to clients of TURN, other than data.
+    pub turn_replies: Vec<Vec<u8>>,
 }
 
 /// What went to and came from one address.
@@ -107,6 +111,7 @@ impl World {
             unix_nanos_at_start: UNIX_NANOS_AT_START,
             publishers: PublisherSettings { rate_bps_max: 0, remb_start_bps: 1_000_000, audio_threshold: 40 },
             audio_interval: Duration::from_secs(1),
+            sockets: FixedSockets { media: 1, turn: 1 },
         };
         Self {
             workers: (0..workers as u16).map(|index| Worker::new(settings(index))).collect(),
@@ -121,6 +126,8 @@ impl World {
             highest: HashMap::new(),
             random: u64::from(seed),
             wide_sequence: 0,
+            turned: HashMap::new(),
+            turn_replies: Vec::new(),
         }
     }
 
@@ -159,6 +166,29 @@ impl World {
     pub fn connect(&mut self, peer: usize) {
         self.check(peer, self.peers[peer].address, true);
         self.settle();
+    }
+
+    /// A message on a connection of TURN's. The answer, and the connection that it goes to.
+    pub fn say_on_stream(&mut self, stream: u64, message: &[u8]) -> (u64, Vec<u8>) {
+        let (_, out) = self.links[0].parts();
+        self.workers[0].turn_stream_message(stream, &mut message.to_vec(), self.now, out);
+        out.flush();
+        let mut answers = Vec::new();
+        out.diverted().drain(|path, bytes| answers.push((path, bytes.to_vec())));
+        let (path, answer) = answers.pop().expect("an answer");
+        (self.workers[0].turn_stream_at(path).expect("a connection"), answer)
+    }
+
+    /// The peer is at another address from now on.
+    pub fn move_to(&mut self, peer: usize, address: SocketAddr) {
+        self.peers[peer].address = address;
+        self.owners.insert(address, peer);
+    }
+
+    /// Datagrams that a worker has sent, and in how many sends.
+    pub fn sends(&mut self, worker: usize) -> (u64, u64) {
+        let counters = self.links[worker].counters();
+        (counters.sent, counters.trains)
     }
 
     /// DTLS is done.
@@ -213,7 +243,15 @@ impl World {
     /// A datagram arrives at a worker.
     pub fn push(&mut self, worker: usize, from: SocketAddr, bytes: &[u8]) {
         self.traffic.entry(from).or_default().to_workers += bytes.len();
-        self.links[worker].push(path(from), bytes);
+        match self.turned.get(&from) {
+            None => self.links[worker].push(path(from), bytes),
+            Some(&client) => self.links[worker].push(turn_path(client), &crate::turn::wrap(bytes)),
+        }
+    }
+
+    /// A message of a client of TURN arrives at a worker.
+    pub fn push_turn(&mut self, worker: usize, client: SocketAddr, bytes: &[u8]) {
+        self.links[worker].push(turn_path(client), bytes);
     }
 
     /// The peer protects and sends a clear RTP packet.
@@ -310,6 +348,7 @@ impl World {
         let events = std::mem::take(&mut outbox.events);
         let relays = std::mem::take(&mut outbox.relays);
         outbox.handshakes.clear();
+        assert!(outbox.sockets.is_empty(), "our own media takes no relay socket");
         outbox.stats_due = false;
         busy |= !sent.is_empty() || !relays.is_empty();
         for event in events {
@@ -328,6 +367,18 @@ impl World {
     }
 
     fn deliver(&mut self, worker: usize, path: Path, bytes: Vec<u8>) {
+        if path.socket == TURN_SOCKET {
+            let relayed = self.turned.iter().find(|(_, client)| **client == path.remote).map(|(&relayed, _)| relayed);
+            match crate::turn::unwrap(&bytes) {
+                Some(data) => self.deliver_media(worker, crate::world::path(relayed.expect("allocated")), data),
+                None => self.turn_replies.push(bytes),
+            }
+        } else {
+            self.deliver_media(worker, path, bytes);
+        }
+    }
+
+    fn deliver_media(&mut self, worker: usize, path: Path, bytes: Vec<u8>) {
         self.log.push((format!("{worker} {path:?}"), bytes.clone()));
         let address = path.remote;
         let traffic = self.traffic.entry(address).or_default();
@@ -437,6 +488,13 @@ impl Peer {
     pub fn rtp_of(&self, ssrc: u32) -> Vec<&Heard> {
         self.rtp.iter().filter(|heard| heard.packet.header.ssrc == ssrc).collect()
     }
+}
+
+/// Where workers listen for TURN.
+const TURN_SOCKET: SocketIndex = SocketIndex(1);
+
+fn turn_path(remote: SocketAddr) -> Path {
+    Path { socket: TURN_SOCKET, remote }
 }
 
 pub fn path(remote: SocketAddr) -> Path {

@@ -58,7 +58,7 @@ impl World {
 
     fn with_random(settings: Settings, random: RngSource) -> Self {
         let workers = 2;
-        let info = WorkerInfo { addresses: Vec::new(), link: "memory".to_owned() };
+        let info = WorkerInfo { addresses: Vec::new(), turn: Vec::new(), link: "memory".to_owned() };
         let hello = Hello {
             fingerprint: Fingerprint { hash: FingerprintHash::Sha256, value: vec![7; 32] },
             workers: vec![info; workers],

@@ -112,6 +112,13 @@ const peer = {
     return [0, 1].map((role) => transports[role].pc.connectionState);
   },
 
+  /** The server's address on the path that a connection uses. */
+  async remoteAddress(role) {
+    const stats = await peer.client.transports[role].pc.getStats();
+    const transport = [...stats.values()].find(({ type }) => type === 'transport');
+    return stats.get(stats.get(transport.selectedCandidatePairId).remoteCandidateId).address;
+  },
+
   /** A summary of what came in and how it decodes. */
   async inbound() {
     const pc = peer.receiver ?? peer.client.transports[1].pc;

@@ -26,6 +26,8 @@ pub struct Message<'a> {
     /// Where the attributes end that may be believed: at MESSAGE-INTEGRITY, or FINGERPRINT, or the end.
     attributes_end: usize,
     integrity_at: Option<usize>,
+    /// Where MESSAGE-INTEGRITY-SHA256 begins, and the length of its value.
+    sha256_at: Option<(usize, usize)>,
     fingerprint: bool,
 }
 
@@ -49,6 +51,7 @@ impl<'a> Message<'a> {
             method: (kind & 0x000f) | ((kind & 0x00e0) >> 1) | ((kind & 0x3e00) >> 2),
             attributes_end: bytes.len(),
             integrity_at: None,
+            sha256_at: None,
             fingerprint: false,
         };
         let mut at = HEADER_LEN;
@@ -68,7 +71,14 @@ impl<'a> Message<'a> {
                     message.attributes_end = at;
                 }
                 // RFC 8489 §9: nothing but the other integrity and the fingerprint counts after an integrity.
-                attribute::MESSAGE_INTEGRITY_SHA256 => message.attributes_end = message.attributes_end.min(at),
+                attribute::MESSAGE_INTEGRITY_SHA256 if message.sha256_at.is_none() => {
+                    // RFC 8489 §14.6: 16 to 32 bytes, in whole words.
+                    if !(SHA256_LEN_MIN..=SHA256_LEN).contains(&value_len) || value_len % 4 != 0 {
+                        return None;
+                    }
+                    message.sha256_at = Some((at, value_len));
+                    message.attributes_end = message.attributes_end.min(at);
+                }
                 attribute::FINGERPRINT => {
                     // RFC 8489 §14.7: the last attribute, over everything before it.
                     let before = bytes.get(..at)?;
@@ -125,6 +135,23 @@ impl<'a> Message<'a> {
         Some(constant_time::verify_slices_are_equal(expected.as_ref(), tag).is_ok())
     }
 
+    /// There is a MESSAGE-INTEGRITY-SHA256, right or wrong.
+    pub fn has_integrity_sha256(&self) -> bool {
+        self.sha256_at.is_some()
+    }
+
+    /// The same with MESSAGE-INTEGRITY-SHA256 (RFC 8489 §14.6), which may be cut to half its length.
+    pub fn verify_integrity_sha256(&self, key: &IntegrityKey256) -> Result<(), DropReason> {
+        self.sha256_is_right(key).filter(|&right| right).map(|_| ()).ok_or(DropReason::StunIntegrity)
+    }
+
+    fn sha256_is_right(&self, key: &IntegrityKey256) -> Option<bool> {
+        let (at, len) = self.sha256_at?;
+        let expected = key.sign(self.bytes.get(..at)?, len)?;
+        let tag = self.bytes.get(at + 4..at + 4 + len)?;
+        Some(constant_time::verify_slices_are_equal(expected.as_ref().get(..len)?, tag).is_ok())
+    }
+
     /// Type and value of each attribute that may be believed: those before MESSAGE-INTEGRITY and FINGERPRINT.
     pub fn attributes(&self) -> Attributes<'a> {
         Attributes { rest: self.bytes.get(HEADER_LEN..self.attributes_end).unwrap_or_default() }
@@ -133,6 +160,18 @@ impl<'a> Message<'a> {
     /// The value of the first attribute of a type; RFC 8489 §14 lets later ones be ignored.
     pub fn attribute(&self, attribute: u16) -> Option<&'a [u8]> {
         self.attributes().find(|&(this, _)| this == attribute).map(|(_, value)| value)
+    }
+
+    /// Where in the message the value of the first attribute of a type is.
+    pub fn attribute_range(&self, attribute: u16) -> Option<std::ops::Range<usize>> {
+        let mut attributes = self.attributes();
+        loop {
+            let at = self.attributes_end - attributes.rest.len();
+            let (this, value) = attributes.next()?;
+            if this == attribute {
+                return Some(at + 4..at + 4 + value.len());
+            }
+        }
     }
 
     /// USERNAME of a check, split at its colon: the receiver's user fragment, then the sender's (RFC 8445 §7.2.2).
@@ -168,7 +207,17 @@ impl<'a> Message<'a> {
 
     /// Any attribute in the format of XOR-MAPPED-ADDRESS, as TURN's XOR-PEER-ADDRESS is.
     pub fn xor_address(&self, attribute: u16) -> Option<SocketAddr> {
-        let value = self.attribute(attribute)?;
+        self.read_xor_address(self.attribute(attribute)?)
+    }
+
+    /// All attributes of a type in that format; `None` for each whose value is none.
+    pub fn xor_addresses(&self, attribute: u16) -> impl Iterator<Item = Option<SocketAddr>> + use<'a> {
+        let message = *self;
+        let values = self.attributes().filter(move |&(this, _)| this == attribute);
+        values.map(move |(_, value)| message.read_xor_address(value))
+    }
+
+    fn read_xor_address(&self, value: &[u8]) -> Option<SocketAddr> {
         let port = u16_at(value, 2)? ^ (MAGIC_COOKIE >> 16) as u16;
         let ip = match (*value.get(1)?, value.len()) {
             (FAMILY_IPV4, 8) => IpAddr::V4(Ipv4Addr::from_bits(u32_at(value, 4)? ^ MAGIC_COOKIE)),
@@ -227,14 +276,40 @@ impl IntegrityKey {
 
     /// The tag of a message of which `before` is all before MESSAGE-INTEGRITY.
     fn sign(&self, before: &[u8]) -> Option<hmac::Tag> {
-        // RFC 8489 §14.5: signed as if MESSAGE-INTEGRITY were the last attribute, so without a FINGERPRINT's length.
-        let length = u16::try_from(before.len().checked_sub(HEADER_LEN)? + 4 + INTEGRITY_LEN).ok()?;
-        let mut context = hmac::Context::with_key(&self.0);
-        context.update(before.get(..2)?);
-        context.update(&length.to_be_bytes());
-        context.update(before.get(4..)?);
-        Some(context.sign())
+        sign(&self.0, before, INTEGRITY_LEN)
     }
+}
+
+/// A key, ready for HMAC-SHA256.
+#[derive(Clone)]
+pub struct IntegrityKey256(hmac::Key);
+
+impl IntegrityKey256 {
+    /// From the bytes of a password (RFC 8489 §9.1), or from a long-term key (§9.2.2).
+    pub fn new(key: &[u8]) -> Self {
+        Self(hmac::Key::new(hmac::HMAC_SHA256, key))
+    }
+
+    /// The tag of a message of which `before` is all before a MESSAGE-INTEGRITY-SHA256 of `len` bytes.
+    fn sign(&self, before: &[u8], len: usize) -> Option<hmac::Tag> {
+        sign(&self.0, before, len)
+    }
+}
+
+impl std::fmt::Debug for IntegrityKey256 {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("IntegrityKey256(…)")
+    }
+}
+
+// RFC 8489 §14.5, §14.6: signed as if the integrity were the last attribute, so without a FINGERPRINT's length.
+fn sign(key: &hmac::Key, before: &[u8], tag_len: usize) -> Option<hmac::Tag> {
+    let length = u16::try_from(before.len().checked_sub(HEADER_LEN)? + 4 + tag_len).ok()?;
+    let mut context = hmac::Context::with_key(key);
+    context.update(before.get(..2)?);
+    context.update(&length.to_be_bytes());
+    context.update(before.get(4..)?);
+    Some(context.sign())
 }
 
 impl std::fmt::Debug for IntegrityKey {
@@ -291,9 +366,21 @@ impl Class {
 pub mod method {
     /// The only one of ICE.
     pub const BINDING: u16 = 0x001;
+    /// TURN (RFC 8656 §17): a relayed address, please.
+    pub const ALLOCATE: u16 = 0x003;
+    /// For longer, or no longer.
+    pub const REFRESH: u16 = 0x004;
+    /// Data to a peer.
+    pub const SEND: u16 = 0x006;
+    /// Data from a peer.
+    pub const DATA: u16 = 0x007;
+    /// Peers' addresses that may send.
+    pub const CREATE_PERMISSION: u16 = 0x008;
+    /// A number for a peer.
+    pub const CHANNEL_BIND: u16 = 0x009;
 }
 
-/// Attribute types (RFC 8489 §18.3, RFC 8445 §16.1).
+/// Attribute types (RFC 8489 §18.3, RFC 8445 §16.1, RFC 8656 §18, RFC 8016 §3.4).
 #[allow(missing_docs, reason = "the names are those of the registry")]
 pub mod attribute {
     pub const MAPPED_ADDRESS: u16 = 0x0001;
@@ -301,39 +388,80 @@ pub mod attribute {
     pub const MESSAGE_INTEGRITY: u16 = 0x0008;
     pub const ERROR_CODE: u16 = 0x0009;
     pub const UNKNOWN_ATTRIBUTES: u16 = 0x000a;
+    pub const CHANNEL_NUMBER: u16 = 0x000c;
+    pub const LIFETIME: u16 = 0x000d;
+    pub const XOR_PEER_ADDRESS: u16 = 0x0012;
+    pub const DATA: u16 = 0x0013;
     pub const REALM: u16 = 0x0014;
     pub const NONCE: u16 = 0x0015;
+    pub const XOR_RELAYED_ADDRESS: u16 = 0x0016;
+    pub const REQUESTED_ADDRESS_FAMILY: u16 = 0x0017;
+    pub const EVEN_PORT: u16 = 0x0018;
+    pub const REQUESTED_TRANSPORT: u16 = 0x0019;
+    pub const DONT_FRAGMENT: u16 = 0x001a;
     pub const MESSAGE_INTEGRITY_SHA256: u16 = 0x001c;
+    pub const PASSWORD_ALGORITHM: u16 = 0x001d;
+    pub const USERHASH: u16 = 0x001e;
     pub const XOR_MAPPED_ADDRESS: u16 = 0x0020;
     pub const PRIORITY: u16 = 0x0024;
     pub const USE_CANDIDATE: u16 = 0x0025;
+    pub const RESERVATION_TOKEN: u16 = 0x0022;
+    pub const ADDITIONAL_ADDRESS_FAMILY: u16 = 0x8000;
+    pub const ADDRESS_ERROR_CODE: u16 = 0x8001;
+    pub const PASSWORD_ALGORITHMS: u16 = 0x8002;
     pub const SOFTWARE: u16 = 0x8022;
     pub const FINGERPRINT: u16 = 0x8028;
     pub const ICE_CONTROLLED: u16 = 0x8029;
     pub const ICE_CONTROLLING: u16 = 0x802a;
+    pub const MOBILITY_TICKET: u16 = 0x8030;
 
     /// What must be understood in a Binding request and is.
     pub const KNOWN_IN_BINDING: &[u16] = &[USERNAME, PRIORITY, USE_CANDIDATE, REALM, NONCE];
 }
 
-/// Error codes (RFC 8489 §14.8, RFC 8445 §7.3.1.1).
+/// Error codes (RFC 8489 §14.8, RFC 8445 §7.3.1.1, RFC 8656 §19, RFC 8016 §3.5).
 pub mod error {
     /// The request makes no sense.
     pub const BAD_REQUEST: u16 = 400;
     /// MESSAGE-INTEGRITY is wrong, or the user unknown.
     pub const UNAUTHENTICATED: u16 = 401;
+    /// The user may not do this, or reach this peer.
+    pub const FORBIDDEN: u16 = 403;
+    /// Allocations of this server do not move.
+    pub const MOBILITY_FORBIDDEN: u16 = 405;
     /// An attribute that must be understood is not.
     pub const UNKNOWN_ATTRIBUTE: u16 = 420;
+    /// There is no allocation, or there is one already.
+    pub const ALLOCATION_MISMATCH: u16 = 437;
+    /// The nonce is too old, or not ours.
+    pub const STALE_NONCE: u16 = 438;
+    /// No relayed address of this family.
+    pub const ADDRESS_FAMILY_NOT_SUPPORTED: u16 = 440;
+    /// Another user's allocation.
+    pub const WRONG_CREDENTIALS: u16 = 441;
+    /// Only UDP is relayed.
+    pub const UNSUPPORTED_TRANSPORT: u16 = 442;
+    /// The peer is of another family than the relayed address.
+    pub const PEER_ADDRESS_FAMILY_MISMATCH: u16 = 443;
+    /// The user has as many as allowed.
+    pub const ALLOCATION_QUOTA_REACHED: u16 = 486;
     /// Both sides believe to have the same ICE role.
     pub const ROLE_CONFLICT: u16 = 487;
+    /// No room.
+    pub const INSUFFICIENT_CAPACITY: u16 = 508;
 }
 
 /// Bytes of a message before its attributes.
 pub const HEADER_LEN: usize = 20;
-const MAGIC_COOKIE: u32 = 0x2112_a442;
+/// What tells STUN from its predecessor (RFC 8489 §5).
+pub const MAGIC_COOKIE: u32 = 0x2112_a442;
 const INTEGRITY_LEN: usize = 20;
+const SHA256_LEN: usize = 32;
+const SHA256_LEN_MIN: usize = 16;
 const FINGERPRINT_XOR: u32 = 0x5354_554e;
-const FAMILY_IPV4: u8 = 1;
-const FAMILY_IPV6: u8 = 2;
+/// An IPv4 address (RFC 8489 §14.1).
+pub const FAMILY_IPV4: u8 = 1;
+/// An IPv6 address.
+pub const FAMILY_IPV6: u8 = 2;
 /// RFC 8489 §14.3: fewer than 509 bytes; RFC 8445 makes two fragments of 256 and a colon.
 const USERNAME_SIZE_MAX: usize = 513;

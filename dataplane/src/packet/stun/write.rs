@@ -3,8 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::{
-    Class, FAMILY_IPV4, FAMILY_IPV6, FINGERPRINT_XOR, HEADER_LEN, INTEGRITY_LEN, IntegrityKey, MAGIC_COOKIE,
-    TransactionId, attribute, error, method,
+    Class, FAMILY_IPV4, FAMILY_IPV6, FINGERPRINT_XOR, HEADER_LEN, INTEGRITY_LEN, IntegrityKey, IntegrityKey256,
+    MAGIC_COOKIE, SHA256_LEN, TransactionId, attribute, error, method,
 };
 use crate::packet::bytes::Writer;
 
@@ -33,7 +33,7 @@ pub fn write_binding_error(
     let mut message = MessageWriter::new(out, Class::Error, method::BINDING, transaction_id);
     message.error_code(code);
     if code == error::UNKNOWN_ATTRIBUTE {
-        message.attribute_of(attribute::UNKNOWN_ATTRIBUTES, |out| unknown.iter().for_each(|&this| out.put_u16(this)));
+        message.unknown_attributes(unknown);
     }
     if let Some(key) = key {
         message.integrity(key);
@@ -140,16 +140,42 @@ impl<'a> MessageWriter<'a> {
             error::ROLE_CONFLICT => "Role Conflict",
             _ => "",
         };
+        self.error_code_with(code, reason);
+    }
+
+    /// Appends ERROR-CODE without a phrase, which RFC 8489 §14.8 allows: less for those who reflect off us.
+    pub fn error_code_bare(&mut self, code: u16) {
+        self.error_code_with(code, "");
+    }
+
+    fn error_code_with(&mut self, code: u16, reason: &str) {
         self.attribute_of(attribute::ERROR_CODE, |out| {
             out.put(&[0, 0, (code / 100) as u8 & 7, (code % 100) as u8]);
             out.put(reason.as_bytes());
         });
     }
 
+    /// Appends UNKNOWN-ATTRIBUTES (RFC 8489 §14.13).
+    pub fn unknown_attributes(&mut self, unknown: &[u16]) {
+        self.attribute_of(attribute::UNKNOWN_ATTRIBUTES, |out| unknown.iter().for_each(|&this| out.put_u16(this)));
+    }
+
     /// Appends MESSAGE-INTEGRITY (RFC 8489 §14.5); no attribute after it counts.
     pub fn integrity(&mut self, key: &IntegrityKey) {
         let tag = key.sign(self.out.written());
         self.attribute(attribute::MESSAGE_INTEGRITY, tag.as_ref().map_or(&[0; INTEGRITY_LEN][..], |tag| tag.as_ref()));
+    }
+
+    /// Appends MESSAGE-INTEGRITY-SHA256 (RFC 8489 §14.6), whole.
+    pub fn integrity_sha256(&mut self, key: &IntegrityKey256) {
+        let tag = key.sign(self.out.written(), SHA256_LEN);
+        let none = &[0; SHA256_LEN][..];
+        self.attribute(attribute::MESSAGE_INTEGRITY_SHA256, tag.as_ref().map_or(none, |tag| tag.as_ref()));
+    }
+
+    /// The length of the message as it is, without FINGERPRINT, or `None` for want of room.
+    pub fn finish_bare(self) -> Option<usize> {
+        self.out.finish()
     }
 
     /// Appends FINGERPRINT (RFC 8489 §14.7) and gives the length of the message, or `None` for want of room.

@@ -1,0 +1,432 @@
+//! Allocate and Refresh (RFC 8656 §7, §8; RFC 8016 where allocations may move): from a request to a relayed address, for how long.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use arrayvec::ArrayVec;
+use ringmain_shared::Now;
+use ringmain_shared::id::TurnAllocationId;
+use ringmain_shared::turn::{RelayMode, TurnEnd, TurnEvent};
+
+use super::allocation::{Allocation, AllocationKey, Owner, Pending};
+use super::ports::Wish;
+use super::relay::{Holder, RelayKey};
+use super::reply::{Refusal, ReplyTo};
+use super::request::Known;
+use super::{Reservation, Turn};
+use crate::io::Transmit;
+use crate::packet::stun::{Class, FAMILY_IPV4, FAMILY_IPV6, Message, MessageWriter, attribute, error};
+
+/// What an Allocate asks for.
+struct Wishes {
+    /// IPv4, IPv6.
+    families: [bool; 2],
+    /// The one of two families that there is not.
+    missing: Option<u8>,
+    port: Wish,
+    token: Option<[u8; 8]>,
+    lifetime: Duration,
+    mobility: bool,
+    dont_fragment: bool,
+}
+
+impl Turn {
+    pub(super) fn handle_allocate(
+        &mut self,
+        known: &Known<'_>,
+        now: Now,
+        out: &mut dyn Transmit,
+    ) -> Result<(), Refusal> {
+        let client = known.reply.client;
+        if let Some(&key) = self.clients.get(&client.path) {
+            return self.repeat_allocate(key, known, now, out);
+        }
+        let wishes = self.read_wishes(&known.message)?;
+        if known.claim.expires.is_some_and(|expires| expires <= self.unix_seconds(now)) {
+            return Err(error::UNAUTHENTICATED.into());
+        }
+        let quotas = self.spec.quotas;
+        // A reserved port has been counted since it was reserved.
+        let extra = if wishes.port == Wish::Pair { 2 } else { 1 };
+        let held = self.accounts.held(&known.claim.user);
+        let reserved = wishes.token.and_then(|token| self.reservation(token, &known.claim.user));
+        if wishes.token.is_some() && reserved.is_none() {
+            return Err(error::INSUFFICIENT_CAPACITY.into());
+        }
+        if reserved.is_none() && quotas.allocations_per_user > 0 && held + extra > quotas.allocations_per_user {
+            return Err(error::ALLOCATION_QUOTA_REACHED.into());
+        }
+        let full = quotas.allocations > 0 && self.allocations.len() >= quotas.allocations as usize;
+        if self.draining || full {
+            return Err(error::INSUFFICIENT_CAPACITY.into());
+        }
+        let place = match reserved {
+            Some(at) => Place::Port(self.reservations.remove(at).ok_or(error::INSUFFICIENT_CAPACITY)?.port),
+            None => self.find_place(wishes.port).ok_or(error::INSUFFICIENT_CAPACITY)?,
+        };
+        let account = self.accounts.hold(&known.claim.user, quotas.user_bps);
+        if reserved.is_some() {
+            // The reservation's place in the account is the allocation's now.
+            self.accounts.release(account);
+        }
+        let owner = Owner {
+            username: known.claim.username.clone(),
+            keys: known.keys.clone(),
+            account,
+            bound: known.claim.bound,
+        };
+        self.last_id += 1;
+        let id = TurnAllocationId(u64::from(self.index.0) << 48 | self.last_id);
+        let made_by = known.message.transaction_id();
+        let mut allocation = Allocation::new(id, client, owner, made_by, now + wishes.lifetime);
+        allocation.dont_fragment = wishes.dont_fragment;
+        allocation.missing = wishes.missing;
+        let key = self.allocations.insert(allocation);
+        self.clients.insert(client.path, key);
+        self.give_relays(key, place, wishes.families);
+        if wishes.port == Wish::Pair {
+            self.reserve_next(key, now);
+        }
+        if wishes.mobility {
+            self.give_ticket(key);
+        }
+        self.stats.allocated += 1;
+        self.schedule(key);
+        // Where every peer is foreign a socket will be needed: better to know now whether its port is free.
+        if !self.peers.has_own() && self.want_sockets(key, wishes.dont_fragment) {
+            if let Some(allocation) = self.allocations.get_mut(key) {
+                allocation.pending = Some(Pending { reply: known.reply.clone(), tries: 1, failed: false });
+            }
+            return Ok(());
+        }
+        self.finish_allocate(key, &known.reply, now, out);
+        Ok(())
+    }
+
+    /// The same request once more gets the same answer; another one does not get a second allocation (RFC 8656 §7.2).
+    fn repeat_allocate(
+        &mut self,
+        key: AllocationKey,
+        known: &Known<'_>,
+        now: Now,
+        out: &mut dyn Transmit,
+    ) -> Result<(), Refusal> {
+        let allocation = self.allocations.get(key).ok_or(error::ALLOCATION_MISMATCH)?;
+        let is_same =
+            allocation.made_by == known.message.transaction_id() && allocation.owner.username == known.claim.username;
+        if !is_same {
+            return Err(error::ALLOCATION_MISMATCH.into());
+        }
+        if allocation.pending.is_none() {
+            self.answer_allocate(key, &known.reply, now, out);
+        }
+        Ok(())
+    }
+
+    /// RFC 8656 §7.2, in its order.
+    fn read_wishes(&self, message: &Message<'_>) -> Result<Wishes, Refusal> {
+        match message.attribute(attribute::REQUESTED_TRANSPORT) {
+            Some(&[UDP, _, _, _]) => {}
+            Some(&[_, _, _, _]) => return Err(error::UNSUPPORTED_TRANSPORT.into()),
+            _ => return Err(error::BAD_REQUEST.into()),
+        }
+        let token = message.attribute(attribute::RESERVATION_TOKEN).map(<[u8; 8]>::try_from).transpose();
+        let token = token.map_err(|_| error::BAD_REQUEST)?;
+        let even = message.attribute(attribute::EVEN_PORT).map(|value| value.first().ok_or(error::BAD_REQUEST));
+        let port = match even.transpose()? {
+            None => Wish::Any,
+            Some(flags) if flags & 0x80 == 0 => Wish::Even,
+            Some(_) => Wish::Pair,
+        };
+        let family = |value: &[u8]| value.first().copied().ok_or(error::BAD_REQUEST);
+        let requested = message.attribute(attribute::REQUESTED_ADDRESS_FAMILY).map(family).transpose()?;
+        let additional = message.attribute(attribute::ADDITIONAL_ADDRESS_FAMILY).map(family).transpose()?;
+        let contradicts = (requested.is_some() && additional.is_some())
+            || (token.is_some() && (port != Wish::Any || requested.is_some() || additional.is_some()))
+            || (additional.is_some() && port == Wish::Pair)
+            || additional.is_some_and(|family| family != FAMILY_IPV6);
+        if contradicts {
+            return Err(error::BAD_REQUEST.into());
+        }
+        let has = |v4: bool| self.peers.relays().iter().any(|(announce, _)| announce.is_ipv4() == v4);
+        let families = match (requested, additional) {
+            (Some(FAMILY_IPV4) | None, None) => [true, false],
+            (Some(FAMILY_IPV6), None) => [false, true],
+            (None, Some(_)) => [has(true), has(false)],
+            _ => return Err(error::ADDRESS_FAMILY_NOT_SUPPORTED.into()),
+        };
+        let [v4, v6] = families;
+        // Of two, one is enough (RFC 8656 §7.2, step 9).
+        if (v4 && !has(true)) || (v6 && !has(false)) || !(v4 || v6) {
+            return Err(error::ADDRESS_FAMILY_NOT_SUPPORTED.into());
+        }
+        let shared = matches!(self.spec.relay.mode, RelayMode::Shared(_));
+        if shared && (port != Wish::Any || token.is_some()) {
+            return Err(error::INSUFFICIENT_CAPACITY.into());
+        }
+        Ok(Wishes {
+            families,
+            missing: match families {
+                [true, false] if additional.is_some() => Some(FAMILY_IPV6),
+                [false, true] if additional.is_some() => Some(FAMILY_IPV4),
+                _ => None,
+            },
+            port,
+            token,
+            lifetime: self.read_lifetime(message)?,
+            mobility: self.read_mobility(message)?,
+            dont_fragment: message.attribute(attribute::DONT_FRAGMENT).is_some(),
+        })
+    }
+
+    /// RFC 8656 §7.2: no shorter than the default, no longer than the most.
+    fn read_lifetime(&self, message: &Message<'_>) -> Result<Duration, Refusal> {
+        let lifetimes = self.spec.lifetimes;
+        let Some(value) = message.attribute(attribute::LIFETIME) else { return Ok(lifetimes.allocation) };
+        let seconds = <[u8; 4]>::try_from(value).map_err(|_| error::BAD_REQUEST)?;
+        let asked = Duration::from_secs(u32::from_be_bytes(seconds).into());
+        Ok(asked.min(lifetimes.allocation_max).max(lifetimes.allocation))
+    }
+
+    /// RFC 8016 §3.1: an empty ticket asks for one.
+    fn read_mobility(&self, message: &Message<'_>) -> Result<bool, Refusal> {
+        match message.attribute(attribute::MOBILITY_TICKET) {
+            None => Ok(false),
+            Some([]) if self.spec.features.mobility => Ok(true),
+            Some([]) => Err(error::MOBILITY_FORBIDDEN.into()),
+            Some(_) => Err(error::BAD_REQUEST.into()),
+        }
+    }
+
+    fn reservation(&self, token: [u8; 8], user: &str) -> Option<usize> {
+        let is_it = |reservation: &Reservation| {
+            let account = self.accounts.get(reservation.account);
+            reservation.token == token && account.is_some_and(|account| account.user == user)
+        };
+        self.reservations.iter().position(is_it)
+    }
+
+    fn find_place(&mut self, wish: Wish) -> Option<Place> {
+        match self.spec.relay.mode {
+            RelayMode::PerAllocation => self.ports.take(wish, &mut self.random).map(Place::Port),
+            RelayMode::Shared(_) => {
+                // The least used one: the fewest meet at one peer.
+                let used = |keys: &[Option<RelayKey>; 2]| {
+                    let key = keys.iter().flatten().next().copied()?;
+                    match &self.relays.get(key)?.holder {
+                        Holder::Many(sharing) => Some(sharing.allocations),
+                        Holder::One(_) => None,
+                    }
+                };
+                self.shared.iter().min_by_key(|keys| used(keys)).copied().map(Place::Shared)
+            }
+        }
+    }
+
+    /// Relayed addresses of these families, at this place.
+    fn give_relays(&mut self, key: AllocationKey, place: Place, families: [bool; 2]) {
+        let wanted = |address: SocketAddr| families[usize::from(address.is_ipv6())];
+        let mut relays = ArrayVec::<RelayKey, 2>::new();
+        match place {
+            Place::Port(port) => {
+                for &(announce, bind) in self.peers.relays() {
+                    let (outer, inner) = (SocketAddr::new(announce, port), SocketAddr::new(bind, port));
+                    if wanted(outer) {
+                        relays.push(self.relays.insert(outer, inner, Holder::One(key)));
+                    }
+                }
+            }
+            Place::Shared(keys) => {
+                for relay in keys.into_iter().flatten() {
+                    if self.relays.get(relay).is_some_and(|relay| wanted(relay.outer)) {
+                        relays.push(relay);
+                    }
+                }
+                for &relay in &relays {
+                    if let Some(sharing) = self.relays.sharing(relay) {
+                        sharing.allocations += 1;
+                    }
+                }
+            }
+        }
+        if let Some(allocation) = self.allocations.get_mut(key) {
+            allocation.relays = relays;
+            allocation.port = match place {
+                Place::Port(port) => Some(port),
+                Place::Shared(_) => None,
+            };
+        }
+    }
+
+    /// Keeps the port after the allocation's, which was taken with it.
+    fn reserve_next(&mut self, key: AllocationKey, now: Now) {
+        let token = self.random.next_u64().to_be_bytes();
+        let Some(allocation) = self.allocations.get_mut(key) else { return };
+        let Some(port) = allocation.port else { return };
+        allocation.reservation = Some(token);
+        let account = allocation.owner.account;
+        self.accounts.hold_again(account);
+        let until = now + self.spec.lifetimes.reservation;
+        self.reservations.push_back(Reservation { token, port: port + 1, account, until });
+    }
+
+    fn give_ticket(&mut self, key: AllocationKey) {
+        let mut ticket = [0; 16];
+        ticket.chunks_exact_mut(8).for_each(|half| half.copy_from_slice(&self.random.next_u64().to_be_bytes()));
+        let Some(allocation) = self.allocations.get_mut(key) else { return };
+        if let Some(old) = allocation.ticket.replace(ticket) {
+            self.tickets.remove(&old);
+        }
+        self.tickets.insert(ticket, key);
+    }
+
+    /// Asks for the sockets of all relayed addresses. Whether one is still to come.
+    fn want_sockets(&mut self, key: AllocationKey, dont_fragment: bool) -> bool {
+        let Some(allocation) = self.allocations.get(key) else { return false };
+        let wanted = allocation.relays.clone();
+        let still = wanted.into_iter().map(|relay| self.relays.want(relay, Some(key), dont_fragment));
+        still.fold(false, |any, this| any | this)
+    }
+
+    /// The socket of an Allocate did not open: another port, a few times.
+    pub(super) fn try_other_port(&mut self, key: AllocationKey, now: Now) -> bool {
+        let Some(allocation) = self.allocations.get(key) else { return false };
+        let (Some(failed), None) = (allocation.port, allocation.reservation) else { return false };
+        let dont_fragment = allocation.dont_fragment;
+        let old = allocation.relays.clone();
+        let families = [true, false]
+            .map(|v4| old.iter().any(|&relay| self.relays.get(relay).is_some_and(|relay| relay.outer.is_ipv4() == v4)));
+        let wish = if failed.is_multiple_of(2) { Wish::Even } else { Wish::Any };
+        let Some(port) = self.ports.take(wish, &mut self.random) else { return false };
+        old.into_iter().for_each(|relay| self.relays.remove(relay));
+        // Somebody else has the failed one; it is not tried again at once.
+        self.quarantine.push_back((now + QUARANTINE, failed));
+        self.give_relays(key, Place::Port(port), families);
+        self.want_sockets(key, dont_fragment)
+    }
+
+    /// The allocation stands: says so to the client and to control.
+    pub(super) fn finish_allocate(&mut self, key: AllocationKey, reply: &ReplyTo, now: Now, out: &mut dyn Transmit) {
+        self.answer_allocate(key, reply, now, out);
+        self.events.extend(self.row(key, now).map(TurnEvent::Opened));
+    }
+
+    fn answer_allocate(&self, key: AllocationKey, reply: &ReplyTo, now: Now, out: &mut dyn Transmit) {
+        let Some(allocation) = self.allocations.get(key) else { return };
+        let relays: ArrayVec<SocketAddr, 2> =
+            allocation.relays.iter().filter_map(|&relay| Some(self.relays.get(relay)?.outer)).collect();
+        let lifetime = allocation.expires.since(now).as_secs() as u32;
+        let attributes = |message: &mut MessageWriter<'_>| {
+            relays.iter().for_each(|&relay| message.xor_address(attribute::XOR_RELAYED_ADDRESS, relay));
+            if let Some(missing) = allocation.missing {
+                // RFC 8656 §18.13: which of the two there is not, and why: error 440.
+                message.attribute(attribute::ADDRESS_ERROR_CODE, &[missing, 0, 4, 40]);
+            }
+            message.attribute(attribute::LIFETIME, &lifetime.to_be_bytes());
+            if let Some(token) = &allocation.reservation {
+                message.attribute(attribute::RESERVATION_TOKEN, token);
+            }
+            message.xor_address(attribute::XOR_MAPPED_ADDRESS, allocation.client.path.remote);
+            if let Some(ticket) = &allocation.ticket {
+                message.attribute(attribute::MOBILITY_TICKET, ticket);
+            }
+        };
+        // A client that does not hear it asks again.
+        let _ = reply.send(Class::Success, attributes, out);
+    }
+
+    pub(super) fn handle_refresh(
+        &mut self,
+        known: &Known<'_>,
+        now: Now,
+        out: &mut dyn Transmit,
+    ) -> Result<(), Refusal> {
+        let message = &known.message;
+        let moved = match message.attribute(attribute::MOBILITY_TICKET) {
+            Some(ticket) if !self.clients.contains_key(&known.reply.client.path) => {
+                Some(self.ticket_holder(ticket, known)?)
+            }
+            _ => None,
+        };
+        let key = match moved {
+            Some(key) => key,
+            None => self.owned(known)?.0,
+        };
+        let family = message.attribute(attribute::REQUESTED_ADDRESS_FAMILY);
+        let family = family.map(|value| value.first().copied().ok_or(error::BAD_REQUEST)).transpose()?;
+        if let Some(family) = family {
+            self.relay_of(key, family == FAMILY_IPV4).ok_or(error::PEER_ADDRESS_FAMILY_MISMATCH)?;
+        }
+        if message.attribute(attribute::LIFETIME) == Some(&[0; 4]) {
+            match family {
+                Some(family) if self.allocations.get(key).is_some_and(|allocation| allocation.relays.len() > 1) => {
+                    self.drop_family(key, family == FAMILY_IPV4);
+                }
+                _ => self.end(key, TurnEnd::Released, now),
+            }
+            let over = |message: &mut MessageWriter<'_>| message.attribute(attribute::LIFETIME, &[0; 4]);
+            let _ = known.reply.send(Class::Success, over, out);
+            return Ok(());
+        }
+        let lifetime = self.read_lifetime(message)?;
+        if moved.is_some() {
+            self.move_client(key, known);
+        }
+        let Some(allocation) = self.allocations.get_mut(key) else { return Ok(()) };
+        allocation.expires = now + lifetime;
+        let ticket = moved.and(allocation.ticket);
+        let attributes = |message: &mut MessageWriter<'_>| {
+            message.attribute(attribute::LIFETIME, &(lifetime.as_secs() as u32).to_be_bytes());
+            if let Some(ticket) = &ticket {
+                message.attribute(attribute::MOBILITY_TICKET, ticket);
+            }
+        };
+        let _ = known.reply.send(Class::Success, attributes, out);
+        self.schedule(key);
+        self.events.extend(self.row(key, now).map(TurnEvent::Refreshed));
+        Ok(())
+    }
+
+    /// RFC 8016 §3.2: whose ticket it is. The user must be the same: a ticket alone moves nothing.
+    fn ticket_holder(&self, ticket: &[u8], known: &Known<'_>) -> Result<AllocationKey, Refusal> {
+        if !self.spec.features.mobility {
+            return Err(error::MOBILITY_FORBIDDEN.into());
+        }
+        let ticket = <[u8; 16]>::try_from(ticket).map_err(|_| error::BAD_REQUEST)?;
+        let key = *self.tickets.get(&ticket).ok_or(error::ALLOCATION_MISMATCH)?;
+        let allocation = self.allocations.get(key).ok_or(error::ALLOCATION_MISMATCH)?;
+        if allocation.owner.username != known.claim.username {
+            return Err(error::WRONG_CREDENTIALS.into());
+        }
+        Ok(key)
+    }
+
+    /// The client is elsewhere from now on, and gets another ticket.
+    fn move_client(&mut self, key: AllocationKey, known: &Known<'_>) {
+        self.give_ticket(key);
+        let Some(allocation) = self.allocations.get_mut(key) else { return };
+        self.clients.remove(&allocation.client.path);
+        allocation.client = known.reply.client;
+        allocation.made_by = known.message.transaction_id();
+        self.clients.insert(allocation.client.path, key);
+        self.set_links(key);
+    }
+
+    /// The relayed address of a family.
+    pub(super) fn relay_of(&self, key: AllocationKey, v4: bool) -> Option<RelayKey> {
+        let relays = &self.allocations.get(key)?.relays;
+        relays.iter().copied().find(|&relay| self.relays.get(relay).is_some_and(|relay| relay.outer.is_ipv4() == v4))
+    }
+}
+
+/// Where relayed addresses come from.
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    Port(u16),
+    Shared([Option<RelayKey>; 2]),
+}
+
+/// REQUESTED-TRANSPORT of UDP (RFC 8656 §18.8).
+const UDP: u8 = 17;
+/// A port that somebody else has is left alone for so long.
+const QUARANTINE: Duration = Duration::from_secs(60);

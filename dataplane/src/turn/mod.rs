@@ -1,0 +1,228 @@
+//! A TURN server (RFC 8656) on one worker, and STUN's Binding (RFC 8489) beside it.
+//!
+//! Messages of clients come in by [`Turn::handle_client`], datagrams of peers by [`Turn::handle_peer`]; what is to be sent goes into
+//! the transmit batch. What else is to be done leaves as values: sockets to open and close, links to set, events. There is no clock
+//! and no socket here.
+//!
+//! In the order of a client's life: [`request`] finds out who asks ([`nonce`], [`credential`]), strangers within their [`budget`];
+//! [`allocate`] gives a relayed address ([`ports`], [`relay`]); [`permission`] lets peers in that [`peer`] allows; [`relaying`] moves
+//! the packets; [`upkeep`] ends what is over. A peer that is our own media gets a [`link`] instead of a socket.
+//!
+//! What is left out, and why: ICMP errors are not passed on, since sockets do not queue them here; TTL, ECN and DSCP of relayed
+//! datagrams are the host's own; a datagram without payload is not relayed.
+
+mod allocate;
+mod allocation;
+mod base64;
+mod budget;
+mod credential;
+mod link;
+mod nonce;
+mod peer;
+mod permission;
+mod ports;
+mod relay;
+mod relaying;
+mod reply;
+mod request;
+#[cfg(test)]
+mod tests;
+mod upkeep;
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::ops::Range;
+
+use foldhash::fast::RandomState;
+use ringmain_shared::Now;
+use ringmain_shared::id::WorkerIndex;
+use ringmain_shared::turn::{RelayMode, TurnEvent, TurnSpec, TurnStats};
+use slotmap::SlotMap;
+
+use crate::io::Path;
+use crate::random::Random;
+use allocation::Allocation;
+use budget::{Bandwidth, ReplyBudget};
+use credential::{AccountKey, Accounts, Credentials};
+use link::Links;
+use nonce::Nonces;
+use peer::Peers;
+use ports::{Ports, Wish};
+use relay::{Holder, Relays, Sharing};
+
+pub use allocation::{AllocationKey, Client};
+pub use credential::{derive_keys, timed_password};
+pub use link::LinkChange;
+pub use relay::{RelayKey, SocketRequest};
+
+/// A TURN server.
+#[derive(Debug)]
+pub struct Turn {
+    index: WorkerIndex,
+    spec: TurnSpec,
+    /// Nanoseconds since 1970 at `Now(0)`.
+    unix_nanos_at_start: u64,
+    peers: Peers,
+    credentials: Credentials,
+    accounts: Accounts,
+    nonces: Nonces,
+    replies: ReplyBudget,
+    bandwidth: Bandwidth,
+    ports: Ports,
+    /// Ports that many share; empty where each allocation has its own.
+    shared: Vec<[Option<RelayKey>; 2]>,
+    /// Ports that could not be bound, and when to try them again.
+    quarantine: VecDeque<(Now, u16)>,
+    /// In the order in which they end.
+    reservations: VecDeque<Reservation>,
+    allocations: SlotMap<AllocationKey, Allocation>,
+    clients: HashMap<Path, AllocationKey, RandomState>,
+    tickets: HashMap<[u8; 16], AllocationKey, RandomState>,
+    relays: Relays,
+    links: Links,
+    timers: BinaryHeap<Reverse<(Now, AllocationKey)>>,
+    random: Random,
+    stats: TurnStats,
+    last_id: u64,
+    draining: bool,
+    events: Vec<TurnEvent>,
+}
+
+/// A port kept for a second allocation (RFC 8656 §7.2).
+#[derive(Debug)]
+struct Reservation {
+    token: [u8; 8],
+    port: u16,
+    account: AccountKey,
+    until: Now,
+}
+
+/// A datagram for our own media: the bytes of the client's message at `payload`, as from `path`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ForMedia {
+    /// A path that answers may take.
+    pub path: Path,
+    /// Where the datagram is in the message.
+    pub payload: Range<usize>,
+}
+
+impl Turn {
+    /// A server on the worker `index`. `seed` makes it unguessable, or repeatable in a test.
+    pub fn new(index: WorkerIndex, spec: TurnSpec, unix_nanos_at_start: u64, seed: [u8; 32]) -> Self {
+        let mut random = Random::from_seed(seed);
+        let mut turn = Self {
+            index,
+            unix_nanos_at_start,
+            peers: Peers::new(&spec.peers, &spec.relay, index),
+            credentials: Credentials::default(),
+            accounts: Accounts::default(),
+            nonces: Nonces::new(spec.lifetimes.nonce, &mut random),
+            replies: ReplyBudget::new(spec.quotas.replies_per_source, spec.quotas.replies),
+            bandwidth: Bandwidth::new(spec.quotas.total_bps),
+            ports: Ports::new(1, 0, 0, 1),
+            shared: Vec::new(),
+            quarantine: VecDeque::new(),
+            reservations: VecDeque::new(),
+            allocations: SlotMap::with_key(),
+            clients: HashMap::default(),
+            tickets: HashMap::default(),
+            relays: Relays::default(),
+            links: Links::default(),
+            timers: BinaryHeap::new(),
+            random,
+            stats: TurnStats::default(),
+            last_id: 0,
+            draining: false,
+            events: Vec::new(),
+            spec,
+        };
+        turn.read_spec();
+        turn.lay_out_ports();
+        turn
+    }
+
+    /// Is another server from now on. Allocations go on as they are, with their ports and keys; their new peers, and what they do
+    /// next, are under the new rules.
+    pub fn configure(&mut self, spec: TurnSpec) {
+        let moved = self.spec.relay != spec.relay;
+        self.spec = spec;
+        self.peers = Peers::new(&self.spec.peers, &self.spec.relay, self.index);
+        let quotas = self.spec.quotas;
+        self.replies = ReplyBudget::new(quotas.replies_per_source, quotas.replies);
+        self.bandwidth = Bandwidth::new(quotas.total_bps);
+        self.accounts.set_bandwidth(quotas.user_bps);
+        self.nonces.set_lifetime(self.spec.lifetimes.nonce);
+        self.read_spec();
+        if moved {
+            self.lay_out_ports();
+        }
+    }
+
+    fn read_spec(&mut self) {
+        self.credentials.configure(&self.spec.realm, &self.spec.users, &self.spec.secrets);
+    }
+
+    /// Decides which ports are ours. Those of allocations and reservations stay taken.
+    fn lay_out_ports(&mut self) {
+        let relay = &self.spec.relay;
+        self.ports = Ports::new(relay.port_min, relay.port_max, self.index.0, relay.workers);
+        self.quarantine.clear();
+        for port in self.allocations.values().filter_map(|allocation| allocation.port) {
+            self.ports.claim(port);
+        }
+        for reservation in &self.reservations {
+            self.ports.claim(reservation.port);
+        }
+        // Shared ports of before end with the last allocation on them.
+        for key in std::mem::take(&mut self.shared).into_iter().flatten().flatten() {
+            if self.relays.sharing(key).is_some_and(|sharing| sharing.allocations == 0) {
+                self.relays.remove(key);
+            }
+        }
+        if let RelayMode::Shared(count) = relay.mode {
+            for _ in 0..count.max(1) {
+                let Some(port) = self.ports.take(Wish::Any, &mut self.random) else { break };
+                let mut keys = [None; 2];
+                for (place, &(announce, bind)) in keys.iter_mut().zip(self.peers.relays()) {
+                    let (outer, inner) = ((announce, port).into(), (bind, port).into());
+                    *place = Some(self.relays.insert(outer, inner, Holder::Many(Box::<Sharing>::default())));
+                }
+                self.shared.push(keys);
+            }
+        }
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is due.
+    pub fn next_deadline(&self) -> Now {
+        let allocation = self.timers.peek().map(|Reverse((at, _))| *at);
+        let reservation = self.reservations.front().map(|reservation| reservation.until);
+        let quarantine = self.quarantine.front().map(|&(until, _)| until);
+        let others = [allocation, reservation, quarantine].into_iter().flatten();
+        others.fold(self.nonces.next_rotation(), Now::min)
+    }
+
+    /// Sockets to open and close, in this order. Emptied by the caller.
+    pub fn socket_requests(&mut self) -> &mut Vec<SocketRequest> {
+        &mut self.relays.requests
+    }
+
+    /// What the worker has to know of links, in this order. Emptied by the caller.
+    pub fn link_changes(&mut self) -> &mut Vec<LinkChange> {
+        &mut self.links.changes
+    }
+
+    /// What control has to know. Emptied by the caller.
+    pub fn events(&mut self) -> &mut Vec<TurnEvent> {
+        &mut self.events
+    }
+
+    /// Counters since the start.
+    pub fn stats(&self) -> TurnStats {
+        TurnStats { allocations: self.allocations.len() as u64, sockets: self.relays.open() as u64, ..self.stats }
+    }
+
+    /// Seconds since 1970.
+    fn unix_seconds(&self, now: Now) -> u64 {
+        self.unix_nanos_at_start.saturating_add(now.0) / 1_000_000_000
+    }
+}

@@ -1,0 +1,213 @@
+//! Relayed addresses, and the sockets behind them. A socket is asked for when a peer needs it and not before: a client that talks to
+//! our own media only has an address and no socket.
+//!
+//! A port may be shared by many allocations. Then a peer's address and port belong to the one that talked to it first; a datagram of
+//! a peer that belongs to nobody goes to the only allocation that permits its address, if there is only one.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+
+use foldhash::fast::RandomState;
+use slotmap::SlotMap;
+
+use super::allocation::AllocationKey;
+use crate::io::SocketIndex;
+
+slotmap::new_key_type! {
+    /// A relayed address. Comes back with the socket that was asked for.
+    pub struct RelayKey;
+}
+
+/// What the run loop is asked to do with sockets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SocketRequest {
+    /// Bind one, and say what became of it by [`Turn::handle_socket`](super::Turn::handle_socket).
+    Open {
+        /// Comes back.
+        relay: RelayKey,
+        /// Where to bind it.
+        address: SocketAddr,
+        /// What does not fit the path is to be refused, not fragmented (RFC 8656 §15).
+        dont_fragment: bool,
+    },
+    /// Close one.
+    Close(SocketIndex),
+}
+
+/// One relayed address.
+#[derive(Debug)]
+pub(super) struct Relay {
+    /// As clients and peers see it.
+    pub(super) outer: SocketAddr,
+    /// As it is bound.
+    pub(super) inner: SocketAddr,
+    pub(super) socket: Socket,
+    pub(super) holder: Holder,
+    /// Allocations with a request that waits for the socket.
+    pub(super) waiting: Vec<AllocationKey>,
+}
+
+/// Whether there is a socket.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Socket {
+    Unopened,
+    Opening,
+    Open(SocketIndex),
+}
+
+/// Whose a relayed address is.
+#[derive(Debug)]
+pub(super) enum Holder {
+    One(AllocationKey),
+    Many(Box<Sharing>),
+}
+
+/// Who may get a peer's datagrams on a shared port.
+#[derive(Debug, Default)]
+pub(super) struct Sharing {
+    pub(super) allocations: usize,
+    claims: HashMap<SocketAddr, AllocationKey, RandomState>,
+    permitted: HashMap<IpAddr, Vec<AllocationKey>, RandomState>,
+}
+
+impl Sharing {
+    /// The allocation that talks to this peer.
+    pub(super) fn claimed(&self, peer: SocketAddr) -> Option<AllocationKey> {
+        self.claims.get(&peer).copied()
+    }
+
+    /// The peer's datagrams are this allocation's from now on.
+    pub(super) fn claim(&mut self, peer: SocketAddr, by: AllocationKey) {
+        self.claims.insert(peer, by);
+    }
+
+    /// No longer, if they were.
+    pub(super) fn unclaim(&mut self, peer: SocketAddr, by: AllocationKey) {
+        if self.claims.get(&peer) == Some(&by) {
+            self.claims.remove(&peer);
+        }
+    }
+
+    /// The allocation permits this address.
+    pub(super) fn permit(&mut self, ip: IpAddr, by: AllocationKey) {
+        let permitted = self.permitted.entry(ip).or_default();
+        if !permitted.contains(&by) {
+            permitted.push(by);
+        }
+    }
+
+    /// No longer.
+    pub(super) fn forbid(&mut self, ip: IpAddr, by: AllocationKey) {
+        if let Some(permitted) = self.permitted.get_mut(&ip) {
+            permitted.retain(|&key| key != by);
+            if permitted.is_empty() {
+                self.permitted.remove(&ip);
+            }
+        }
+    }
+
+    /// The allocation permits nothing any more.
+    pub(super) fn forget(&mut self, by: AllocationKey) {
+        self.permitted.retain(|_, permitted| {
+            permitted.retain(|&key| key != by);
+            !permitted.is_empty()
+        });
+    }
+
+    /// The only allocation that permits this address.
+    pub(super) fn only(&self, ip: IpAddr) -> Option<AllocationKey> {
+        match self.permitted.get(&ip).map(Vec::as_slice) {
+            Some(&[only]) => Some(only),
+            _ => None,
+        }
+    }
+}
+
+/// All relayed addresses of a worker.
+#[derive(Debug, Default)]
+pub(super) struct Relays {
+    relays: SlotMap<RelayKey, Relay>,
+    /// By socket, which are few and dense.
+    by_socket: Vec<Option<RelayKey>>,
+    open: usize,
+    pub(super) requests: Vec<SocketRequest>,
+}
+
+impl Relays {
+    pub(super) fn insert(&mut self, outer: SocketAddr, inner: SocketAddr, holder: Holder) -> RelayKey {
+        self.relays.insert(Relay { outer, inner, socket: Socket::Unopened, holder, waiting: Vec::new() })
+    }
+
+    #[inline]
+    pub(super) fn get(&self, key: RelayKey) -> Option<&Relay> {
+        self.relays.get(key)
+    }
+
+    /// The shared state of a port, if it is a shared one.
+    pub(super) fn sharing(&mut self, key: RelayKey) -> Option<&mut Sharing> {
+        match &mut self.relays.get_mut(key)?.holder {
+            Holder::Many(sharing) => Some(sharing),
+            Holder::One(_) => None,
+        }
+    }
+
+    /// The relayed address that a socket is bound to.
+    #[inline]
+    pub(super) fn at(&self, socket: SocketIndex) -> Option<&Relay> {
+        let key = *self.by_socket.get(usize::from(socket.0))?;
+        self.relays.get(key?)
+    }
+
+    /// Sockets that are open.
+    pub(super) fn open(&self) -> usize {
+        self.open
+    }
+
+    /// Asks for the socket of a relayed address. Whether it is still to come.
+    pub(super) fn want(&mut self, key: RelayKey, waiter: Option<AllocationKey>, dont_fragment: bool) -> bool {
+        let Some(relay) = self.relays.get_mut(key) else { return false };
+        if matches!(relay.socket, Socket::Open(_)) {
+            return false;
+        }
+        if relay.socket == Socket::Unopened {
+            relay.socket = Socket::Opening;
+            self.requests.push(SocketRequest::Open { relay: key, address: relay.inner, dont_fragment });
+        }
+        relay.waiting.extend(waiter.filter(|waiter| !relay.waiting.contains(waiter)));
+        true
+    }
+
+    /// What became of a request. Those who waited for it.
+    pub(super) fn opened(&mut self, key: RelayKey, socket: Option<SocketIndex>) -> Vec<AllocationKey> {
+        let Some(relay) = self.relays.get_mut(key) else {
+            // Gone meanwhile.
+            self.requests.extend(socket.map(SocketRequest::Close));
+            return Vec::new();
+        };
+        relay.socket = socket.map_or(Socket::Unopened, Socket::Open);
+        let waiting = std::mem::take(&mut relay.waiting);
+        if let Some(socket) = socket {
+            let at = usize::from(socket.0);
+            if self.by_socket.len() <= at {
+                self.by_socket.resize(at + 1, None);
+            }
+            if let Some(place) = self.by_socket.get_mut(at) {
+                *place = Some(key);
+            }
+            self.open += 1;
+        }
+        waiting
+    }
+
+    /// An end to a relayed address and its socket.
+    pub(super) fn remove(&mut self, key: RelayKey) {
+        let Some(relay) = self.relays.remove(key) else { return };
+        if let Socket::Open(socket) = relay.socket {
+            if let Some(place) = self.by_socket.get_mut(usize::from(socket.0)) {
+                *place = None;
+            }
+            self.open -= 1;
+            self.requests.push(SocketRequest::Close(socket));
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! The packets: ChannelData and Send from a client to its peers (RFC 8656 §11, §12), and what peers send to it. Every way from a client
+//! ends at a [`PermittedPeer`], every way to a client passes its permissions. Nothing is allocated here.
+
+use std::net::SocketAddr;
+use std::ops::Range;
+
+use ringmain_shared::{DropReason, Now};
+
+use super::allocation::{AllocationKey, Client, Route};
+use super::link::LinkIndex;
+use super::peer::PermittedPeer;
+use super::permission::{open_socket, random_id};
+use super::relay::Holder;
+use super::reply::write;
+use super::{ForMedia, Turn};
+use crate::buf::Prefix;
+use crate::io::{Path, SocketIndex, Transmit};
+use crate::packet::bytes::u16_at;
+use crate::packet::stun::{Message, attribute};
+
+impl Turn {
+    /// RFC 8656 §12.6.
+    #[inline]
+    pub(super) fn handle_channel_data(
+        &mut self,
+        client: Client,
+        bytes: &[u8],
+        now: Now,
+        out: &mut dyn Transmit,
+    ) -> Result<Option<ForMedia>, DropReason> {
+        let key = *self.clients.get(&client.path).ok_or(DropReason::TurnNoAllocation)?;
+        let allocation = self.allocations.get(key).ok_or(DropReason::TurnNoAllocation)?;
+        let number = u16_at(bytes, 0).ok_or(DropReason::TurnMalformed)?;
+        let size = usize::from(u16_at(bytes, 2).ok_or(DropReason::TurnMalformed)?);
+        // RFC 8656 §12.5: over UDP padding may be there.
+        let payload = bytes.get(4..4 + size).filter(|data| !data.is_empty()).ok_or(DropReason::TurnMalformed)?;
+        let channel = *allocation.channel(number, now).ok_or(DropReason::TurnNoChannel)?;
+        self.spend(key, size, now)?;
+        match channel.route {
+            Route::Relay(_) => self.send_to_peer(key, channel.route, channel.peer, payload, out).map(|()| None),
+            Route::Link(link) => self.for_media(key, link, 4..4 + size).map(Some),
+        }
+    }
+
+    /// RFC 8656 §11.4.
+    pub(super) fn handle_send(
+        &mut self,
+        client: Client,
+        bytes: &[u8],
+        message: &Message<'_>,
+        now: Now,
+        out: &mut dyn Transmit,
+    ) -> Result<Option<ForMedia>, DropReason> {
+        let key = *self.clients.get(&client.path).ok_or(DropReason::TurnNoAllocation)?;
+        let known = [attribute::XOR_PEER_ADDRESS, attribute::DATA, attribute::DONT_FRAGMENT];
+        if message.unknown_required(&known).next().is_some() {
+            return Err(DropReason::TurnMalformed);
+        }
+        let named = message.xor_address(attribute::XOR_PEER_ADDRESS).ok_or(DropReason::TurnMalformed)?;
+        let range = message.attribute_range(attribute::DATA).filter(|range| !range.is_empty());
+        let range = range.ok_or(DropReason::TurnMalformed)?;
+        let payload = bytes.get(range.clone()).ok_or(DropReason::TurnMalformed)?;
+        // Sockets set DF on what fits the path; larger ones they would fragment, which this client does not want.
+        let whole = if named.is_ipv4() { UNFRAGMENTED_IPV4 } else { UNFRAGMENTED_IPV6 };
+        if message.attribute(attribute::DONT_FRAGMENT).is_some() && payload.len() > whole {
+            return Err(DropReason::TurnMalformed);
+        }
+        let peer = self.peers.permit(named)?;
+        let address = peer.address();
+        let allocation = self.allocations.get(key).ok_or(DropReason::TurnNoAllocation)?;
+        if !allocation.is_permitted(address.ip(), now) {
+            return Err(DropReason::TurnNoPermission);
+        }
+        let dont_fragment = allocation.dont_fragment;
+        self.spend(key, payload.len(), now)?;
+        if peer.is_own() {
+            let link = self.link_to(key, address).ok_or(DropReason::TurnNoRelay)?;
+            return self.for_media(key, link, range).map(Some);
+        }
+        let relay = self.relay_of(key, address.is_ipv4()).ok_or(DropReason::TurnNoRelay)?;
+        if !self.claim(key, relay, address, now) {
+            return Err(DropReason::TurnNoPermission);
+        }
+        if self.relays.want(relay, None, dont_fragment) {
+            return Err(DropReason::TurnNoRelay);
+        }
+        self.send_to_peer(key, Route::Relay(relay), peer, payload, out).map(|()| None)
+    }
+
+    /// The one place from which anything goes to a peer.
+    #[inline]
+    fn send_to_peer(
+        &mut self,
+        key: AllocationKey,
+        route: Route,
+        peer: PermittedPeer,
+        payload: &[u8],
+        out: &mut dyn Transmit,
+    ) -> Result<(), DropReason> {
+        let Route::Relay(relay) = route else { return Err(DropReason::TurnNoRelay) };
+        let socket = self.relays.get(relay).and_then(open_socket).ok_or(DropReason::TurnNoRelay)?;
+        let path = Path { socket, remote: peer.address() };
+        write(path, payload.len(), |room| room.copy_from_slice(payload), out)?;
+        self.count_to_peer(key, payload.len(), false);
+        Ok(())
+    }
+
+    fn for_media(
+        &mut self,
+        key: AllocationKey,
+        link: LinkIndex,
+        payload: Range<usize>,
+    ) -> Result<ForMedia, DropReason> {
+        let link = self.links.get(link).filter(|link| link.allocation == key);
+        let path = link.ok_or(DropReason::TurnNoRelay)?.path;
+        self.count_to_peer(key, payload.len(), true);
+        Ok(ForMedia { path, payload })
+    }
+
+    /// A datagram came to a relay socket. RFC 8656 §11.5, §12.7.
+    #[inline]
+    pub fn handle_peer(
+        &mut self,
+        socket: SocketIndex,
+        from: SocketAddr,
+        bytes: &[u8],
+        now: Now,
+        out: &mut dyn Transmit,
+    ) -> Result<(), DropReason> {
+        let relay = self.relays.at(socket).ok_or(DropReason::TurnNoRelay)?;
+        let key = match &relay.holder {
+            Holder::One(key) => *key,
+            Holder::Many(sharing) => {
+                sharing.claimed(from).or_else(|| sharing.only(from.ip())).ok_or(DropReason::TurnNoPermission)?
+            }
+        };
+        let allocation = self.allocations.get(key).ok_or(DropReason::TurnNoAllocation)?;
+        let client = allocation.client;
+        if bytes.is_empty() {
+            return Err(DropReason::TurnMalformed);
+        }
+        if let Some(channel) = allocation.channel_of(from, now).copied() {
+            if channel.permitted_until <= now {
+                return Err(DropReason::TurnNoPermission);
+            }
+            self.spend(key, bytes.len(), now)?;
+            wrap(&Prefix::channel(client.path, channel.number), bytes, out)?;
+        } else {
+            if !allocation.is_permitted(from.ip(), now) {
+                return Err(DropReason::TurnNoPermission);
+            }
+            // A permission is for all ports; not all of them are allowed.
+            let named = self.peers.outer(from);
+            self.peers.permit(named)?;
+            self.spend(key, bytes.len(), now)?;
+            let id = random_id(&mut self.random);
+            wrap(&Prefix::indication(client.path, named, id), bytes, out)?;
+        }
+        if let Some(allocation) = self.allocations.get_mut(key) {
+            allocation.traffic.to_clients += 1;
+            allocation.traffic.to_clients_bytes += bytes.len() as u64;
+        }
+        self.stats.traffic.to_clients += 1;
+        self.stats.traffic.to_clients_bytes += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// What our own media sent through a link since this was last told.
+    pub fn count_link(&mut self, socket: SocketIndex, datagrams: u64, bytes: u64, now: Now) {
+        let Some(link) = LinkIndex::of(socket).and_then(|index| self.links.get(index)) else { return };
+        let key = link.allocation;
+        let Some(allocation) = self.allocations.get_mut(key) else { return };
+        for traffic in [&mut allocation.traffic, &mut self.stats.traffic] {
+            traffic.to_clients += datagrams;
+            traffic.to_clients_bytes += bytes;
+            traffic.shortcut += datagrams;
+        }
+        // What is sent is sent; it is missing from what may be sent next.
+        let account = allocation.owner.account;
+        self.bandwidth.charge(bytes, now);
+        if let Some(account) = self.accounts.get_mut(account) {
+            account.bandwidth.charge(bytes, now);
+        }
+    }
+
+    #[inline]
+    fn count_to_peer(&mut self, key: AllocationKey, size: usize, shortcut: bool) {
+        let Some(allocation) = self.allocations.get_mut(key) else { return };
+        for traffic in [&mut allocation.traffic, &mut self.stats.traffic] {
+            traffic.to_peers += 1;
+            traffic.to_peers_bytes += size as u64;
+            traffic.shortcut += u64::from(shortcut);
+        }
+    }
+
+    /// Takes bytes out of what the user and all users may relay.
+    #[inline]
+    fn spend(&mut self, key: AllocationKey, size: usize, now: Now) -> Result<(), DropReason> {
+        let quotas = &self.spec.quotas;
+        if quotas.user_bps == 0 && quotas.total_bps == 0 {
+            return Ok(());
+        }
+        let account = self.allocations.get(key).map(|allocation| allocation.owner.account);
+        let account = account.and_then(|account| self.accounts.get_mut(account));
+        let granted = account.is_none_or(|account| account.bandwidth.take(size, now)) && self.bandwidth.take(size, now);
+        granted.then_some(()).ok_or(DropReason::TurnBandwidth)
+    }
+}
+
+/// Sends data to a client with its header.
+#[inline]
+fn wrap(prefix: &Prefix, data: &[u8], out: &mut dyn Transmit) -> Result<(), DropReason> {
+    let start = prefix.len();
+    let fill = |room: &mut [u8]| {
+        if let Some(place) = room.get_mut(start..start + data.len()) {
+            place.copy_from_slice(data);
+        }
+        prefix.write(room, data.len());
+    };
+    write(prefix.path(), prefix.wrapped(data.len()), fill, out)
+}
+
+/// Payload that an Ethernet carries in one piece.
+const UNFRAGMENTED_IPV4: usize = 1500 - 28;
+const UNFRAGMENTED_IPV6: usize = 1500 - 48;

@@ -1,0 +1,320 @@
+//! Messages of clients, and who sends them: the long-term credential mechanism of RFC 8489 §9.2.4, step by step.
+//!
+//! Nothing here remembers a stranger. A request that proves nothing costs a look at its bytes, and gets an answer only as long as
+//! there is budget for its address.
+
+use arrayvec::ArrayVec;
+use ringmain_shared::turn::{PasswordAlgorithms, TurnKeys};
+use ringmain_shared::{DropReason, Now};
+
+use super::allocation::{Allocation, AllocationKey, Client};
+use super::credential::Claim;
+use super::nonce::Features;
+use super::reply::{Refusal, ReplyTo, Seal, UNKNOWN_MAX};
+use super::{ForMedia, Turn};
+use crate::io::Transmit;
+use crate::packet::demux::{Protocol, classify};
+use crate::packet::stun::{Class, IntegrityKey, IntegrityKey256, Message, MessageWriter, attribute, error, method};
+
+/// A request whose sender is known.
+pub(super) struct Known<'a> {
+    pub(super) message: Message<'a>,
+    pub(super) reply: ReplyTo,
+    pub(super) claim: Claim,
+    /// Which of the claim's keys proved it.
+    pub(super) keys: TurnKeys,
+}
+
+/// A request that is not answered as it wishes.
+enum Rejected {
+    /// With REALM and NONCE, so that it may try again.
+    Challenge(u16),
+    /// As it is.
+    Refuse(Refusal),
+}
+
+impl Turn {
+    /// A message of a client, or what looks like one. A datagram for our own media is handed back.
+    #[inline]
+    pub fn handle_client(
+        &mut self,
+        client: Client,
+        bytes: &[u8],
+        now: Now,
+        out: &mut dyn Transmit,
+    ) -> Result<Option<ForMedia>, DropReason> {
+        match classify(bytes) {
+            Some(Protocol::TurnChannelData) => self.handle_channel_data(client, bytes, now, out),
+            Some(Protocol::Stun) => {
+                let message = Message::parse(bytes)?;
+                match (message.class(), message.method()) {
+                    (Class::Indication, method::SEND) => self.handle_send(client, bytes, &message, now, out),
+                    // RFC 8489 §6.3.2: a Binding indication keeps NATs open and wants nothing.
+                    (Class::Indication, method::BINDING) => Ok(None),
+                    (Class::Request, method::BINDING) => self.handle_binding(client, &message, now, out).map(|()| None),
+                    (Class::Request, _) => self.handle_request(client, bytes.len(), message, now, out).map(|()| None),
+                    _ => Err(DropReason::TurnMalformed),
+                }
+            }
+            _ => Err(DropReason::UnknownProtocol),
+        }
+    }
+
+    /// RFC 8489 §6.3.1. At most 1.25 times the request.
+    fn handle_binding(
+        &mut self,
+        client: Client,
+        message: &Message<'_>,
+        now: Now,
+        out: &mut dyn Transmit,
+    ) -> Result<(), DropReason> {
+        if !self.spec.binding {
+            return Err(DropReason::TurnMalformed);
+        }
+        self.spend_reply(client, now)?;
+        self.stats.bindings += 1;
+        let reply = reply_to(client, message);
+        if let Some(refusal) = refuse_unknown(message, attribute::KNOWN_IN_BINDING) {
+            return reply.refuse(&refusal, out);
+        }
+        let mapped = |message: &mut MessageWriter<'_>| {
+            message.xor_address(attribute::XOR_MAPPED_ADDRESS, client.path.remote);
+        };
+        reply.send(Class::Success, mapped, out)
+    }
+
+    fn handle_request(
+        &mut self,
+        client: Client,
+        size: usize,
+        message: Message<'_>,
+        now: Now,
+        out: &mut dyn Transmit,
+    ) -> Result<(), DropReason> {
+        let handle: fn(&mut Self, &Known<'_>, Now, &mut dyn Transmit) -> Result<(), Refusal> = match message.method() {
+            method::ALLOCATE => Self::handle_allocate,
+            method::REFRESH => Self::handle_refresh,
+            method::CREATE_PERMISSION => Self::handle_create_permission,
+            method::CHANNEL_BIND => Self::handle_channel_bind,
+            _ => return Err(DropReason::TurnMalformed),
+        };
+        let known = match self.authenticate(client, message, now) {
+            Ok(known) => known,
+            Err(rejected) => return self.reject(client, size, &message, rejected, now, out),
+        };
+        let done = match refuse_unknown(&message, self.known_attributes()) {
+            Some(refusal) => Err(refusal),
+            None => handle(self, &known, now, out),
+        };
+        done.or_else(|refusal| known.reply.refuse(&refusal, out))
+    }
+
+    /// RFC 8489 §9.2.4, in its order.
+    fn authenticate<'a>(&self, client: Client, message: Message<'a>, now: Now) -> Result<Known<'a>, Rejected> {
+        if !message.has_integrity() && !message.has_integrity_sha256() {
+            return Err(Rejected::Challenge(error::UNAUTHENTICATED));
+        }
+        let bad_request = || Rejected::Refuse(error::BAD_REQUEST.into());
+        let nonce = message.attribute(attribute::NONCE).ok_or_else(bad_request)?;
+        let name = self.read_username(&message).ok_or_else(bad_request)?;
+        if message.attribute(attribute::REALM).is_none() {
+            return Err(bad_request());
+        }
+        let stale = |_| Rejected::Challenge(error::STALE_NONCE);
+        let features = self.nonces.check(nonce, client.path.remote, now).map_err(stale)?;
+        let algorithm = read_algorithm(&message, features).ok_or_else(bad_request)?;
+        let unauthenticated = || Rejected::Challenge(error::UNAUTHENTICATED);
+        let claim = self.find_claim(client, name.ok_or_else(unauthenticated)?).ok_or_else(unauthenticated)?;
+        // RFC 8489 §9.2.4: the stronger integrity counts where there are both.
+        let proof = |keys: &TurnKeys| {
+            let key = match algorithm {
+                Algorithm::Md5 => &keys.md5[..],
+                Algorithm::Sha256 => &keys.sha256[..],
+            };
+            if message.has_integrity_sha256() {
+                let key = IntegrityKey256::new(key);
+                message.verify_integrity_sha256(&key).ok().map(|()| Seal::Sha256(key))
+            } else {
+                let key = IntegrityKey::new(key);
+                message.verify_integrity(&key).ok().map(|()| Seal::Sha1(key))
+            }
+        };
+        let proved = claim.keys.iter().find_map(|keys| Some((proof(keys)?, keys.clone())));
+        let (seal, keys) = proved.ok_or_else(unauthenticated)?;
+        let reply = ReplyTo { seal: Some(seal), ..reply_to(client, &message) };
+        Ok(Known { message, reply, claim, keys })
+    }
+
+    /// The name in USERNAME or USERHASH; `Some(None)` for a hash that is nobody's, `None` where there is no name.
+    fn read_username<'s>(&'s self, message: &Message<'s>) -> Option<Option<&'s str>> {
+        if let Some(value) = message.attribute(attribute::USERNAME) {
+            let name = std::str::from_utf8(value).ok().filter(|name| name.len() <= USERNAME_SIZE_MAX);
+            return Some(name);
+        }
+        Some(self.credentials.unhash(message.attribute(attribute::USERHASH)?))
+    }
+
+    /// What a name claims to be. The owner of an allocation is known by it, even if the credential is no longer handed out.
+    fn find_claim(&self, client: Client, name: &str) -> Option<Claim> {
+        let held = self.clients.get(&client.path).and_then(|&key| self.allocations.get(key));
+        match held.filter(|allocation| allocation.owner.username == name) {
+            Some(allocation) => Some(Claim {
+                username: name.into(),
+                user: self.accounts.get(allocation.owner.account).map(|account| account.user.clone())?,
+                bound: allocation.owner.bound,
+                expires: None,
+                keys: vec![allocation.owner.keys.clone()],
+            }),
+            None => self.credentials.find(name),
+        }
+    }
+
+    fn reject(
+        &mut self,
+        client: Client,
+        size: usize,
+        message: &Message<'_>,
+        rejected: Rejected,
+        now: Now,
+        out: &mut dyn Transmit,
+    ) -> Result<(), DropReason> {
+        self.spend_reply(client, now)?;
+        self.stats.challenges += 1;
+        let reply = reply_to(client, message);
+        let code = match rejected {
+            Rejected::Refuse(refusal) => return reply.refuse(&refusal, out),
+            Rejected::Challenge(code) => code,
+        };
+        let features = Features { algorithms: self.offers_algorithms(client, size, &reply) };
+        let nonce = self.nonces.make(client.path.remote, features, now);
+        let realm = self.spec.realm.as_bytes();
+        let challenge = |message: &mut MessageWriter<'_>| {
+            message.error_code_bare(code);
+            message.attribute(attribute::REALM, realm);
+            message.attribute(attribute::NONCE, &nonce);
+            if features.algorithms {
+                message.attribute(attribute::PASSWORD_ALGORITHMS, PASSWORD_ALGORITHMS);
+            }
+        };
+        reply.send(Class::Error, challenge, out)
+    }
+
+    /// Whether a challenge is to have PASSWORD-ALGORITHMS.
+    fn offers_algorithms(&self, client: Client, request: usize, reply: &ReplyTo) -> bool {
+        let cheap = || {
+            let ip = if client.path.remote.is_ipv4() { IPV4_UDP_SIZE } else { IPV6_UDP_SIZE };
+            let realm = self.spec.realm.len().next_multiple_of(4);
+            let challenge = CHALLENGE_SIZE + realm + if reply.fingerprint { 8 } else { 0 };
+            (ip + challenge) * 10 <= (ip + request) * 16
+        };
+        match self.spec.password_algorithms {
+            PasswordAlgorithms::Never => false,
+            PasswordAlgorithms::Always => true,
+            PasswordAlgorithms::WhenCheap => client.is_proved() || cheap(),
+        }
+    }
+
+    /// One reply to somebody who has proved nothing. Those on connections have proved where they are.
+    fn spend_reply(&mut self, client: Client, now: Now) -> Result<(), DropReason> {
+        let known = self.clients.contains_key(&client.path);
+        let granted = client.is_proved() || self.replies.take(client.path.remote, known, now);
+        granted.then_some(()).ok_or(DropReason::TurnReplyBudget)
+    }
+
+    /// The allocation that a request is about: the client's own, and of the same user (RFC 8656 §5).
+    pub(super) fn owned(&self, known: &Known<'_>) -> Result<(AllocationKey, &Allocation), Refusal> {
+        let key = *self.clients.get(&known.reply.client.path).ok_or(error::ALLOCATION_MISMATCH)?;
+        // One that waits for its socket is not there yet.
+        let allocation = self.allocations.get(key).filter(|allocation| !allocation.is_coming());
+        let allocation = allocation.ok_or(error::ALLOCATION_MISMATCH)?;
+        match allocation.owner.username == known.claim.username {
+            true => Ok((key, allocation)),
+            false => Err(error::WRONG_CREDENTIALS.into()),
+        }
+    }
+
+    fn known_attributes(&self) -> &'static [u16] {
+        if self.spec.features.even_port { KNOWN_WITH_EVEN_PORT } else { KNOWN }
+    }
+}
+
+/// How a key is made of a password (RFC 8489 §18.5.1).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Algorithm {
+    Md5,
+    Sha256,
+}
+
+/// RFC 8489 §9.2.4: where algorithms were on offer, the request repeats the offer and names one, or does as if there were none.
+fn read_algorithm(message: &Message<'_>, features: Features) -> Option<Algorithm> {
+    let (offer, choice) =
+        (message.attribute(attribute::PASSWORD_ALGORITHMS), message.attribute(attribute::PASSWORD_ALGORITHM));
+    match (features.algorithms, offer, choice) {
+        (false, ..) | (true, None, None) => Some(Algorithm::Md5),
+        (true, Some(offer), Some(choice)) if offer == PASSWORD_ALGORITHMS => match choice {
+            [0, 1, 0, 0] => Some(Algorithm::Md5),
+            [0, 2, 0, 0] => Some(Algorithm::Sha256),
+            _ => None,
+        },
+        (true, ..) => None,
+    }
+}
+
+fn reply_to(client: Client, message: &Message<'_>) -> ReplyTo {
+    ReplyTo {
+        client,
+        method: message.method(),
+        transaction_id: message.transaction_id(),
+        fingerprint: message.has_fingerprint(),
+        seal: None,
+    }
+}
+
+/// RFC 8489 §6.3.1: a request with an attribute that must be understood and is not gets error 420.
+fn refuse_unknown(message: &Message<'_>, known: &[u16]) -> Option<Refusal> {
+    let unknown: ArrayVec<u16, UNKNOWN_MAX> = message.unknown_required(known).take(UNKNOWN_MAX).collect();
+    (!unknown.is_empty()).then_some(Refusal { code: error::UNKNOWN_ATTRIBUTE, unknown })
+}
+
+/// SHA-256, then MD5, without parameters (RFC 8489 §14.11).
+const PASSWORD_ALGORITHMS: &[u8] = &[0, 2, 0, 0, 0, 1, 0, 0];
+/// RFC 8489 §14.3.
+const USERNAME_SIZE_MAX: usize = 508;
+/// Bytes of a challenge with algorithms, but the realm: header, error, realm's and nonce's headers, nonce, algorithms.
+const CHALLENGE_SIZE: usize = 20 + 8 + 4 + 4 + super::nonce::NONCE_LEN_MAX + 12;
+/// Bytes of the headers of IP and UDP.
+const IPV4_UDP_SIZE: usize = 28;
+const IPV6_UDP_SIZE: usize = 48;
+
+/// What must be understood and is, in requests of TURN.
+const KNOWN: &[u16] = &[
+    attribute::USERNAME,
+    attribute::REALM,
+    attribute::NONCE,
+    attribute::PASSWORD_ALGORITHM,
+    attribute::USERHASH,
+    attribute::CHANNEL_NUMBER,
+    attribute::LIFETIME,
+    attribute::XOR_PEER_ADDRESS,
+    attribute::DATA,
+    attribute::REQUESTED_ADDRESS_FAMILY,
+    attribute::REQUESTED_TRANSPORT,
+    attribute::DONT_FRAGMENT,
+];
+/// The same with EVEN-PORT and RESERVATION-TOKEN.
+const KNOWN_WITH_EVEN_PORT: &[u16] = &[
+    attribute::USERNAME,
+    attribute::REALM,
+    attribute::NONCE,
+    attribute::PASSWORD_ALGORITHM,
+    attribute::USERHASH,
+    attribute::CHANNEL_NUMBER,
+    attribute::LIFETIME,
+    attribute::XOR_PEER_ADDRESS,
+    attribute::DATA,
+    attribute::REQUESTED_ADDRESS_FAMILY,
+    attribute::REQUESTED_TRANSPORT,
+    attribute::DONT_FRAGMENT,
+    attribute::EVEN_PORT,
+    attribute::RESERVATION_TOKEN,
+];

@@ -1,0 +1,5 @@
+mod authentication;
+mod lifetimes;
+mod limits;
+mod relays;
+mod world;

@@ -1,0 +1,221 @@
+//! What happens to allocations without their doing: time, orders of control, connections that end. And how they look from outside.
+
+use std::cmp::Reverse;
+use std::net::IpAddr;
+
+use ringmain_shared::Now;
+use ringmain_shared::turn::{TurnAllocation, TurnCommand, TurnEnd, TurnEvent};
+
+use super::Turn;
+use super::allocation::AllocationKey;
+use super::relay::Socket;
+use crate::io::Path;
+
+impl Turn {
+    /// Carries out one order.
+    pub fn handle_command(&mut self, command: TurnCommand, now: Now) {
+        match command {
+            TurnCommand::Configure(spec) => self.configure(*spec),
+            TurnCommand::Add(credential) => self.credentials.add(credential),
+            TurnCommand::Revoke { username } => {
+                self.credentials.remove(&username);
+                self.end_all(
+                    |turn, key| turn.allocations.get(key).is_some_and(|a| a.owner.username == username),
+                    TurnEnd::Revoked,
+                    now,
+                );
+            }
+            TurnCommand::Kill { allocation } => {
+                self.end_all(
+                    |turn, key| turn.allocations.get(key).is_some_and(|a| a.id == allocation),
+                    TurnEnd::Killed,
+                    now,
+                );
+            }
+            TurnCommand::Drain(draining) => self.draining = draining,
+            TurnCommand::Snapshot { request } => {
+                let allocations = self.allocations.keys().filter_map(|key| self.row(key, now)).collect();
+                self.events.push(TurnEvent::Snapshot { request, worker: self.index, allocations });
+            }
+        }
+    }
+
+    /// A client's TCP, TLS or DTLS connection is no more, and its allocation with it (RFC 8656 §5).
+    pub fn handle_disconnected(&mut self, path: Path, now: Now) {
+        if let Some(&key) = self.clients.get(&path) {
+            self.end(key, TurnEnd::Disconnected, now);
+        }
+    }
+
+    /// Does everything that is due by now.
+    pub fn handle_timeout(&mut self, now: Now) {
+        if self.nonces.rotate(now, &mut self.random) {
+            // Once an hour, what nobody may allocate with any more.
+            self.credentials.forget_expired(self.unix_seconds(now));
+        }
+        while let Some(&(until, port)) = self.quarantine.front()
+            && until <= now
+        {
+            self.quarantine.pop_front();
+            self.ports.release(port);
+        }
+        while let Some(over) = self.reservations.pop_front_if(|reservation| reservation.until <= now) {
+            self.ports.release(over.port);
+            self.accounts.release(over.account);
+        }
+        while let Some(&Reverse((at, key))) = self.timers.peek()
+            && at <= now
+        {
+            self.timers.pop();
+            let Some(allocation) = self.allocations.get_mut(key).filter(|allocation| allocation.timer == Some(at))
+            else {
+                continue;
+            };
+            allocation.timer = None;
+            if allocation.expires <= now {
+                self.end(key, TurnEnd::Expired, now);
+            } else {
+                self.purge(key, now);
+                self.schedule(key);
+            }
+        }
+    }
+
+    /// Sees to it that the allocation is looked at when something of it ends.
+    pub(super) fn schedule(&mut self, key: AllocationKey) {
+        let Some(allocation) = self.allocations.get_mut(key) else { return };
+        let at = allocation.next_end();
+        if allocation.timer.is_none_or(|timer| at < timer) {
+            allocation.timer = Some(at);
+            self.timers.push(Reverse((at, key)));
+        }
+    }
+
+    /// Forgets permissions and channels that are over, and what hangs on them.
+    fn purge(&mut self, key: AllocationKey, now: Now) {
+        let Some(allocation) = self.allocations.get_mut(key) else { return };
+        let mut ended: Vec<IpAddr> = Vec::new();
+        allocation.purge(now, &mut ended);
+        let relays = allocation.relays.clone();
+        for relay in relays {
+            if let Some(sharing) = self.relays.sharing(relay) {
+                ended.iter().for_each(|&ip| sharing.forbid(ip, key));
+            }
+        }
+        let Some(allocation) = self.allocations.get_mut(key) else { return };
+        allocation.claims.retain(|&(relay, peer)| {
+            let over = ended.contains(&peer.ip());
+            if over && let Some(sharing) = self.relays.sharing(relay) {
+                sharing.unclaim(peer, key);
+            }
+            !over
+        });
+        // A link lives as long as the permission, or a channel on it.
+        let mut links = std::mem::take(&mut allocation.links);
+        links.retain(|&(media, link)| {
+            let live = allocation.is_permitted(media.ip(), now) || allocation.channel_of(media, now).is_some();
+            if !live {
+                self.links.close(link);
+            }
+            live
+        });
+        allocation.links = links;
+        self.set_links(key);
+    }
+
+    fn end_all(&mut self, chosen: impl Fn(&Self, AllocationKey) -> bool, reason: TurnEnd, now: Now) {
+        let keys: Vec<AllocationKey> = self.allocations.keys().filter(|&key| chosen(self, key)).collect();
+        keys.into_iter().for_each(|key| self.end(key, reason, now));
+    }
+
+    /// An end to an allocation, and to everything of it.
+    pub(super) fn end(&mut self, key: AllocationKey, reason: TurnEnd, now: Now) {
+        let row = self.row(key, now);
+        let told = self.allocations.get(key).is_some_and(|allocation| !allocation.is_coming());
+        self.events.extend(row.filter(|_| told).map(|allocation| TurnEvent::Ended { allocation, reason }));
+        self.forget(key);
+    }
+
+    /// The same, without a word.
+    pub(super) fn forget(&mut self, key: AllocationKey) {
+        let Some(allocation) = self.allocations.remove(key) else { return };
+        self.clients.remove(&allocation.client.path);
+        if let Some(ticket) = allocation.ticket {
+            self.tickets.remove(&ticket);
+        }
+        allocation.links.iter().for_each(|&(_, link)| self.links.close(link));
+        for (relay, peer) in &allocation.claims {
+            if let Some(sharing) = self.relays.sharing(*relay) {
+                sharing.unclaim(*peer, key);
+            }
+        }
+        let permitted: Vec<IpAddr> = allocation.permissions(Now(0)).collect();
+        for &relay in &allocation.relays {
+            match self.relays.sharing(relay) {
+                Some(sharing) => {
+                    permitted.iter().for_each(|&ip| sharing.forbid(ip, key));
+                    sharing.allocations = sharing.allocations.saturating_sub(1);
+                    let unused = sharing.allocations == 0 && !self.shared.iter().flatten().any(|&it| it == Some(relay));
+                    if unused {
+                        self.relays.remove(relay);
+                    }
+                }
+                None => self.relays.remove(relay),
+            }
+        }
+        if let Some(port) = allocation.port {
+            self.ports.release(port);
+        }
+        self.accounts.release(allocation.owner.account);
+    }
+
+    /// Takes the relayed address of one family away (RFC 8656 §8.2).
+    pub(super) fn drop_family(&mut self, key: AllocationKey, v4: bool) {
+        let Some(gone) = self.relay_of(key, v4) else { return };
+        let Some(allocation) = self.allocations.get_mut(key) else { return };
+        allocation.relays.retain(|relay| *relay != gone);
+        allocation.drop_family(v4);
+        allocation.links.retain(|&(media, link)| {
+            let over = media.is_ipv4() == v4;
+            if over {
+                self.links.close(link);
+            }
+            !over
+        });
+        allocation.claims.retain(|&(relay, peer)| {
+            if relay == gone
+                && let Some(sharing) = self.relays.sharing(relay)
+            {
+                sharing.unclaim(peer, key);
+            }
+            relay != gone
+        });
+        match self.relays.sharing(gone) {
+            Some(sharing) => {
+                sharing.forget(key);
+                sharing.allocations = sharing.allocations.saturating_sub(1);
+            }
+            None => self.relays.remove(gone),
+        }
+    }
+
+    /// The allocation as it stands.
+    pub(super) fn row(&self, key: AllocationKey, now: Now) -> Option<TurnAllocation> {
+        let allocation = self.allocations.get(key)?;
+        let relays = allocation.relays.iter().filter_map(|&relay| self.relays.get(relay));
+        let is_open = |relay: &&super::relay::Relay| matches!(relay.socket, Socket::Open(_));
+        Some(TurnAllocation {
+            id: allocation.id,
+            user: self.accounts.get(allocation.owner.account)?.user.clone(),
+            bound: allocation.owner.bound,
+            client: allocation.client.path.remote,
+            transport: allocation.client.transport,
+            relayed: relays.clone().map(|relay| relay.outer).collect(),
+            lifetime_s: allocation.expires.since(now).as_secs() as u32,
+            permissions: allocation.permissions(now).count() as u32,
+            channels: allocation.channels(now).count() as u32,
+            sockets: relays.filter(is_open).count() as u32,
+            traffic: allocation.traffic,
+        })
+    }
+}

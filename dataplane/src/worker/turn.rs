@@ -1,0 +1,144 @@
+//! TURN in a worker: which sockets it has, and how its packets and the media's meet.
+//!
+//! A client's datagram for our own media goes on as if it had come by a path of its own, a link; what the media side sends to that
+//! path, the transmit batch wraps and sends to the client. So nothing on the media side knows of TURN.
+
+use ringmain_shared::event::Event;
+use ringmain_shared::turn::{TurnCommand, TurnEvent, TurnTransport};
+use ringmain_shared::{DropReason, Now};
+
+use super::Worker;
+use crate::io::{Path, SocketIndex, Transmit};
+use crate::turn::{Client, LinkChange, RelayKey, Turn};
+
+/// What came by a socket.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Role {
+    /// Media, or a connection that carries media.
+    Media,
+    /// Messages of TURN's clients.
+    TurnClients,
+    /// Datagrams of TURN's peers.
+    TurnPeers,
+}
+
+impl Worker {
+    /// What comes by this socket: the fixed ones are media's, then TURN's; those that were opened since are relays.
+    #[inline]
+    pub(super) fn role(&self, socket: SocketIndex) -> Role {
+        let sockets = self.settings.sockets;
+        if socket.0 < sockets.media || socket.is_virtual() {
+            Role::Media
+        } else if socket.0 < sockets.media + sockets.turn {
+            Role::TurnClients
+        } else {
+            Role::TurnPeers
+        }
+    }
+
+    /// A datagram of a TURN client's.
+    pub(super) fn handle_turn_client(
+        &mut self,
+        path: Path,
+        datagram: &mut [u8],
+        now: Now,
+        out: &mut dyn Transmit,
+    ) -> Result<(), DropReason> {
+        let client = Client { path, transport: TurnTransport::Udp };
+        self.handle_turn_message(client, datagram, now, out)
+    }
+
+    pub(super) fn handle_turn_message(
+        &mut self,
+        client: Client,
+        datagram: &mut [u8],
+        now: Now,
+        out: &mut dyn Transmit,
+    ) -> Result<(), DropReason> {
+        let turn = self.turn.as_deref_mut().ok_or(DropReason::UnknownProtocol)?;
+        let result = turn.handle_client(client, datagram, now, out);
+        self.follow_links(out);
+        match result? {
+            None => Ok(()),
+            Some(media) => {
+                let payload = datagram.get_mut(media.payload).ok_or(DropReason::TurnMalformed)?;
+                self.handle_media(media.path, payload, now, out)
+            }
+        }
+    }
+
+    /// A datagram of a peer's.
+    pub(super) fn handle_turn_peer(
+        &mut self,
+        path: Path,
+        datagram: &[u8],
+        now: Now,
+        out: &mut dyn Transmit,
+    ) -> Result<(), DropReason> {
+        let turn = self.turn.as_deref_mut().ok_or(DropReason::TurnNoRelay)?;
+        turn.handle_peer(path.socket, path.remote, datagram, now, out)
+    }
+
+    /// What became of a [`SocketRequest::Open`](crate::turn::SocketRequest::Open).
+    pub fn handle_relay_socket(
+        &mut self,
+        relay: RelayKey,
+        socket: Option<SocketIndex>,
+        now: Now,
+        out: &mut dyn Transmit,
+    ) {
+        if let Some(turn) = &mut self.turn {
+            turn.handle_socket(relay, socket, now, out);
+        }
+        self.take_from_turn();
+    }
+
+    pub(super) fn handle_turn_command(&mut self, command: TurnCommand, now: Now) {
+        match (&mut self.turn, command) {
+            (Some(turn), command) => turn.handle_command(command, now),
+            (none, TurnCommand::Configure(spec)) => {
+                let mut seed = [0; 32];
+                seed.chunks_exact_mut(8).for_each(|chunk| chunk.copy_from_slice(&self.random.next_u64().to_be_bytes()));
+                let start = self.settings.unix_nanos_at_start;
+                *none = Some(Box::new(Turn::new(self.settings.index, *spec, start, seed)));
+            }
+            (None, TurnCommand::Snapshot { request }) => {
+                let nothing = TurnEvent::Snapshot { request, worker: self.settings.index, allocations: Vec::new() };
+                self.outbox.events.push(Event::Turn(Box::new(nothing)));
+            }
+            // What is to be added to, or taken from, a server that there is not.
+            (None, _) => {}
+        }
+    }
+
+    /// What TURN has to do by now, and what it has for others. At the end of each turn.
+    pub(super) fn run_turn(&mut self, now: Now, out: &mut dyn Transmit) {
+        let Some(turn) = self.turn.as_deref_mut() else { return };
+        if turn.next_deadline() <= now {
+            turn.handle_timeout(now);
+        }
+        out.batch().drain_link_traffic(|link, datagrams, bytes| turn.count_link(link, datagrams, bytes, now));
+        self.follow_links(out);
+        self.take_from_turn();
+    }
+
+    /// Tells the way out, and the names, what became of links.
+    pub(super) fn follow_links(&mut self, out: &mut dyn Transmit) {
+        let Some(turn) = self.turn.as_deref_mut() else { return };
+        for change in turn.link_changes().drain(..) {
+            match change {
+                LinkChange::Set(link, prefix) => out.batch().set_link(link, Some(prefix)),
+                LinkChange::Closed(path) => {
+                    out.batch().set_link(path.socket, None);
+                    self.names.paths.remove(&path);
+                }
+            }
+        }
+    }
+
+    pub(super) fn take_from_turn(&mut self) {
+        let Some(turn) = self.turn.as_deref_mut() else { return };
+        self.outbox.sockets.append(turn.socket_requests());
+        self.outbox.events.extend(turn.events().drain(..).map(|event| Event::Turn(Box::new(event))));
+    }
+}

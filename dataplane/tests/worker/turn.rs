@@ -1,0 +1,226 @@
+//! Peers that reach the worker's media through its TURN server: the same media, the same rules, and no relay socket.
+
+use std::net::SocketAddr;
+
+use ringmain_dataplane::packet::stun::{Class, IntegrityKey, Message, MessageWriter, TransactionId, attribute, method};
+use ringmain_dataplane::turn::derive_keys;
+use ringmain_shared::command::Command;
+use ringmain_shared::event::Event;
+use ringmain_shared::id::WorkerIndex;
+use ringmain_shared::transport::Side;
+use ringmain_shared::turn::{
+    OwnMedia, PasswordAlgorithms, PeerPolicy, RelayAddress, RelayMode, RelaySpec, TurnCommand, TurnCredential, TurnEnd,
+    TurnEvent, TurnFeatures, TurnLifetimes, TurnQuotas, TurnSpec, TurnTransport,
+};
+
+use crate::media::*;
+use crate::world::World;
+
+const MEDIA: &str = "198.51.100.1:5000";
+const CHANNEL: u16 = 0x4000;
+
+pub fn wrap(data: &[u8]) -> Vec<u8> {
+    [&CHANNEL.to_be_bytes()[..], &(data.len() as u16).to_be_bytes(), data].concat()
+}
+
+/// The data of ChannelData or of a Data indication; `None` for anything else.
+pub fn unwrap(bytes: &[u8]) -> Option<Vec<u8>> {
+    if bytes.starts_with(&CHANNEL.to_be_bytes()) {
+        assert_eq!(usize::from(u16::from_be_bytes([bytes[2], bytes[3]])), bytes.len() - 4);
+        return Some(bytes[4..].to_vec());
+    }
+    let message = Message::parse(bytes).expect("a sound message");
+    (message.class() == Class::Indication).then(|| message.attribute(attribute::DATA).expect("data").to_vec())
+}
+
+fn spec() -> TurnSpec {
+    let keys = derive_keys("guest", "r", "pass");
+    let credential =
+        TurnCredential { username: "guest".into(), keys, user: "guest".into(), bound: None, expires: None };
+    let relay = "198.51.100.1".parse().unwrap();
+    TurnSpec {
+        realm: "r".into(),
+        users: vec![credential],
+        secrets: Vec::new(),
+        binding: false,
+        password_algorithms: PasswordAlgorithms::Never,
+        peers: PeerPolicy {
+            own_media: vec![OwnMedia { address: MEDIA.parse().unwrap(), worker: WorkerIndex(0) }],
+            ..PeerPolicy::default()
+        },
+        relay: RelaySpec {
+            addresses: vec![RelayAddress { bind: relay, announce: relay }],
+            port_min: 10_000,
+            port_max: 10_999,
+            workers: 1,
+            mode: RelayMode::PerAllocation,
+        },
+        quotas: TurnQuotas { allocations_per_user: 0, replies_per_source: 0, replies: 0, ..TurnQuotas::default() },
+        lifetimes: TurnLifetimes::default(),
+        features: TurnFeatures::default(),
+    }
+}
+
+fn ask(
+    world: &mut World,
+    client: SocketAddr,
+    method: u16,
+    nonce: &[u8],
+    rest: impl FnOnce(&mut MessageWriter<'_>),
+) -> Vec<u8> {
+    let mut bytes = vec![0; 500];
+    let id = TransactionId([world.chance() as u8; 12]);
+    let mut message = MessageWriter::new(&mut bytes, Class::Request, method, id);
+    rest(&mut message);
+    if !nonce.is_empty() {
+        message.attribute(attribute::USERNAME, b"guest");
+        message.attribute(attribute::REALM, b"r");
+        message.attribute(attribute::NONCE, nonce);
+        message.integrity(&IntegrityKey::new(&derive_keys("guest", "r", "pass").md5));
+    }
+    let len = message.finish().expect("room");
+    world.push_turn(0, client, &bytes[..len]);
+    world.settle();
+    world.turn_replies.pop().expect("an answer")
+}
+
+/// Has the peer an allocation, and a channel to the worker's media. The relayed address.
+fn go_through_turn(world: &mut World, peer: usize) -> SocketAddr {
+    let client = SocketAddr::from(([10, 9, 0, peer as u8], 50_000));
+    let udp = |message: &mut MessageWriter<'_>| message.attribute(attribute::REQUESTED_TRANSPORT, &[17, 0, 0, 0]);
+    let challenge = ask(world, client, method::ALLOCATE, &[], udp);
+    let nonce = Message::parse(&challenge).unwrap().attribute(attribute::NONCE).expect("a nonce").to_vec();
+    let allocated = ask(world, client, method::ALLOCATE, &nonce, udp);
+    let relayed = Message::parse(&allocated).unwrap().xor_address(attribute::XOR_RELAYED_ADDRESS).expect("an address");
+    let bound = ask(world, client, method::CHANNEL_BIND, &nonce, |message| {
+        message.attribute(attribute::CHANNEL_NUMBER, &[0x40, 0, 0, 0]);
+        message.xor_address(attribute::XOR_PEER_ADDRESS, MEDIA.parse().unwrap());
+    });
+    assert_eq!(Message::parse(&bound).unwrap().class(), Class::Success);
+    world.turned.insert(relayed, client);
+    relayed
+}
+
+fn turned(world: &mut World, side: Side) -> usize {
+    let peer = world.open(0, side);
+    let relayed = go_through_turn(world, peer);
+    world.move_to(peer, relayed);
+    world.connect(peer);
+    world.secure(peer);
+    peer
+}
+
+#[test]
+fn media_through_turn_is_the_same_media_and_takes_no_socket() {
+    let mut world = World::new(1);
+    world.command(0, Command::Turn(TurnCommand::Configure(Box::new(spec()))));
+    let publisher = turned(&mut world, Side::Publisher);
+    let direct = world.join(Side::Subscriber);
+    let through = turned(&mut world, Side::Subscriber);
+    world.receive(publisher, receive_spec(10_000, &[]));
+    for peer in [direct, through] {
+        subscribe(&mut world, peer, 10_000, VIDEO);
+    }
+    let mut camera = Camera::new(10_000, 0);
+    for frame in 0..30 {
+        camera.send(&mut world, publisher, frame % 10 == 0, 4);
+    }
+    world.run_ms(100);
+    for peer in [direct, through] {
+        assert_eq!(world.peers[peer].rtp.len(), 120);
+    }
+    assert_eq!(world.drops(), []);
+    world.command(0, Command::Turn(TurnCommand::Snapshot { request: 4 }));
+    world.run_ms(1);
+    let rows = world.events.iter().find_map(|event| match event {
+        Event::Turn(event) => match &**event {
+            TurnEvent::Snapshot { request: 4, allocations, .. } => Some(allocations.clone()),
+            _ => None,
+        },
+        _ => None,
+    });
+    let rows = rows.expect("an answer");
+    assert_eq!(rows.len(), 2);
+    for row in rows {
+        assert_eq!((row.sockets, row.channels), (0, 1));
+        assert_eq!(row.traffic.shortcut, row.traffic.to_peers + row.traffic.to_clients);
+        assert!(row.traffic.to_peers + row.traffic.to_clients >= 120);
+    }
+    // The client goes: what was sent to it goes nowhere, and the others do not notice.
+    world.command(0, Command::Turn(TurnCommand::Revoke { username: "guest".into() }));
+    let before = world.peers[through].rtp.len();
+    camera.send(&mut world, publisher, false, 4);
+    world.run_ms(10);
+    assert_eq!(world.peers[through].rtp.len(), before);
+}
+
+#[test]
+fn subscribers_through_turn_have_trains_as_direct_ones_have() {
+    for through in [false, true] {
+        let mut world = World::new(1);
+        world.command(0, Command::Turn(TurnCommand::Configure(Box::new(spec()))));
+        let publisher = world.join(Side::Publisher);
+        world.receive(publisher, receive_spec(10_000, &[]));
+        let peers: Vec<usize> = (0..20)
+            .map(|_| if through { turned(&mut world, Side::Subscriber) } else { world.join(Side::Subscriber) })
+            .collect();
+        for &peer in &peers {
+            subscribe(&mut world, peer, 10_000, VIDEO);
+        }
+        let mut camera = Camera::new(10_000, 0);
+        camera.send(&mut world, publisher, true, 4);
+        world.run_ms(50);
+        let before = world.sends(0);
+        for _ in 0..10 {
+            camera.send(&mut world, publisher, false, 8);
+            world.settle();
+        }
+        let (sent, trains) = world.sends(0);
+        assert!((sent - before.0) >= 3 * (trains - before.1), "{through}: {sent} in {trains} from {before:?}");
+    }
+}
+
+#[test]
+fn a_client_on_a_connection_has_a_path_of_its_own_until_it_ends() {
+    let mut world = World::new(1);
+    let remote = SocketAddr::from(([192, 0, 2, 7], 50_000));
+    assert!(!world.workers[0].turn_stream_opened(1, remote, TurnTransport::Tls), "there is no server");
+    world.command(0, Command::Turn(TurnCommand::Configure(Box::new(spec()))));
+    // The same address twice, as two of our addresses may see it.
+    for stream in [1, 2] {
+        assert!(world.workers[0].turn_stream_opened(stream, remote, TurnTransport::Tls));
+    }
+    let nonces: Vec<Vec<u8>> = [1, 2]
+        .map(|stream| {
+            let (id, answer) = world.say_on_stream(stream, &request(&[], 1));
+            assert_eq!(id, stream);
+            Message::parse(&answer).unwrap().attribute(attribute::NONCE).expect("a nonce").to_vec()
+        })
+        .into();
+    for stream in [1, 2] {
+        let (id, answer) = world.say_on_stream(stream, &request(&nonces[0], 2));
+        assert_eq!(id, stream);
+        assert!(Message::parse(&answer).unwrap().xor_address(attribute::XOR_RELAYED_ADDRESS).is_some());
+    }
+    world.settle();
+    let now = world.now;
+    world.workers[0].turn_stream_closed(1, now);
+    world.settle();
+    let ended = |event: &&Event| matches!(event, Event::Turn(event) if matches!(**event, TurnEvent::Ended { reason: TurnEnd::Disconnected, .. }));
+    assert_eq!(world.events.iter().filter(ended).count(), 1);
+}
+
+fn request(nonce: &[u8], id: u8) -> Vec<u8> {
+    let mut bytes = vec![0; 500];
+    let mut message = MessageWriter::new(&mut bytes, Class::Request, method::ALLOCATE, TransactionId([id; 12]));
+    message.attribute(attribute::REQUESTED_TRANSPORT, &[17, 0, 0, 0]);
+    if !nonce.is_empty() {
+        message.attribute(attribute::USERNAME, b"guest");
+        message.attribute(attribute::REALM, b"r");
+        message.attribute(attribute::NONCE, nonce);
+        message.integrity(&IntegrityKey::new(&derive_keys("guest", "r", "pass").md5));
+    }
+    let len = message.finish().expect("room");
+    bytes.truncate(len);
+    bytes
+}
