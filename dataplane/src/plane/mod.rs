@@ -29,6 +29,7 @@ use rtrb::{Consumer, Producer, RingBuffer};
 
 use crate::handshake::{HandshakeConfig, Handshaker, Identity, ToHandshake};
 use crate::io::{Link, LinkChoice, WakeHandle, open, socket};
+use crate::srtp;
 use crate::transport::PublisherSettings;
 use crate::worker::relay::RelayItem;
 use crate::worker::{FixedSockets, Worker, WorkerSettings};
@@ -133,6 +134,7 @@ impl Plane {
         if let Err(error) = socket::raise_descriptor_limit() {
             tracing::warn!("the limit of open files could not be raised to the hard limit: {error}");
         }
+        tracing::info!("SRTP is sealed by {}", srtp::backend());
         let mut links: Vec<Box<dyn Link>> = Vec::new();
         let mut infos = Vec::new();
         for index in 0..worker_count {
