@@ -1,13 +1,16 @@
 //! The datagrams that a turn sends, gathered into trains: runs to one destination in segments of one size, the last of which may be
 //! shorter. A train is one send for the kernel (`UDP_SEGMENT`). Its segments lie one behind the other in the arena.
 //!
-//! Reserve, write in place, commit. A slot that is dropped instead leaves nothing behind.
+//! Reserve, write in place, commit. A slot that is dropped instead leaves nothing behind. Packets may be committed clear, to be sealed
+//! together ([`srtp`](crate::srtp)): until they are, the batch has no trains.
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
 use super::prefix::{OVERHEAD_MAX, Prefix};
 use crate::buf::Slab;
 use crate::io::{Path, SocketIndex};
+use crate::srtp::multi_buffer::Sealer;
+use crate::srtp::{Nonce, Waiting};
 
 /// Bytes of datagrams in one batch: what stays in a core's second-level cache beside its tables.
 pub const TX_ARENA_SIZE: usize = 512 * 1024;
@@ -42,6 +45,8 @@ pub struct TxBatch {
     links_used: Vec<SocketIndex>,
     /// What links may add to a datagram; nothing while there is none.
     overhead: usize,
+    /// Seals packets together, where the CPU and the build can.
+    sealer: Option<Sealer>,
 }
 
 /// A link's way out.
@@ -81,6 +86,9 @@ impl TxBatch {
     pub fn reserve(&mut self, path: Path, size_max: usize) -> Option<TxSlot<'_>> {
         if !self.has_room(size_max) {
             return None;
+        }
+        if let Some(sealer) = &mut self.sealer {
+            sealer.unstage();
         }
         self.front = 0;
         if path.socket.is_link() {
@@ -138,9 +146,23 @@ impl TxBatch {
         self.trains.is_empty()
     }
 
-    /// What has been committed, in order.
+    /// Seals what was committed clear. Every link does so before it sends.
+    #[inline]
+    pub fn seal(&mut self) {
+        if let Some(sealer) = &mut self.sealer
+            && !sealer.is_empty()
+        {
+            // SAFETY: the kernel reads nothing of an arena not lent, and one that is lent has nothing left to seal: nothing can be
+            // reserved in it, and `lend` comes after `seal`. No other slice of it exists, since `self` is borrowed exclusively.
+            sealer.run(unsafe { self.arena.slice_mut(0, self.used) });
+        }
+    }
+
+    /// What has been committed, in order. Nothing while something is left to seal: what is clear does not leave.
+    #[inline]
     pub fn trains(&self) -> &[Train] {
-        &self.trains
+        let sealed = self.sealer.as_ref().is_none_or(Sealer::is_empty);
+        if sealed { &self.trains } else { &[] }
     }
 
     /// Datagrams committed since the last flush.
@@ -169,6 +191,7 @@ impl TxBatch {
             links: Vec::new(),
             links_used: Vec::new(),
             overhead: 0,
+            sealer: Sealer::detect(),
         }
     }
 
@@ -178,10 +201,14 @@ impl TxBatch {
         self.used = 0;
         self.open = false;
         self.lent = false;
+        if let Some(sealer) = &mut self.sealer {
+            sealer.clear();
+        }
     }
 
     /// Marks the arena as being read by the kernel until `clear`.
     pub(crate) fn lend(&mut self) {
+        self.seal();
         self.lent = true;
     }
 
@@ -206,6 +233,12 @@ impl TxBatch {
     fn commit(&mut self, size: usize) {
         let offset = self.used;
         self.used += size;
+        if let Some(sealer) = &mut self.sealer {
+            sealer.commit(offset + self.front);
+            if sealer.is_full() {
+                self.seal();
+            }
+        }
         if let Some(train) = self.trains.last_mut()
             && self.open
             && train.path == self.path
@@ -236,6 +269,21 @@ impl TxSlot<'_> {
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: past `used`, so no train covers it; the kernel reads only trains, and none at all of an arena not lent.
         unsafe { self.batch.arena.slice_mut(self.batch.used + self.batch.front, self.size_max) }
+    }
+
+    /// Whether the batch seals packets together.
+    #[inline]
+    pub(crate) fn gathers(&self) -> bool {
+        self.batch.sealer.is_some()
+    }
+
+    /// Leaves sealing to the batch. The first `clear_len` bytes are header and payload. Behind them is room for the tag, whose length
+    /// is added in the commit; for AES-CM, it begins with the rollover counter.
+    #[inline]
+    pub(crate) fn seal_later(&mut self, key: Waiting<'_>, nonce: Nonce, header_len: usize, clear_len: usize) {
+        if let Some(sealer) = &mut self.batch.sealer {
+            sealer.stage(key, nonce, header_len, clear_len);
+        }
     }
 
     /// Where the datagram goes.

@@ -312,7 +312,7 @@ impl Subscription {
         *original = sequence.to_be_bytes();
         body.copy_from_slice(payload);
         write_numbers(body, packet, sent.vp8());
-        let size = egress.srtp.protect_rtp(numbers.sequence.0, room, header_len, clear_len)?;
+        let size = egress.srtp.protect_rtp_slot(numbers.sequence.0, &mut slot, header_len, clear_len)?;
         self.commit(slot, size, egress);
         Ok(())
     }
@@ -403,11 +403,10 @@ impl Subscription {
             bytes.split_at_mut_checked(usize::from(packet.descriptor_len)).ok_or(DropReason::RtpMalformed)?;
         write_numbers(payload, packet, vp8);
         let (mut slot, header_len) = self.begin(packet, descriptor, payload.len(), &numbers, egress, out)?;
-        let room = slot.bytes_mut();
-        if let (Some(first), true) = (room.first_mut(), ready.padding > 0) {
+        if let (Some(first), true) = (slot.bytes_mut().first_mut(), ready.padding > 0) {
             *first |= PADDING_BIT;
         }
-        let size = egress.srtp.protect_rtp_from(numbers.sequence.0, payload, room, header_len)?;
+        let size = egress.srtp.protect_rtp_slot_from(numbers.sequence.0, payload, &mut slot, header_len)?;
         self.commit(slot, size, egress);
         Ok(size)
     }

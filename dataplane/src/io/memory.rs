@@ -138,6 +138,7 @@ impl Transmit for MemoryOut {
     }
 
     fn flush(&mut self) {
+        self.batch.seal();
         for train in self.batch.trains() {
             if train.path.socket.is_virtual() {
                 self.diverted.take(train, &self.batch, &mut self.counters);

@@ -174,6 +174,7 @@ impl Transmit for MmsgOut {
     }
 
     fn flush(&mut self) {
+        self.batch.seal();
         let trains = self.batch.trains();
         let mut start = 0;
         while let Some(first) = trains.get(start) {

@@ -33,6 +33,7 @@ use rtrb::{Consumer, Producer, RingBuffer};
 
 use crate::handshake::{HandshakeConfig, Handshaker, Identity, ToHandshake};
 use crate::io::{Link, LinkChoice, WakeHandle, open, socket};
+use crate::srtp;
 use crate::stream::{FromStream, ToStream};
 use crate::transport::PublisherSettings;
 use crate::worker::relay::RelayItem;
@@ -142,6 +143,7 @@ impl Plane {
         let identity = Identity::generate().map_err(|error| StartError(format!("no DTLS certificate: {error}")))?;
         let bell = WakeHandle::detached().map_err(|error| StartError(format!("no eventfd: {error}")))?;
 
+        tracing::info!("SRTP is sealed by {}", srtp::backend());
         let mut links: Vec<Box<dyn Link>> = Vec::new();
         let mut infos = Vec::new();
         for index in 0..worker_count {

@@ -6,12 +6,15 @@ use ringmain_shared::limits::DATAGRAM_SIZE_MAX;
 
 use super::cipher::Nonce;
 use super::keys::SessionKey;
+use super::multi_buffer::GcmKey;
 use super::profile::Profile;
 
 /// An expanded key and its salt.
-pub(super) struct Gcm {
+pub(crate) struct Gcm {
     key: LessSafeKey,
     salt: u128,
+    /// Seals in place of `key`, where the multi-buffer backend is.
+    quick: Option<GcmKey>,
 }
 
 impl Gcm {
@@ -21,7 +24,18 @@ impl Gcm {
             Profile::AeadAes128Gcm | Profile::Aes128CmHmacSha1_80 => &AES_128_GCM,
         };
         let key = UnboundKey::new(algorithm, session.key()).expect("a session key is as long as its profile says");
-        Self { key: LessSafeKey::new(key), salt: session.salt() }
+        Self { key: LessSafeKey::new(key), salt: session.salt(), quick: None }
+    }
+
+    /// A key for the packets that are sent.
+    pub(super) fn sealing(session: &SessionKey) -> Self {
+        Self { quick: GcmKey::new(session), ..Self::new(session) }
+    }
+
+    /// Whether packets may wait to be sealed together.
+    #[inline]
+    pub(super) fn gathers(&self) -> bool {
+        self.quick.is_some()
     }
 
     pub(super) fn seal(
@@ -31,8 +45,12 @@ impl Gcm {
         payload: &mut [u8],
         tag: &mut [u8],
     ) -> Result<(), DropReason> {
+        if let Some(quick) = &self.quick {
+            quick.seal(self.iv(nonce), header, payload, tag.try_into().map_err(|_| DropReason::SrtpLength)?);
+            return Ok(());
+        }
         self.key
-            .seal_in_place_scatter(self.iv(nonce), Aad::from(header), payload, &[], tag)
+            .seal_in_place_scatter(self.aead_nonce(nonce), Aad::from(header), payload, &[], tag)
             .map_err(|_| DropReason::SrtpLength)
     }
 
@@ -44,14 +62,19 @@ impl Gcm {
         payload: &mut [u8],
         tag: &mut [u8],
     ) -> Result<(), DropReason> {
+        if let Some(quick) = &self.quick {
+            let tag = tag.try_into().map_err(|_| DropReason::SrtpLength)?;
+            quick.seal_from(self.iv(nonce), header, clear, payload, tag);
+            return Ok(());
+        }
         self.key
-            .seal_out_of_place_scatter(self.iv(nonce), Aad::from(header), clear, payload, &[], tag)
+            .seal_out_of_place_scatter(self.aead_nonce(nonce), Aad::from(header), clear, payload, &[], tag)
             .map_err(|_| DropReason::SrtpLength)
     }
 
     pub(super) fn open(&self, nonce: Nonce, header: &[u8], payload: &mut [u8], tag: &[u8]) -> Result<(), DropReason> {
         self.key
-            .open_in_place_separate_tag(self.iv(nonce), Aad::from(header), tag, payload)
+            .open_in_place_separate_tag(self.aead_nonce(nonce), Aad::from(header), tag, payload)
             .map(|_| ())
             .map_err(|_| DropReason::SrtpAuth)
     }
@@ -60,14 +83,17 @@ impl Gcm {
     pub(super) fn would_open(&self, nonce: Nonce, header: &[u8], payload: &[u8], tag: &[u8]) -> bool {
         let mut scratch = [0; DATAGRAM_SIZE_MAX];
         let Some(clear) = scratch.get_mut(..payload.len()) else { return false };
-        self.key.open_separate_gather(self.iv(nonce), Aad::from(header), payload, tag, clear).is_ok()
+        self.key.open_separate_gather(self.aead_nonce(nonce), Aad::from(header), payload, tag, clear).is_ok()
     }
 
     /// RFC 7714 §8.1: two zero bytes, SSRC, ROC, SEQ; §9.1: two zero bytes, SSRC, two zero bytes, 31-bit index; XOR the salt.
-    fn iv(&self, nonce: Nonce) -> aead::Nonce {
-        let iv = self.salt ^ u128::from(nonce.ssrc) << 48 ^ u128::from(nonce.index);
+    fn iv(&self, nonce: Nonce) -> u128 {
+        self.salt ^ u128::from(nonce.ssrc) << 48 ^ u128::from(nonce.index)
+    }
+
+    fn aead_nonce(&self, nonce: Nonce) -> aead::Nonce {
         let mut bytes = [0; NONCE_LEN];
-        bytes.copy_from_slice(&iv.to_be_bytes()[16 - NONCE_LEN..]);
+        bytes.copy_from_slice(&self.iv(nonce).to_be_bytes()[16 - NONCE_LEN..]);
         aead::Nonce::assume_unique_for_key(bytes)
     }
 }

@@ -1,11 +1,7 @@
 //! Master keys, with their direction in the type, and the session keys derived from them (RFC 3711 §4.3, RFC 7714 §11).
 //! Everything here is wiped when dropped, and nothing here can be printed.
 
-use aes::cipher::consts::U16;
-use aes::cipher::{BlockCipherEncrypt, InnerIvInit, KeyInit, StreamCipherCore};
-use aes::{Aes128, Aes256};
-use ctr::CtrCore;
-use ctr::flavors::Ctr128BE;
+use aws_lc_rs::cipher::{AES_128, AES_256, EncryptingKey, EncryptionContext, UnboundCipherKey};
 use ringmain_shared::transport::DtlsRole;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
@@ -62,12 +58,14 @@ impl MasterKey {
         // The key derivation rate is zero, so the label is all that is added to the salt (RFC 3711 §4.3.1).
         iv[7] ^= label;
         out.fill(0);
-        match self.profile {
-            Profile::AeadAes128Gcm | Profile::Aes128CmHmacSha1_80 => {
-                keystream(Aes128::new_from_slice(&key[..16]).expect("AES-128 takes 16 bytes"), iv, out);
-            }
-            Profile::AeadAes256Gcm => keystream(Aes256::new_from_slice(key).expect("AES-256 takes 32 bytes"), iv, out),
-        }
+        let algorithm = match self.profile {
+            Profile::AeadAes128Gcm | Profile::Aes128CmHmacSha1_80 => &AES_128,
+            Profile::AeadAes256Gcm => &AES_256,
+        };
+        let key =
+            UnboundCipherKey::new(algorithm, &key[..self.profile.key_len()]).expect("a key of its profile's length");
+        let cipher = EncryptingKey::ctr(key).expect("AES has a counter mode");
+        cipher.less_safe_encrypt(out, EncryptionContext::Iv128(iv.into())).expect("counter mode takes any length");
         iv.zeroize();
     }
 }
@@ -152,11 +150,6 @@ struct Secret {
     key: [u8; KEY_LEN_MAX],
     auth: [u8; AUTH_KEY_LEN],
     salt: [u8; SALT_LEN_MAX],
-}
-
-/// AES-CM over zeroes (RFC 3711 §4.1.1).
-fn keystream(cipher: impl BlockCipherEncrypt<BlockSize = U16>, iv: [u8; 16], out: &mut [u8]) {
-    CtrCore::<_, Ctr128BE>::inner_iv_init(cipher, &iv.into()).apply_keystream_partial(out.into());
 }
 
 const KEY_LEN_MAX: usize = 32;

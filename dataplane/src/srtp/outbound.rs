@@ -8,6 +8,7 @@ use super::header::{RTCP_FIXED_LEN, RTP_FIXED_LEN, rtcp_ssrc, rtp_ssrc};
 use super::index::{INDEX_MAX, RTCP_INDEX_MAX};
 use super::keys::OutboundKeys;
 use super::profile::Profile;
+use crate::buf::TxSlot;
 
 /// Protects SRTP and SRTCP towards one peer.
 pub struct Outbound {
@@ -20,7 +21,7 @@ impl Outbound {
     /// Nothing sent yet.
     pub fn new(keys: OutboundKeys) -> Self {
         // RFC 3711 §3.4: zero before the first packet.
-        Self::from_ciphers(Cipher::new(&keys.0.rtp_session()), Cipher::new(&keys.0.rtcp_session()), 0)
+        Self::from_ciphers(Cipher::sealing(&keys.0.rtp_session()), Cipher::new(&keys.0.rtcp_session()), 0)
     }
 
     pub(super) fn from_ciphers(rtp: Cipher, rtcp: Cipher, rtcp_index: u32) -> Self {
@@ -63,6 +64,31 @@ impl Outbound {
     ) -> Result<usize, DropReason> {
         let nonce = rtp_nonce(index, packet, header_len)?;
         self.rtp.seal_rtp_from(nonce, payload, packet, header_len)
+    }
+
+    /// Like [`protect_rtp`](Self::protect_rtp) in a slot of the transmit batch, to be committed with the length that is given. The
+    /// packet is sealed at once or, where many are sealed together, before the batch is sent.
+    pub fn protect_rtp_slot(
+        &self,
+        index: u64,
+        slot: &mut TxSlot<'_>,
+        header_len: usize,
+        clear_len: usize,
+    ) -> Result<usize, DropReason> {
+        let nonce = rtp_nonce(index, slot.bytes_mut(), header_len)?;
+        self.rtp.seal_rtp_slot(nonce, slot, header_len, clear_len)
+    }
+
+    /// Like [`protect_rtp_slot`](Self::protect_rtp_slot), with the payload read from elsewhere.
+    pub fn protect_rtp_slot_from(
+        &self,
+        index: u64,
+        payload: &[u8],
+        slot: &mut TxSlot<'_>,
+        header_len: usize,
+    ) -> Result<usize, DropReason> {
+        let nonce = rtp_nonce(index, slot.bytes_mut(), header_len)?;
+        self.rtp.seal_rtp_slot_from(nonce, payload, slot, header_len)
     }
 
     /// Protects a compound packet in place: it is the first `clear_len` bytes of `packet`, with room for

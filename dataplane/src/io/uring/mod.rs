@@ -199,6 +199,7 @@ impl Transmit for Engine {
 
     fn flush(&mut self) {
         let index = self.current;
+        self.arenas[index].batch.seal();
         let count = self.arenas[index].batch.trains().len();
         if count == 0 || self.ledger.unanswered(index as u8) > 0 {
             return;

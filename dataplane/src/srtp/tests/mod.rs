@@ -4,6 +4,7 @@ use ringmain_shared::transport::DtlsRole;
 
 use super::*;
 
+mod batch;
 mod differential;
 mod refusals;
 mod rollover;

@@ -15,7 +15,7 @@ fn rfc_3711_b2_keystream() {
     );
     // To the last block that the RFC lists, of the 2^16 that a packet could have.
     let mut keystream = vec![0; 0xFF02 * 16];
-    Cm::new(&session).apply_keystream(Nonce { ssrc: 0, index: 0 }, &mut keystream);
+    Cm::new(&session).apply_keystream(Nonce { ssrc: 0, index: 0 }, &mut keystream).unwrap();
     assert_eq!(
         keystream[..48],
         hex("E03EAD0935C95E80E166B16DD92B4EB4 D23513162B02D0F72A43A2FE4A5F97AB 41E95B3BB0A2E8DD477901E4FCA894C0")
