@@ -220,7 +220,7 @@ mod tests {
     use super::*;
     use crate::config::{Sources, load};
     use ringmain_shared::event::WorkerInfo;
-    use ringmain_shared::transport::Fingerprint;
+    use ringmain_shared::transport::{Fingerprint, FingerprintHash};
 
     fn config(text: &str) -> Config {
         load(&Sources { file: Some(("f".into(), text.into())), cpu_count: 1, ..Sources::default() })
@@ -257,7 +257,7 @@ mod tests {
         let media: SocketAddr = "192.0.2.1:5000".parse().expect("an address");
         let told: SocketAddr = "203.0.113.7:5000".parse().expect("an address");
         let hello = Hello {
-            fingerprint: Fingerprint([0; 32]),
+            fingerprint: Fingerprint { hash: FingerprintHash::Sha256, value: vec![0; 32] },
             workers: vec![WorkerInfo { addresses: vec![media], turn: Vec::new(), link: String::new() }],
         };
         let spec = spec(&config, &hello, &[vec![told]], &ips(&["192.0.2.1"])).expect("sound");
