@@ -147,7 +147,7 @@ fn compare(report: &mut Report, wire: &Wire, case: &Case, contenders: &[Contende
     let Some(ours) = named("io_uring") else { return };
     for other in ["mmsg", "tokio-uring, trains", "tokio-uring, one by one"] {
         if let Some(theirs) = named(other) {
-            let what = format!("{}: io_uring against {other}, {}", case.name, wire.name());
+            let what = format!("{}: io_uring, {}", case.name, wire.name());
             let row = Row::new(what, ours.median(), "ns").beside_by(other, theirs.median(), ours.ratio(theirs));
             report.row(if case.drawn { row.drawn() } else { row });
         }

@@ -114,7 +114,9 @@ impl Transmit for Sends<'_> {
 
     fn flush(&mut self) {
         let OnTokio { runtime, socket, trains, controls, sent, .. } = &mut *self.way;
-        let batch = &*self.batch.batch();
+        let batch = self.batch.batch();
+        batch.seal();
+        let batch = &*batch;
         sent.0 += batch.datagrams() as u64;
         if *trains {
             let sends: Vec<_> = batch

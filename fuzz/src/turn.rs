@@ -354,6 +354,9 @@ impl Scene {
     }
 }
 
+/// Datagrams that left, and by which path.
+type Sent = Vec<(Path, Vec<u8>)>;
+
 /// A server, with sockets that open when asked for.
 struct Host {
     turn: Turn,
@@ -371,24 +374,19 @@ impl Host {
         Self { turn, link: MemoryLink::new(), now, sockets: BTreeMap::new(), next: 8, transactions: 0 }
     }
 
-    fn say(&mut self, from: Client, bytes: &[u8]) -> (Result<Option<ForMedia>, DropReason>, Vec<(Path, Vec<u8>)>) {
+    fn say(&mut self, from: Client, bytes: &[u8]) -> (Result<Option<ForMedia>, DropReason>, Sent) {
         let (_, out) = self.link.parts();
         let result = self.turn.handle_client(from, bytes, self.now, out);
         (result, self.settle())
     }
 
-    fn peer_says(
-        &mut self,
-        socket: SocketIndex,
-        from: SocketAddr,
-        bytes: &[u8],
-    ) -> (Result<(), DropReason>, Vec<(Path, Vec<u8>)>) {
+    fn peer_says(&mut self, socket: SocketIndex, from: SocketAddr, bytes: &[u8]) -> (Result<(), DropReason>, Sent) {
         let (_, out) = self.link.parts();
         let result = self.turn.handle_peer(socket, from, bytes, self.now, out);
         (result, self.settle())
     }
 
-    fn media_says(&mut self, path: Path) -> Vec<(Path, Vec<u8>)> {
+    fn media_says(&mut self, path: Path) -> Sent {
         let (_, out) = self.link.parts();
         let mut slot = out.batch().reserve(path, 100).expect("an open link");
         slot.bytes_mut()[..3].copy_from_slice(b"abc");
@@ -412,7 +410,7 @@ impl Host {
         self.now = until;
     }
 
-    fn settle(&mut self) -> Vec<(Path, Vec<u8>)> {
+    fn settle(&mut self) -> Sent {
         while !self.turn.socket_requests().is_empty() {
             for request in std::mem::take(self.turn.socket_requests()) {
                 match request {

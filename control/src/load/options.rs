@@ -11,7 +11,7 @@ use super::secure::Version;
 
 /// Load on a server that speaks ion-sfu's dialect: publishers and subscribers over real ICE, DTLS and SRTP.
 #[derive(Parser, Clone, Debug)]
-#[command(name = "ringmain load", version, after_help = EXAMPLES)]
+#[command(name = "ringmain load", bin_name = "ringmain load", version, after_help = EXAMPLES)]
 pub struct Options {
     /// Signalling of the server; only addresses of this host are taken
     #[arg(value_name = "URL", default_value = "ws://127.0.0.1:7000/ws")]

@@ -65,7 +65,7 @@ pub(super) struct JoinsFound {
     pub(super) took: Times,
     /// From opening the WebSocket to the first media packet.
     pub(super) first_media: Times,
-    /// CPU time of the server for each.
+    /// CPU time of the server for each, where there was nothing else to do.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) server_cpu_us: Option<f64>,
 }

@@ -102,7 +102,8 @@ impl<'o> Run<'o> {
         let mut tell = |crowd: &Crowd| progress.tell(|| format!("{} of {total} clients are in", crowd.present()));
         self.crowd.join_all(&publishers, options.join_rate, &mut tell).await;
         self.subscribers = self.crowd.join_all(&subscribers, options.join_rate, &mut tell).await;
-        let used = self.usage()?.zip(server).map(|(now, before)| now.since(&before));
+        // With media, most of what the server did meanwhile was not joining.
+        let used = self.usage()?.zip(server).filter(|_| options.joins_only).map(|(now, before)| now.since(&before));
         // First packets may still be under way.
         if !options.joins_only && options.publishers > 0 && options.subscribers > 0 {
             self.settle(Duration::from_secs_f64(options.warmup)).await;

@@ -45,19 +45,19 @@ impl Prefix {
     }
 
     /// Bytes before the data.
-    pub fn len(&self) -> usize {
+    pub fn size(&self) -> usize {
         usize::from(self.len)
     }
 
     /// Bytes of a whole datagram with so much data.
     pub fn wrapped(&self, data: usize) -> usize {
-        self.len() + if self.len() > CHANNEL_LEN { data.next_multiple_of(4) } else { data }
+        self.size() + if self.size() > CHANNEL_LEN { data.next_multiple_of(4) } else { data }
     }
 
     /// Writes what is around `data` bytes at their place. `datagram` is as long as `wrapped` says.
     #[inline]
     pub fn write(&self, datagram: &mut [u8], data: usize) {
-        let len = self.len();
+        let len = self.size();
         let (Some(front), Some(bytes)) = (datagram.get_mut(..len), self.bytes.get(..len)) else { return };
         front.copy_from_slice(bytes);
         // Both kinds end with the length of the data; a message has its own besides.

@@ -101,7 +101,7 @@ impl TxBatch {
     #[cold]
     fn reserve_link(&mut self, link: SocketIndex, size_max: usize) -> Option<TxSlot<'_>> {
         let prefix = self.links.get(link.link_number()?)?.prefix.as_ref()?;
-        (self.path, self.front, self.link) = (prefix.path(), prefix.len(), link);
+        (self.path, self.front, self.link) = (prefix.path(), prefix.size(), link);
         Some(TxSlot { batch: self, size_max })
     }
 

@@ -38,8 +38,8 @@ impl PacketCache {
         }
     }
 
-    /// Keeps a copy of two pieces, one after the other: the dependency descriptor and the payload. Returns false when this sequence number is kept already (the packet is a duplicate), or when the
-    /// payload is larger than the arena.
+    /// Keeps a copy of two pieces, one after the other: the dependency descriptor and the payload. Returns false when this sequence
+    /// number is kept already (the packet is a duplicate), or when the payload is larger than the arena.
     pub fn insert(&mut self, packet: MediaPacket, (descriptor, payload): (&[u8], &[u8])) -> bool {
         let len = descriptor.len() + payload.len();
         // With room for padding behind it.

@@ -195,4 +195,28 @@ mod tests {
         assert!(rewrite.map(&packet(3000, 0), Now(0)).is_some());
         assert!(rewrite.map(&packet(2, 0), Now(0)).is_none(), "too far back to know");
     }
+
+    #[test]
+    fn the_window_agrees_with_a_set_of_all_numbers_however_they_jump() {
+        let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut next = move |below: u64| {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            random % below
+        };
+        for round in 0..50 {
+            let (mut window, mut used) = (SentWindow::default(), std::collections::HashSet::new());
+            let (mut head, mut end) = (next(1 << 15), 0);
+            for _ in 0..5_000 {
+                head += [0, 1, 1, 1, 2, 63, 64, 65, WINDOW, 1023, 1024, 1025, 5000][next(13) as usize];
+                let back = [1, 3, 70, 1100][next(4) as usize];
+                let number = head.saturating_sub(next(1 + back));
+                let known = number >= end || end - number <= WINDOW;
+                let fresh = known && used.insert(number);
+                assert_eq!(window.mark(OutboundSeq(number)), fresh, "round {round}: {number} with the end at {end}");
+                end = end.max(number + 1);
+            }
+        }
+    }
 }

@@ -117,7 +117,7 @@ impl Turn {
         if !is_same {
             return Err(error::ALLOCATION_MISMATCH.into());
         }
-        if allocation.pending.is_none() {
+        if !allocation.is_coming() {
             self.answer_allocate(key, &known.reply, now, out);
         }
         Ok(())

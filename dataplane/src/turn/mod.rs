@@ -9,7 +9,10 @@
 //! the packets; [`upkeep`] ends what is over. A peer that is our own media gets a [`link`] instead of a socket.
 //!
 //! What is left out, and why: ICMP errors are not passed on, since sockets do not queue them here; TTL, ECN and DSCP of relayed
-//! datagrams are the host's own; a datagram without payload is not relayed.
+//! datagrams are the host's own; a datagram without payload is not relayed. TCP towards peers (RFC 6062) is not served yet.
+//!
+//! Each worker is a server of its own: it has its share of the relay ports and counts quotas for itself, and a client that moves
+//! (RFC 8016) is found only if the kernel gives its new address to the same worker.
 
 mod allocate;
 mod allocation;

@@ -52,7 +52,7 @@ fn no_special_address_passes_in_any_of_its_forms() {
     for &(network, prefix) in SPECIAL_V4 {
         let first = u32::from_be_bytes(network);
         let host = u32::MAX.checked_shr(prefix).unwrap_or(0);
-        for bits in [first, first | host / 2, first | host] {
+        for bits in [first, first | (host / 2), first | host] {
             for ip in encodings(bits.into()) {
                 assert!(!allows(&peers, ip), "{ip} is {}", Ipv4Addr::from_bits(bits));
                 tried += 1;
@@ -81,7 +81,7 @@ fn no_special_address_passes_in_any_of_its_forms() {
     );
     for (network, prefix) in special_v6 {
         let host = u128::MAX.checked_shr(prefix).unwrap_or(0);
-        for bits in [network.to_bits(), network.to_bits() | host / 2, network.to_bits() | host] {
+        for bits in [network.to_bits(), network.to_bits() | (host / 2), network.to_bits() | host] {
             assert!(!allows(&peers, IpAddr::V6(bits.into())), "{}", Ipv6Addr::from_bits(bits));
             tried += 1;
         }

@@ -210,7 +210,7 @@ impl Turn {
 /// Sends data to a client with its header.
 #[inline]
 fn wrap(prefix: &Prefix, data: &[u8], out: &mut dyn Transmit) -> Result<(), DropReason> {
-    let start = prefix.len();
+    let start = prefix.size();
     let fill = |room: &mut [u8]| {
         if let Some(place) = room.get_mut(start..start + data.len()) {
             place.copy_from_slice(data);

@@ -2,6 +2,7 @@
 //! that what is sent to it goes the way of all datagrams and is picked up behind it.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::SocketAddr;
 
 use foldhash::fast::RandomState;
@@ -40,8 +41,8 @@ impl Worker {
         for _ in 0..NUMBERS {
             streams.next = (streams.next + 1) % NUMBERS;
             let path = Path { socket: SocketIndex(SocketIndex::TURN_STREAM_FIRST + streams.next), remote };
-            if !streams.streams.contains_key(&path) {
-                streams.streams.insert(path, stream);
+            if let Entry::Vacant(vacant) = streams.streams.entry(path) {
+                vacant.insert(stream);
                 streams.clients.insert(stream, Client { path, transport });
                 return true;
             }
