@@ -29,17 +29,17 @@ struct Server {
 }
 
 impl Server {
-    fn start(name: &str, ports: (u16, u16), more: &str) -> Self {
+    fn start(name: &str, workers: u16, ports: (u16, u16)) -> Self {
         let dir = std::env::temp_dir().join(format!("ringmain-turn-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&dir).expect("a directory");
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
         std::fs::write(dir.join("cert.pem"), made.cert.pem()).expect("a file");
         std::fs::write(dir.join("key.pem"), made.signing_key.serialize_pem()).expect("a file");
         let (port, tls_port) = (free_port(), free_port());
-        let text = coturn_file(port, tls_port, ports, &dir) + more;
+        let text = coturn_file(port, tls_port, ports, &dir);
         std::fs::write(dir.join("turnserver.conf"), text).expect("a file");
         let process = Command::new(env!("CARGO_BIN_EXE_ringmain"))
-            .args(["turn", "--workers", "2", "--pin=false", "--coturn-config"])
+            .args(["turn", "--workers", &workers.to_string(), "--pin=false", "--coturn-config"])
             .arg(dir.join("turnserver.conf"))
             .arg("--admin-socket")
             .arg(dir.join("admin"))
@@ -130,17 +130,19 @@ fn echo(server: &Server, arguments: &[&str]) {
     let told = text(&done);
     assert!(done.status.success(), "{arguments:?}: {told}\n{}", server.log());
     assert!(told.contains("Total lost packets 0 (0.000000%)"), "{arguments:?}: {told}\n{}", server.log());
-    let received = told.lines().rev().find_map(|line| line.split("tot_recv_msgs=").nth(1)?.split([',', ' ']).next()?.parse().ok());
+    let received =
+        told.lines().rev().find_map(|line| line.split("tot_recv_msgs=").nth(1)?.split([',', ' ']).next()?.parse().ok());
     assert!(received.is_some_and(|count: u64| count > 0), "{arguments:?}: nothing was received: {told}");
 }
 
 #[test]
 fn coturn_s_clients_lose_nothing_by_any_way() {
-    let server = Server::start("ways", (21_000, 22_999), "");
+    // One worker: these clients reserve a second port for RTCP, and a reservation is known to its own worker only.
+    let server = Server::start("ways", 1, (21_000, 22_999));
     for way in [&[][..], &["-t"], &["-t", "-S"], &["-S"]] {
         for size in ["100", "1200"] {
             for method in [&[][..], &["-s"]] {
-                let all = [way, method, &["-y", "-n", "20", "-m", "2", "-l", size]].concat();
+                let all = [way, method, &["-y", "-n", "10", "-m", "2", "-z", "5", "-l", size]].concat();
                 echo(&server, &all);
             }
         }
@@ -151,18 +153,20 @@ fn coturn_s_clients_lose_nothing_by_any_way() {
 
 #[test]
 fn two_hundred_clients_lose_nothing() {
-    let server = Server::start("crowd", (23_000, 26_999), "");
-    echo(&server, &["-y", "-n", "5", "-m", "200", "-l", "100", "-c"]);
-    echo(&server, &["-y", "-n", "5", "-m", "200", "-l", "1200", "-c"]);
+    let server = Server::start("crowd", 2, (23_000, 26_999));
+    echo(&server, &["-y", "-n", "5", "-m", "200", "-z", "200", "-l", "100", "-c"]);
+    echo(&server, &["-y", "-n", "5", "-m", "200", "-z", "200", "-l", "1200", "-c"]);
 }
 
 #[test]
 fn what_is_asked_without_credentials_is_answered_as_coturn_does() {
-    let server = Server::start("stun", (27_000, 27_099), "");
+    let server = Server::start("stun", 2, (27_000, 27_099));
     for name in ["turnutils_stunclient", "turnutils_natdiscovery"] {
         let Some(mut client) = tool(name) else { return };
         let more: &[&str] = if name.ends_with("stunclient") { &[] } else { &["-m"] };
-        let told = text(&client.args(["-p", &server.port.to_string()]).args(more).arg("127.0.0.1").output().expect("a client"));
+        let told = text(
+            &client.args(["-p", &server.port.to_string()]).args(more).arg("127.0.0.1").output().expect("a client"),
+        );
         assert!(told.contains("127.0.0.1:"), "{name}: {told}");
     }
     let Some(mut client) = tool("turnutils_uclient") else { return };
@@ -174,12 +178,26 @@ fn what_is_asked_without_credentials_is_answered_as_coturn_does() {
 #[test]
 fn an_operator_lists_kills_and_drains() {
     use std::os::unix::fs::PermissionsExt;
-    let server = Server::start("admin", (28_000, 28_999), "");
+    let server = Server::start("admin", 2, (28_000, 28_999));
     let rights = std::fs::metadata(server.dir.join("admin")).expect("the socket").permissions().mode();
     assert_eq!(rights & 0o777, 0o600);
     assert!(server.allocations().is_empty());
     let Some(mut client) = tool("turnutils_uclient") else { return };
-    let arguments = ["-u", "test", "-w", "test123", "-y", "-m", "2", "-c", "-n", "10000", "-p", &server.port.to_string(), "127.0.0.1"];
+    let arguments = [
+        "-u",
+        "test",
+        "-w",
+        "test123",
+        "-y",
+        "-m",
+        "2",
+        "-c",
+        "-n",
+        "10000",
+        "-p",
+        &server.port.to_string(),
+        "127.0.0.1",
+    ];
     let mut client = client.args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("a client");
     let end = Instant::now() + Duration::from_secs(20);
     let rows = loop {
@@ -219,7 +237,7 @@ fn a_file_that_cannot_be_served_is_refused_with_every_line_that_is_wrong() {
 
 #[test]
 fn a_million_strangers_leave_nothing_behind() {
-    let server = Server::start("flood", (29_000, 29_099), "");
+    let server = Server::start("flood", 2, (29_000, 29_099));
     let rss = || {
         let status = std::fs::read_to_string(format!("/proc/{}/status", server.process.id())).expect("alive");
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line").to_owned();
