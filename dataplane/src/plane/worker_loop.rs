@@ -68,8 +68,11 @@ pub(crate) fn run(mut worker: Worker, mut link: Box<dyn Link>, mut ports: Ports,
         let (_, tx) = link.parts();
         tx.flush();
         if !tx.diverted().is_empty() {
-            let mut streams = std::mem::take(&mut worker.outbox().streams);
+            // What was said goes before what is to be done: a client hears its answer before its connection is joined or closed.
+            let deeds = std::mem::take(&mut worker.outbox().streams);
+            let mut streams = Vec::with_capacity(deeds.len());
             tx.diverted().drain(|path, bytes| streams.push(worker.to_stream(path, bytes)));
+            streams.extend(deeds);
             worker.outbox().streams = streams;
         }
         ports.carry_out(&mut worker, tx);
