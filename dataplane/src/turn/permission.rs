@@ -239,7 +239,8 @@ pub(super) fn random_id(random: &mut crate::random::Random) -> TransactionId {
     TransactionId(id)
 }
 
-/// RFC 8656 §12: what a channel's number may be.
-const CHANNELS: std::ops::RangeInclusive<u16> = 0x4000..=0x4fff;
+/// What a channel's number may be. RFC 8656 §12 keeps 0x5000 and above for later, and clients of RFC 5766, coturn's own among them, use
+/// them; on a port of TURN's alone nothing else begins like them.
+const CHANNELS: std::ops::RangeInclusive<u16> = 0x4000..=0x7fff;
 /// Ports tried for one Allocate.
 const PORT_TRIES: u8 = 8;

@@ -43,8 +43,11 @@ impl Turn {
         now: Now,
         out: &mut dyn Transmit,
     ) -> Result<Option<ForMedia>, DropReason> {
+        // Channels of RFC 5766 reach up to 0x7fff, beyond what RFC 7983 leaves them on a port with media.
+        if matches!(bytes.first(), Some(0x40..=0x7f)) {
+            return self.handle_channel_data(client, bytes, now, out);
+        }
         match classify(bytes) {
-            Some(Protocol::TurnChannelData) => self.handle_channel_data(client, bytes, now, out),
             Some(Protocol::Stun) => {
                 let message = Message::parse(bytes)?;
                 match (message.class(), message.method()) {
