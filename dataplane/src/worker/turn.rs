@@ -117,7 +117,7 @@ impl Worker {
         if turn.next_deadline() <= now {
             turn.handle_timeout(now);
         }
-        out.batch().drain_link_traffic(|link, datagrams, bytes| turn.count_link(link, datagrams, bytes, now));
+        out.batch().links().drain_traffic(|link, datagrams, bytes| turn.count_link(link, datagrams, bytes, now));
         self.follow_links(out);
         self.take_from_turn();
     }
@@ -127,9 +127,9 @@ impl Worker {
         let Some(turn) = self.turn.as_deref_mut() else { return };
         for change in turn.link_changes().drain(..) {
             match change {
-                LinkChange::Set(link, prefix) => out.batch().set_link(link, Some(prefix)),
+                LinkChange::Set(link, prefix) => out.batch().links().set(link, Some(prefix)),
                 LinkChange::Closed(path) => {
-                    out.batch().set_link(path.socket, None);
+                    out.batch().links().set(path.socket, None);
                     self.names.paths.remove(&path);
                 }
             }

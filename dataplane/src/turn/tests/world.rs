@@ -158,16 +158,17 @@ impl World {
             match change {
                 LinkChange::Set(socket, prefix) => {
                     *self.links.entry(socket).or_default() += 1;
-                    out.batch().set_link(socket, Some(prefix));
+                    out.batch().links().set(socket, Some(prefix));
                 }
                 LinkChange::Closed(path) => {
                     self.links.remove(&path.socket);
-                    out.batch().set_link(path.socket, None);
+                    out.batch().links().set(path.socket, None);
                 }
             }
         }
         out.batch()
-            .drain_link_traffic(|socket, datagrams, bytes| self.turn.count_link(socket, datagrams, bytes, self.now));
+            .links()
+            .drain_traffic(|socket, datagrams, bytes| self.turn.count_link(socket, datagrams, bytes, self.now));
         out.flush();
         self.sent.extend(self.link.take());
     }
