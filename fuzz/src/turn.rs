@@ -428,8 +428,8 @@ impl Host {
         let (_, out) = self.link.parts();
         for change in self.turn.link_changes().drain(..) {
             match change {
-                LinkChange::Set(socket, prefix) => out.batch().links().set(socket, Some(prefix)),
-                LinkChange::Closed(path) => out.batch().links().set(path.socket, None),
+                LinkChange::Set(path, prefix) => out.batch().links().set(path, Some(prefix)),
+                LinkChange::Closed(path) => out.batch().links().set(path, None),
             }
         }
         out.batch()

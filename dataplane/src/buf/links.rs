@@ -4,7 +4,7 @@
 //! holds for every datagram reserved after it.
 
 use super::prefix::{OVERHEAD_MAX, Prefix};
-use crate::io::SocketIndex;
+use crate::io::{Path, SocketIndex};
 
 /// What goes around datagrams that are sent to links.
 #[derive(Debug, Default)]
@@ -19,21 +19,22 @@ pub struct LinkTable {
 /// A link's way out.
 #[derive(Clone, Copy, Debug, Default)]
 struct LinkOut {
-    prefix: Option<Prefix>,
+    /// The path that our media knows it by, and what goes around datagrams there.
+    open: Option<(Path, Prefix)>,
     datagrams: u64,
     bytes: u64,
 }
 
 impl LinkTable {
-    /// What is sent to a link goes on with this around it; `None` closes the link.
-    pub fn set(&mut self, link: SocketIndex, prefix: Option<Prefix>) {
-        let Some(number) = link.link_number() else { return };
+    /// What is sent to a link goes on with this around it; `None` closes the link. Numbers are used again, so the whole path counts.
+    pub fn set(&mut self, path: Path, prefix: Option<Prefix>) {
+        let Some(number) = path.socket.link_number() else { return };
         if self.links.len() <= number {
             self.links.resize(number + 1, LinkOut::default());
             self.used.reserve(number + 1 - self.used.len());
         }
         if let Some(out) = self.links.get_mut(number) {
-            out.prefix = prefix;
+            out.open = prefix.map(|prefix| (path, prefix));
             self.overhead = OVERHEAD_MAX;
         }
     }
@@ -54,14 +55,15 @@ impl LinkTable {
     }
 
     /// What goes around datagrams to a link, if it is open.
-    pub(super) fn prefix(&self, link: SocketIndex) -> Option<&Prefix> {
-        self.links.get(link.link_number()?)?.prefix.as_ref()
+    pub(super) fn prefix(&self, path: Path) -> Option<&Prefix> {
+        let (open, prefix) = self.links.get(path.socket.link_number()?)?.open.as_ref()?;
+        (*open == path).then_some(prefix)
     }
 
     /// A datagram of so many bytes goes to a link, with this around it.
     pub(super) fn count(&mut self, link: SocketIndex, size: usize) -> Option<Prefix> {
         let out = self.links.get_mut(link.link_number()?)?;
-        let prefix = out.prefix?;
+        let (_, prefix) = out.open?;
         if out.datagrams == 0 {
             self.used.push(link);
         }

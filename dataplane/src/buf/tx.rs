@@ -80,16 +80,16 @@ impl TxBatch {
         }
         self.front = 0;
         if path.socket.is_link() {
-            return self.reserve_link(path.socket, size_max);
+            return self.reserve_link(path, size_max);
         }
         self.path = path;
         Some(TxSlot { batch: self, size_max })
     }
 
     #[cold]
-    fn reserve_link(&mut self, link: SocketIndex, size_max: usize) -> Option<TxSlot<'_>> {
-        let prefix = self.links.prefix(link)?;
-        (self.path, self.front, self.link) = (prefix.path(), prefix.size(), link);
+    fn reserve_link(&mut self, path: Path, size_max: usize) -> Option<TxSlot<'_>> {
+        let prefix = self.links.prefix(path)?;
+        (self.path, self.front, self.link) = (prefix.path(), prefix.size(), path.socket);
         Some(TxSlot { batch: self, size_max })
     }
 

@@ -57,7 +57,7 @@ impl Worker {
     ) -> Result<(), DropReason> {
         let turn = self.turn.as_deref_mut().ok_or(DropReason::UnknownProtocol)?;
         let result = turn.handle_client(client, datagram, now, out);
-        self.follow_links(out);
+        self.follow_links(now, out);
         match result? {
             None => Ok(()),
             Some(media) => {
@@ -118,19 +118,22 @@ impl Worker {
             turn.handle_timeout(now);
         }
         out.batch().links().drain_traffic(|link, datagrams, bytes| turn.count_link(link, datagrams, bytes, now));
-        self.follow_links(out);
+        self.follow_links(now, out);
         self.take_from_turn();
     }
 
-    /// Tells the way out, and the names, what became of links.
-    pub(super) fn follow_links(&mut self, out: &mut dyn Transmit) {
+    /// Tells the way out, and the transport that a link led to, what became of it.
+    fn follow_links(&mut self, now: Now, out: &mut dyn Transmit) {
         let Some(turn) = self.turn.as_deref_mut() else { return };
         for change in turn.link_changes().drain(..) {
             match change {
-                LinkChange::Set(link, prefix) => out.batch().links().set(link, Some(prefix)),
+                LinkChange::Set(path, prefix) => out.batch().links().set(path, Some(prefix)),
                 LinkChange::Closed(path) => {
-                    out.batch().links().set(path.socket, None);
-                    self.names.paths.remove(&path);
+                    out.batch().links().set(path, None);
+                    let holder = self.names.paths.remove(&path);
+                    if let Some(transport) = holder.and_then(|key| self.transports.get_mut(key)) {
+                        transport.ice.forget(path, now);
+                    }
                 }
             }
         }

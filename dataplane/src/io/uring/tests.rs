@@ -259,10 +259,12 @@ fn links_of_turn_go_with_the_batch_that_is_filled() {
     let mut arenas = HashSet::new();
     let mut bytes = [0; 100];
     for number in [0x4000u16, 0x4001] {
+        let earlier = Path { remote: ([192, 0, 2, 1], 8).into(), ..through };
         // A change holds for both arenas, whichever was filled when it came.
-        link.engine.batch().links().set(through.socket, Some(Prefix::channel(client, number)));
+        link.engine.batch().links().set(through, Some(Prefix::channel(client, number)));
         for _ in 0..5 {
             arenas.insert(link.engine.current);
+            assert!(link.engine.batch().reserve(earlier, 10).is_none(), "another one had the number before");
             link.engine.batch().reserve(through, 10).expect("open").commit(10);
             link.engine.flush();
             link.receive(Some(Duration::ZERO)).expect("works");
@@ -274,7 +276,7 @@ fn links_of_turn_go_with_the_batch_that_is_filled() {
     let mut traffic = Vec::new();
     link.engine.batch().links().drain_traffic(|link, datagrams, bytes| traffic.push((link, datagrams, bytes)));
     assert_eq!(traffic, [(through.socket, 10, 100)]);
-    link.engine.batch().links().set(through.socket, None);
+    link.engine.batch().links().set(through, None);
     for _ in 0..4 {
         assert!(link.engine.batch().reserve(through, 10).is_none());
         link.engine.batch().reserve(client, 1).expect("room").commit(1);

@@ -156,13 +156,13 @@ impl World {
         let (_, out) = self.link.parts();
         for change in self.turn.link_changes().drain(..) {
             match change {
-                LinkChange::Set(socket, prefix) => {
-                    *self.links.entry(socket).or_default() += 1;
-                    out.batch().links().set(socket, Some(prefix));
+                LinkChange::Set(path, prefix) => {
+                    *self.links.entry(path.socket).or_default() += 1;
+                    out.batch().links().set(path, Some(prefix));
                 }
                 LinkChange::Closed(path) => {
                     self.links.remove(&path.socket);
-                    out.batch().links().set(path.socket, None);
+                    out.batch().links().set(path, None);
                 }
             }
         }
