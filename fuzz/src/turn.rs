@@ -428,7 +428,7 @@ impl Host {
         let (_, out) = self.link.parts();
         for change in self.turn.link_changes().drain(..) {
             match change {
-                LinkChange::Set(path, prefix) => out.batch().links().set(path, Some(prefix)),
+                LinkChange::Set(path, prefix) => out.batch().links().set(path, prefix),
                 LinkChange::Closed(path) => out.batch().links().set(path, None),
             }
         }

@@ -127,7 +127,7 @@ impl Worker {
         let Some(turn) = self.turn.as_deref_mut() else { return };
         for change in turn.link_changes().drain(..) {
             match change {
-                LinkChange::Set(path, prefix) => out.batch().links().set(path, Some(prefix)),
+                LinkChange::Set(path, prefix) => out.batch().links().set(path, prefix),
                 LinkChange::Closed(path) => {
                     out.batch().links().set(path, None);
                     let holder = self.names.paths.remove(&path);

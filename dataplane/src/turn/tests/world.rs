@@ -158,7 +158,7 @@ impl World {
             match change {
                 LinkChange::Set(path, prefix) => {
                     *self.links.entry(path.socket).or_default() += 1;
-                    out.batch().links().set(path, Some(prefix));
+                    out.batch().links().set(path, prefix);
                 }
                 LinkChange::Closed(path) => {
                     self.links.remove(&path.socket);
