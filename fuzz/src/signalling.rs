@@ -152,7 +152,7 @@ fn check_call(call: &Call) {
         }
         Call::Offer(text) | Call::Answer(text) => sdp(text.as_bytes()),
         Call::Trickle(trickle) => assert!(trickle.target <= 1),
-        Call::Tracks => {}
+        Call::Tracks | Call::IceServers => {}
         Call::Subscribe(tracks) | Call::Unsubscribe(tracks) => {
             assert!(!tracks.is_empty() && tracks.len() <= TRACKS_PER_CALL_MAX);
             assert!(tracks.iter().all(|track| is_name(&track.stream_id)));
