@@ -137,6 +137,8 @@ impl Streams {
         }
         self.count(end);
         self.admission.leave(remote.ip());
+        // Its slot is the next to be given away; whoever gets it must not have two timers.
+        self.handshaking.retain(|&slot| slot != client);
         self.remove(client, registry);
     }
 

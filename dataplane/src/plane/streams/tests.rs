@@ -814,3 +814,73 @@ fn a_renewed_certificate_is_used_for_dtls_and_a_bad_one_never() {
         std::thread::sleep(Duration::from_millis(100));
     }
 }
+
+/// A DTLS listener without a thread: the test is its run loop and its clock.
+struct DtlsBench {
+    streams: Streams,
+    poll: mio::Poll,
+    workers: Workers,
+    address: SocketAddr,
+}
+
+impl DtlsBench {
+    fn new(dir: &tempdir::Dir, per_address_max: usize) -> Self {
+        let poll = mio::Poll::new().expect("epoll");
+        let mut streams = Streams::new(StreamLimits { per_address_max, ..StreamLimits::default() }, None);
+        let file = |name| std::fs::read(dir.path(name)).expect("a file");
+        streams.set_dtls(Context::from_pem(&file("cert.pem"), &file("key.pem")).expect("a certificate"));
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("loopback");
+        socket.set_nonblocking(true).expect("a socket");
+        let address = socket.local_addr().expect("bound");
+        streams.listen_dtls(socket, &[1; 32], poll.registry()).expect("listens");
+        Self { streams, poll, workers: Workers::new(Vec::new(), Vec::new()), address }
+    }
+
+    fn turn(&mut self, now: Now) {
+        self.streams.read_dtls(0, self.poll.registry(), now, &mut self.workers);
+        self.streams.time_dtls(self.poll.registry(), now, &mut self.workers);
+    }
+}
+
+#[test]
+fn a_client_of_dtls_that_begins_again_and_again_has_one_timer_and_not_all_our_time() {
+    let (dir, _) = certificate("dtls-again");
+    let mut bench = DtlsBench::new(&dir, 8);
+    let tap = UdpSocket::bind("127.0.0.1:0").expect("loopback");
+    let victim = udp(tap.local_addr().expect("bound"));
+    victim.set_read_timeout(Some(Duration::from_millis(10))).expect("a socket");
+    let _ = DtlsPeer::over(victim);
+    let mut hello = [0; 2000];
+    let size = tap.recv(&mut hello).expect("a ClientHello");
+    let mut hello = hello[..size].to_vec();
+    let client = udp(bench.address);
+    for round in 0..20u8 {
+        let now = Now::from_millis(u64::from(round));
+        // Record header, message header, version: then the random, by which handshakes are told apart.
+        hello[13 + 12 + 2] = round;
+        client.send(&hello).expect("sent");
+        bench.turn(now);
+        let mut answer = [0; 2000];
+        let cookie = loop {
+            let size = client.recv(&mut answer).expect("a challenge");
+            if answer[13] == 3 {
+                break &answer[28..size];
+            }
+        };
+        let mut again = hello.clone();
+        // No session id, so that its length is byte 59 and the cookie's length byte 60.
+        assert_eq!(again[59..61], [0, 0]);
+        again[60] = cookie.len() as u8;
+        again.splice(61..61, cookie.iter().copied());
+        for at in [11, 15, 23] {
+            let length = u16::from_be_bytes([again[at], again[at + 1]]) + cookie.len() as u16;
+            again[at..at + 2].copy_from_slice(&length.to_be_bytes());
+        }
+        (again[10], again[18]) = (1, 1);
+        client.send(&again).expect("sent");
+        bench.turn(now);
+        assert!(bench.streams.handshaking.len() <= 1, "{:?}", bench.streams.handshaking);
+    }
+    let stats = bench.streams.stats();
+    assert_eq!((stats.accepted, stats.refused), (8, 12));
+}
