@@ -7,7 +7,7 @@ use ringmain_shared::Now;
 use ringmain_shared::turn::{TurnAllocation, TurnCommand, TurnEnd, TurnEvent};
 
 use super::Turn;
-use super::allocation::AllocationKey;
+use super::allocation::{Allocation, AllocationKey};
 use super::relay::Socket;
 use crate::io::Path;
 
@@ -88,6 +88,11 @@ impl Turn {
         if allocation.timer.is_none_or(|timer| at < timer) {
             allocation.timer = Some(at);
             self.timers.push(Reverse((at, key)));
+        }
+        // Timers of what has ended stay until they are due, an hour maybe; a client that comes and goes leaves one each time.
+        if self.timers.len() > 2 * self.allocations.len() + TIMERS_SPARE {
+            let live = |(key, allocation): (AllocationKey, &Allocation)| Some(Reverse((allocation.timer?, key)));
+            self.timers = self.allocations.iter().filter_map(live).collect();
         }
     }
 
@@ -219,3 +224,6 @@ impl Turn {
         })
     }
 }
+
+/// Timers of nobody that are not worth clearing away.
+pub(super) const TIMERS_SPARE: usize = 1024;
