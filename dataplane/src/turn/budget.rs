@@ -82,6 +82,11 @@ impl Bandwidth {
         Self { bits_per_second, empty_until: Now(0) }
     }
 
+    /// When what has passed is paid for.
+    pub(super) fn empty_until(&self) -> Now {
+        self.empty_until
+    }
+
     /// So many bytes have passed already.
     pub(super) fn charge(&mut self, bytes: u64, now: Now) {
         let cost = bytes.saturating_mul(8_000_000_000).checked_div(self.bits_per_second).unwrap_or(0);

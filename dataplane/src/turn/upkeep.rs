@@ -63,6 +63,7 @@ impl Turn {
             self.ports.release(over.port);
             self.accounts.release(over.account);
         }
+        self.accounts.handle_timeout(now);
         while let Some(&Reverse((at, key))) = self.timers.peek()
             && at <= now
         {
