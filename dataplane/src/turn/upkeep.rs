@@ -47,6 +47,12 @@ impl Turn {
         }
     }
 
+    /// When the allocation of a client ends, unless it is refreshed. `None` without one.
+    pub fn held_until(&self, path: Path) -> Option<Now> {
+        let allocation = self.allocations.get(*self.clients.get(&path)?)?;
+        (!allocation.is_coming()).then_some(allocation.expires)
+    }
+
     /// Does everything that is due by now.
     pub fn handle_timeout(&mut self, now: Now) {
         if self.nonces.rotate(now, &mut self.random) {

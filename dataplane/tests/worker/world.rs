@@ -177,7 +177,7 @@ impl World {
         let mut answers = Vec::new();
         out.diverted().drain(|path, bytes| answers.push(self.workers[0].to_stream(path, bytes)));
         match answers.pop() {
-            Some(ToStream::Message { id, bytes }) => (id, bytes),
+            Some(ToStream::Message { id, bytes, .. }) => (id, bytes),
             other => panic!("{other:?} is no answer"),
         }
     }
