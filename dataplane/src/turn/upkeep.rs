@@ -8,8 +8,9 @@ use ringmain_shared::turn::{TurnAllocation, TurnCommand, TurnEnd, TurnEvent};
 
 use super::Turn;
 use super::allocation::{Allocation, AllocationKey};
-use super::relay::Socket;
-use crate::io::Path;
+use super::relay::{RelayKey, Socket};
+use crate::io::{Path, Transmit};
+use crate::packet::stun::error;
 
 impl Turn {
     /// Carries out one order.
@@ -163,17 +164,10 @@ impl Turn {
         }
         let permitted: Vec<IpAddr> = allocation.permissions(Now(0)).collect();
         for &relay in &allocation.relays {
-            match self.relays.sharing(relay) {
-                Some(sharing) => {
-                    permitted.iter().for_each(|&ip| sharing.forbid(ip, key));
-                    sharing.allocations = sharing.allocations.saturating_sub(1);
-                    let unused = sharing.allocations == 0 && !self.shared.iter().flatten().any(|&it| it == Some(relay));
-                    if unused {
-                        self.relays.remove(relay);
-                    }
-                }
-                None => self.relays.remove(relay),
+            if let Some(sharing) = self.relays.sharing(relay) {
+                permitted.iter().for_each(|&ip| sharing.forbid(ip, key));
             }
+            self.let_go(relay);
         }
         if let Some(port) = allocation.port {
             self.ports.release(port);
@@ -181,8 +175,20 @@ impl Turn {
         self.accounts.release(allocation.owner.account);
     }
 
-    /// Takes the relayed address of one family away (RFC 8656 §8.2).
-    pub(super) fn drop_family(&mut self, key: AllocationKey, v4: bool) {
+    /// One allocation less on a relayed address. A shared one goes with its last, unless it is still given out.
+    fn let_go(&mut self, relay: RelayKey) {
+        let is_given_out = self.shared.iter().flatten().any(|&it| it == Some(relay));
+        if let Some(sharing) = self.relays.sharing(relay) {
+            sharing.allocations = sharing.allocations.saturating_sub(1);
+            if sharing.allocations > 0 || is_given_out {
+                return;
+            }
+        }
+        self.relays.remove(relay);
+    }
+
+    /// Takes the relayed address of one family away (RFC 8656 §8.2). A request that waited for its socket is refused.
+    pub(super) fn drop_family(&mut self, key: AllocationKey, v4: bool, out: &mut dyn Transmit) {
         let Some(gone) = self.relay_of(key, v4) else { return };
         let Some(allocation) = self.allocations.get_mut(key) else { return };
         allocation.relays.retain(|relay| *relay != gone);
@@ -202,13 +208,15 @@ impl Turn {
             }
             relay != gone
         });
-        match self.relays.sharing(gone) {
-            Some(sharing) => {
-                sharing.forget(key);
-                sharing.allocations = sharing.allocations.saturating_sub(1);
-            }
-            None => self.relays.remove(gone),
+        if self.relays.stop_waiting(gone, key)
+            && let Some(pending) = allocation.pending.take()
+        {
+            let _ = pending.reply.refuse(&error::PEER_ADDRESS_FAMILY_MISMATCH.into(), out);
         }
+        if let Some(sharing) = self.relays.sharing(gone) {
+            sharing.forget(key);
+        }
+        self.let_go(gone);
     }
 
     /// The allocation as it stands.
