@@ -100,7 +100,7 @@ pub enum ToStream {
         /// Which.
         id: StreamId,
     },
-    /// RFC 6062 §5.2: open a connection to a peer from a relayed address.
+    /// Not sent by any worker yet, like those below. RFC 6062 §5.2: open a connection to a peer from a relayed address.
     Connect {
         /// Comes back in `FromStream::Connected`.
         request: u64,
