@@ -230,7 +230,8 @@ pub struct HandshakeStats {
     pub failed: u64,
     /// Certificates that were not the promised ones.
     pub mismatched: u64,
-    /// Datagrams before the peer's fingerprints were known, or that no engine was there for.
+    /// Datagrams before the peer's address was proved and its fingerprint known, save the ClientHello that waits for both;
+    /// or that no engine was there for.
     pub early: u64,
     /// Plaintext alerts, malformed ClientHellos and the like, passed over.
     pub junk: u64,

@@ -2,6 +2,9 @@
 //!
 //! Until a certificate has matched its fingerprint nothing that arrives is believed. Junk costs an attacker at most an engine
 //! now and then: a failed engine is replaced when the next ClientHello comes, and the session goes on until its deadline.
+//!
+//! There is no engine before ICE has proved an address and the fingerprint is known. A client's first flight comes sooner as a
+//! rule: right behind its own successful check, with the answer to ours and the SDP still under way. Its latest ClientHello waits.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -17,7 +20,7 @@ use ringmain_shared::transport::{ChannelSpec, DtlsRole, RemotePeer, Side, Transp
 
 use super::channels::{Channel, Room};
 use super::client_hello::{Assembler, ClientHello, Early};
-use super::dtls::{Engine, Engines, Fatal, Produced, Proof};
+use super::dtls::{Datagram, Engine, Engines, Fatal, Produced, Proof};
 use super::identity::{self, Identity, SetupError};
 use super::sctp::{self, Heard, Sctp};
 use super::{FromHandshake, ToHandshake};
@@ -35,6 +38,8 @@ pub struct Handshaker {
     pub(super) transports: HashMap<TransportId, Transport, FixedState>,
     pub(super) rooms: HashMap<RoomId, Room, FixedState>,
     pub(super) stats: HandshakeStats,
+    /// ClientHellos that wait.
+    pub(super) held: usize,
     engines: Engines,
     sctp: sctp::Setup,
     /// `Now(0)` for the engines, which count in `Instant`s.
@@ -64,12 +69,21 @@ pub(super) struct Transport {
     validated: bool,
     stage: Stage,
     assembler: Assembler,
+    held: Option<Box<Held>>,
     /// When the handshake must be done.
     give_up: Option<Now>,
     attempts: Attempts,
     failed: bool,
     touched: bool,
     scheduled: Option<Now>,
+}
+
+/// A ClientHello that came before it could be answered.
+struct Held {
+    hello: ClientHello,
+    /// What came before its last datagram.
+    parts: Vec<Datagram>,
+    last: Datagram,
 }
 
 /// Where DTLS stands. There are keys only in `Secured`.
@@ -91,6 +105,7 @@ impl Handshaker {
             base: Instant::now(),
             deadlines: BTreeSet::new(),
             handshakes: 0,
+            held: 0,
             touched: Vec::new(),
             validated_early: VecDeque::new(),
         })
@@ -157,6 +172,7 @@ impl Handshaker {
             validated: self.take_early(spec.id),
             stage: Stage::Idle,
             assembler: Assembler::default(),
+            held: None,
             give_up: None,
             attempts: Attempts::default(),
             failed: false,
@@ -199,12 +215,14 @@ impl Handshaker {
         place.and_then(|place| self.validated_early.remove(place)).is_some()
     }
 
-    /// Starts the clock once the handshake can happen, and the handshake where that is ours to do.
+    /// Starts the clock once the handshake can happen, and the handshake where that is ours to do or a ClientHello waits.
     fn begin(&mut self, id: TransportId, now: Now, out: &mut Vec<FromHandshake>) {
         let Some(transport) = self.transports.get_mut(&id) else { return };
-        if !transport.validated || transport.remote.is_none() || !matches!(transport.stage, Stage::Idle) {
+        if !transport.is_ready() || !matches!(transport.stage, Stage::Idle) {
             return;
         }
+        let held = transport.held.take();
+        self.held -= usize::from(held.is_some());
         transport.give_up.get_or_insert(now + HANDSHAKE);
         self.touch(id);
         let Some(transport) = self.transports.get_mut(&id) else { return };
@@ -218,21 +236,25 @@ impl Handshaker {
             transport.stage = Stage::Handshaking { engine, random: None, received: 0 };
             self.handshakes += 1;
             self.digest(id, produced, result, now, out);
+        } else if let Some(held) = held {
+            self.hello(id, held.hello, &held.parts, &held.last, now, out);
         }
     }
 
     fn receive(&mut self, id: TransportId, bytes: &[u8], now: Now, out: &mut Vec<FromHandshake>) {
         let Some(transport) = self.transports.get_mut(&id) else { return };
-        if transport.remote.is_none() {
-            self.stats.early += 1;
-            return;
+        if !transport.is_ready() {
+            return self.hold(id, bytes);
         }
         let instant = self.base + Duration::from_nanos(now.0);
         let mut produced = Vec::new();
         let result = match &mut transport.stage {
             Stage::Secured { engine } => engine.handle_datagram(bytes, instant, &mut produced),
             Stage::Idle | Stage::Handshaking { .. } => match transport.assembler.handle(bytes) {
-                Early::Hello(hello) => return self.hello(id, hello, bytes, now, out),
+                Early::Hello(hello) => {
+                    let parts = transport.assembler.take_parts();
+                    return self.hello(id, hello, &parts, bytes, now, out);
+                }
                 Early::Part => return,
                 Early::Junk => {
                     self.stats.junk += 1;
@@ -264,10 +286,40 @@ impl Handshaker {
         self.digest(id, produced, result, now, out);
     }
 
-    /// A whole ClientHello is there; `bytes` is its last datagram.
-    fn hello(&mut self, id: TransportId, hello: ClientHello, bytes: &[u8], now: Now, out: &mut Vec<FromHandshake>) {
+    /// Something came before the handshake can happen. The latest whole ClientHello is kept for then.
+    fn hold(&mut self, id: TransportId, bytes: &[u8]) {
         let Some(transport) = self.transports.get_mut(&id) else { return };
-        let parts = transport.assembler.take_parts();
+        let (hello, last) = match (transport.assembler.handle(bytes), Datagram::try_from(bytes)) {
+            (Early::Hello(hello), Ok(last)) => (hello, last),
+            (Early::Part, _) => return,
+            _ => {
+                self.stats.early += 1;
+                return;
+            }
+        };
+        let held = Held { hello, parts: transport.assembler.take_parts(), last };
+        if let Some(former) = &mut transport.held {
+            **former = held;
+            self.stats.early += 1;
+        } else if self.held < HANDSHAKES_MAX {
+            transport.held = Some(Box::new(held));
+            self.held += 1;
+        } else {
+            self.stats.early += 1;
+        }
+    }
+
+    /// A whole ClientHello is there: `parts`, then `bytes`.
+    fn hello(
+        &mut self,
+        id: TransportId,
+        hello: ClientHello,
+        parts: &[Datagram],
+        bytes: &[u8],
+        now: Now,
+        out: &mut Vec<FromHandshake>,
+    ) {
+        let Some(transport) = self.transports.get_mut(&id) else { return };
         if transport.role == DtlsRole::Client {
             self.stats.junk += 1;
             return;
@@ -410,6 +462,7 @@ impl Handshaker {
         if let Some(at) = transport.scheduled {
             self.deadlines.remove(&(at, id));
         }
+        self.held -= usize::from(transport.held.is_some());
         let worker = transport.worker;
         if let Stage::Handshaking { engine, .. } | Stage::Secured { engine } = &mut transport.stage {
             let mut produced = Vec::new();
@@ -494,6 +547,11 @@ impl Handshaker {
 }
 
 impl Transport {
+    /// Whether there can be a handshake: with an address that ICE has proved, and a certificate that we would know.
+    fn is_ready(&self) -> bool {
+        self.validated && self.remote.is_some()
+    }
+
     /// Whether nobody has answered our DTLS 1.2 for so long that the peer may speak DTLS 1.3 alone. Asked once: after
     /// another engine has failed, DTLS 1.2 has the rest of the time.
     fn is_unheard(&self, now: Now) -> bool {

@@ -1,6 +1,6 @@
 //! DTLS and SCTP: everything of a transport that is too slow for a worker's turn, on a thread beside the workers.
 //!
-//! A worker passes DTLS datagrams of proved addresses in; [`Handshaker`] answers with datagrams to send and, when the handshake
+//! A worker passes DTLS datagrams of authenticated addresses in, and word when one of them is proved; [`Handshaker`] answers with datagrams to send and, when the handshake
 //! is done and the certificate is the one that the SDP promised, with the SRTP keys. Afterwards the same DTLS association
 //! carries SCTP with the data channels of the room.
 //!
@@ -58,7 +58,7 @@ pub enum ToHandshake {
         /// Which transport.
         transport: TransportId,
     },
-    /// A DTLS datagram from a proved address.
+    /// A DTLS datagram from an address that a valid check came from.
     Datagram {
         /// Which transport.
         transport: TransportId,

@@ -306,7 +306,68 @@ fn nothing_is_answered_before_the_fingerprint_is_known() {
         world.handshaker.handle(ToHandshake::Datagram { transport: ONE, bytes }, world.now, &mut out);
         assert!(out.is_empty());
     }
-    assert_eq!(world.handshaker.stats().early, 1000);
+    // All but the last, which waits.
+    assert_eq!((world.handshaker.stats().early, world.handshaker.held), (999, 1));
+}
+
+#[test]
+fn a_hello_that_came_first_is_answered_once_address_and_fingerprint_are_known() {
+    for dialect in [Dialect::Dimpl12, Dialect::Dimpl13, Dialect::Openssl] {
+        for validated_first in [true, false] {
+            let mut world = World::new(7, 0);
+            let identity = Identity::generate().unwrap();
+            let spec = spec(1, 1, Side::Publisher, false);
+            world.open_unknown(spec.clone());
+            world.add_peer(spec, dialect, DtlsRole::Server, &identity);
+            world.run(50, |world| world.handshaker.held == 1);
+            for validated in [validated_first, !validated_first] {
+                assert_eq!((world.handshaker.held, world.largest), (1, 0), "{dialect:?}");
+                if validated {
+                    world.input(ToHandshake::Validated { transport: ONE });
+                } else {
+                    world.set_remote(ONE, vec![identity.fingerprint()], DtlsRole::Server);
+                }
+            }
+            assert_eq!(world.handshaker.held, 0, "{dialect:?}");
+            // Two trips of 25 ms at most; the client repeats nothing before 100 ms.
+            assert!(world.run(51, |world| world.keys.contains_key(&ONE)), "{dialect:?}: at {:?}", world.now);
+            assert!(world.run(30, |world| world.peers[&ONE].connected), "{dialect:?}");
+            assert_same_keys(&world, ONE, 7);
+        }
+    }
+}
+
+#[test]
+fn a_hello_in_two_datagrams_waits_as_a_whole_and_goes_with_its_transport() {
+    let identity = Identity::generate().unwrap();
+    let clients = crate::handshake::dtls::Engines::new(&identity).unwrap();
+    let mut first = Vec::new();
+    clients.client().unwrap().begin(std::time::Instant::now(), &mut first).unwrap();
+    let Some(Produced::Datagram(whole)) = first.pop() else { panic!() };
+    let (record, message, body) = (&whole[..13], &whole[13..25], &whole[25..]);
+    // The same record and message headers, with the lengths and the offset of a fragment.
+    let datagram = |offset: usize, fragment: &[u8]| {
+        let size = fragment.len() as u16;
+        let lengths = [&[0][..], &(offset as u16).to_be_bytes(), &[0], &size.to_be_bytes()].concat();
+        let bytes = [&record[..11], &(size + 12).to_be_bytes(), &message[..6], &lengths, fragment].concat();
+        ToHandshake::Datagram { transport: ONE, bytes: Datagram::try_from(bytes.as_slice()).unwrap() }
+    };
+    let (head, tail) = body.split_at(100);
+    for ends in [false, true] {
+        let mut world = World::new(1, 0);
+        world.open_unknown(spec(1, 1, Side::Publisher, false));
+        world.set_remote(ONE, vec![identity.fingerprint()], DtlsRole::Server);
+        for _ in 0..3 {
+            world.input(datagram(100, tail));
+            world.input(datagram(0, head));
+        }
+        assert_eq!((world.handshaker.held, world.handshaker.stats().early), (1, 2));
+        if ends {
+            world.input(ToHandshake::Close { transport: ONE });
+        }
+        world.input(ToHandshake::Validated { transport: ONE });
+        assert_eq!((world.handshaker.held, world.largest > 0), (0, !ends));
+    }
 }
 
 #[test]

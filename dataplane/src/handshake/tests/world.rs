@@ -162,9 +162,26 @@ impl World {
         fingerprints: Vec<Fingerprint>,
     ) {
         let id = spec.id;
-        let with_sctp = spec.channels.is_some();
+        self.open_unknown(spec.clone());
+        self.set_remote(id, fingerprints, role);
+        self.input(ToHandshake::Validated { transport: id });
+        self.add_peer(spec, dialect, role, identity);
+    }
+
+    /// Opens a transport about whose peer nothing is known.
+    pub(super) fn open_unknown(&mut self, spec: TransportSpec) {
         self.input(ToHandshake::Open { worker: WorkerIndex(3), spec: Box::new(spec) });
-        self.input(ToHandshake::SetRemote { transport: id, remote: RemotePeer { ice: ice(), fingerprints, role } });
+    }
+
+    /// Tells who the peer of a transport is. `role` is ours.
+    pub(super) fn set_remote(&mut self, transport: TransportId, fingerprints: Vec<Fingerprint>, role: DtlsRole) {
+        self.input(ToHandshake::SetRemote { transport, remote: RemotePeer { ice: ice(), fingerprints, role } });
+    }
+
+    /// The peer of a transport begins. `role` is ours.
+    pub(super) fn add_peer(&mut self, spec: TransportSpec, dialect: Dialect, role: DtlsRole, identity: &Identity) {
+        let id = spec.id;
+        let with_sctp = spec.channels.is_some();
         let dtls = self.next_dtls.take().unwrap_or_else(|| self.peer_dtls(dialect, role, identity));
         self.peers.insert(
             id,
@@ -185,7 +202,6 @@ impl World {
                 deadline: None,
             },
         );
-        self.input(ToHandshake::Validated { transport: id });
         let instant = self.instant();
         self.peer_step(id, |peer, out| match &mut peer.dtls {
             PeerDtls::Dimpl(dtls) => drop(dtls.handle_timeout(instant)),
