@@ -15,8 +15,6 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 /// A certificate chain and its key, read again when their files have changed.
 #[derive(Debug)]
 pub struct CertificateFiles {
-    certificate: PathBuf,
-    key: PathBuf,
     interval: Duration,
     present: Mutex<Present>,
 }
@@ -24,7 +22,7 @@ pub struct CertificateFiles {
 #[derive(Debug)]
 struct Present {
     pair: Arc<CertifiedKey>,
-    stamp: Stamp,
+    files: Watched,
     looked: Instant,
 }
 
@@ -34,10 +32,9 @@ type Stamp = [Option<(SystemTime, u64)>; 2];
 impl CertificateFiles {
     /// Reads the files, which are looked at again at most this often. The error says what is wrong with them.
     pub fn open(certificate: &Path, key: &Path, interval: Duration) -> Result<Self, String> {
-        let stamp = stamp(certificate, key);
+        let files = Watched::new(certificate, key);
         let pair = Arc::new(read(certificate, key)?);
-        let present = Mutex::new(Present { pair, stamp, looked: Instant::now() });
-        Ok(Self { certificate: certificate.into(), key: key.into(), interval, present })
+        Ok(Self { interval, present: Mutex::new(Present { pair, files, looked: Instant::now() }) })
     }
 
     /// The present pair.
@@ -45,13 +42,12 @@ impl CertificateFiles {
         let mut present = self.lock();
         if present.looked.elapsed() >= self.interval {
             present.looked = Instant::now();
-            let stamp = stamp(&self.certificate, &self.key);
-            if stamp != present.stamp {
-                present.stamp = stamp;
-                match read(&self.certificate, &self.key) {
+            if present.files.has_changed() {
+                let [certificate, key] = &present.files.paths;
+                match read(certificate, key) {
                     Ok(pair) => {
+                        tracing::info!("the TLS certificate in {} was read anew", certificate.display());
                         present.pair = Arc::new(pair);
-                        tracing::info!("the TLS certificate in {} was read anew", self.certificate.display());
                     }
                     Err(error) => tracing::warn!("the old TLS certificate stays in use: {error}"),
                 }

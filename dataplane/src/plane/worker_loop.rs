@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use ringmain_shared::event::Event;
+use ringmain_shared::turn::TurnEvent;
 use ringmain_shared::{DropReason, Now};
 use rtrb::{Consumer, Producer, PushError};
 
@@ -37,6 +38,8 @@ pub(crate) struct Ports {
 
 /// Events kept for control while its ring is full; beyond, the newest are dropped and counted.
 const EVENTS_KEPT_MAX: usize = 16 * 1024;
+/// As many of them may be of allocations that come and go, as a single user can make them: rooms' must not be lost to that.
+const TURN_EVENTS_KEPT_MAX: usize = 4 * 1024;
 /// Facts for other workers kept while their rings are full.
 const KEPT_MAX: usize = 4096;
 /// How soon a full ring is tried again.
@@ -205,9 +208,63 @@ impl Ports {
         for event in events.drain(..room) {
             let _ = self.events.push(event);
         }
-        let lost = events.len().saturating_sub(EVENTS_KEPT_MAX);
-        events.truncate(EVENTS_KEPT_MAX);
+        let lost = bound_kept(events);
         worker.count_many(DropReason::EventFull, lost as u64);
         self.bell.wake();
+    }
+}
+
+/// Drops the newest of what is kept, as far as it is too much. How many.
+fn bound_kept(events: &mut Vec<Event>) -> usize {
+    let count = events.len();
+    if count > TURN_EVENTS_KEPT_MAX {
+        let mut turn = 0;
+        events.retain(|event| {
+            // A snapshot was asked for, and is waited for.
+            let is_users = matches!(event, Event::Turn(event) if !matches!(**event, TurnEvent::Snapshot { .. }));
+            turn += usize::from(is_users);
+            !is_users || turn <= TURN_EVENTS_KEPT_MAX
+        });
+    }
+    events.truncate(EVENTS_KEPT_MAX);
+    count - events.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use ringmain_shared::event::CloseReason;
+    use ringmain_shared::id::{TransportId, TurnAllocationId, WorkerIndex};
+    use ringmain_shared::turn::{TurnAllocation, TurnTraffic, TurnTransport};
+
+    use super::*;
+
+    #[test]
+    fn allocations_that_come_and_go_do_not_push_out_what_rooms_have_to_say() {
+        let allocation = TurnAllocation {
+            id: TurnAllocationId(1),
+            user: "alice".into(),
+            bound: None,
+            client: ([192, 0, 2, 1], 5).into(),
+            transport: TurnTransport::Udp,
+            relayed: Vec::new(),
+            lifetime_s: 600,
+            permissions: 0,
+            channels: 0,
+            sockets: 0,
+            traffic: TurnTraffic::default(),
+        };
+        let opened = || Event::Turn(Box::new(TurnEvent::Opened(allocation.clone())));
+        let snapshot = TurnEvent::Snapshot { request: 7, worker: WorkerIndex(0), allocations: Vec::new() };
+        let closed = |id| Event::Closed { transport: TransportId(id), reason: CloseReason::PeerClosed };
+        let mut events: Vec<Event> = std::iter::repeat_with(opened).take(EVENTS_KEPT_MAX).collect();
+        events.push(Event::Turn(Box::new(snapshot)));
+        events.extend((0..100).map(closed));
+        assert_eq!(bound_kept(&mut events), EVENTS_KEPT_MAX - TURN_EVENTS_KEPT_MAX);
+        assert_eq!(events.len(), TURN_EVENTS_KEPT_MAX + 101);
+        assert_eq!(events.last(), Some(&closed(99)));
+        // The whole has its bound too.
+        events.extend((0..EVENTS_KEPT_MAX as u64).map(closed));
+        assert_eq!(bound_kept(&mut events), TURN_EVENTS_KEPT_MAX + 101);
+        assert_eq!((events.len(), bound_kept(&mut events)), (EVENTS_KEPT_MAX, 0));
     }
 }

@@ -1,7 +1,10 @@
-//! How many connections there may be, in all and from one address, so that one host cannot take the place of the others.
+//! How many connections there may be, in all and from one address, so that one host cannot take the place of the others, and how many
+//! handshakes a second, so that it cannot take their time.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
+
+use ringmain_shared::Now;
 
 /// Counts connections. A /64 of IPv6 is one address: its holder has all of it.
 #[derive(Debug)]
@@ -10,12 +13,31 @@ pub struct Admission {
     count: usize,
     count_max: usize,
     per_address_max: usize,
+    /// Handshakes of the present second.
+    begun: HashMap<IpAddr, usize>,
+    second: u64,
 }
 
 impl Admission {
     /// At most so many in all, and from one address.
     pub fn new(count_max: usize, per_address_max: usize) -> Self {
-        Self { connections: HashMap::new(), count: 0, count_max, per_address_max }
+        Self { connections: HashMap::new(), count: 0, count_max, per_address_max, begun: HashMap::new(), second: 0 }
+    }
+
+    /// Whether a handshake may begin: in a second, one address may begin as many as it may have connections, and as many
+    /// addresses may begin some as there may be connections.
+    pub fn begin(&mut self, address: IpAddr, now: Now) -> bool {
+        let second = now.as_millis() / 1000;
+        if self.second != second {
+            self.second = second;
+            self.begun.clear();
+        }
+        if self.begun.len() >= self.count_max {
+            return false;
+        }
+        let from_there = self.begun.entry(network(address)).or_default();
+        *from_there += 1;
+        *from_there <= self.per_address_max
     }
 
     /// Whether one more may come; then it is counted until it leaves.
@@ -75,6 +97,18 @@ mod tests {
         assert!(admission.enter(ip("192.0.2.1")) && !admission.enter(ip("192.0.2.1")));
         assert_eq!([(); 4].map(|()| admission.enter(ip("2001:db8::1"))), [true, true, true, false]);
         assert!(!admission.enter(ip("2001:db8::2:3:4:5")) && admission.enter(ip("2001:db8:0:1::1")));
+    }
+
+    #[test]
+    fn handshakes_are_counted_by_the_second_and_not_by_what_is_left_of_them() {
+        let mut admission = Admission::new(3, 2);
+        for second in [1, 2, 9] {
+            let mut begin = |address| admission.begin(ip(address), Now::from_millis(second * 1000 + 500));
+            assert_eq!([(); 3].map(|()| begin("192.0.2.1")), [true, true, false]);
+            assert_eq!([(); 2].map(|()| begin("2001:db8::1")), [true, true]);
+            assert!(!begin("2001:db8::2:3:4:5"), "the same network");
+            assert!(begin("192.0.2.2") && !begin("192.0.2.3"), "a fourth network is one too many to remember");
+        }
     }
 
     #[test]

@@ -69,6 +69,8 @@ pub struct Connection {
     heard: Now,
     /// A message has come.
     proved: bool,
+    /// It may be silent until then.
+    held_until: Now,
 }
 
 #[derive(Debug)]
@@ -83,7 +85,8 @@ impl Connection {
     /// One that was just accepted.
     pub fn new(offer: Arc<Offer>, now: Now) -> Self {
         let stage = Stage::New(Vec::new());
-        Self { offer, tls: None, stage, queue: SendQueue::default(), began: now, heard: now, proved: false }
+        let (queue, held_until) = (SendQueue::default(), Now(0));
+        Self { offer, tls: None, stage, queue, began: now, heard: now, proved: false, held_until }
     }
 
     /// One that we opened or accepted for a relay: bytes, from the start.
@@ -183,13 +186,15 @@ impl Connection {
         self.tls.is_some()
     }
 
+    /// It may be silent until then, as it has an allocation for so long.
+    pub fn hold(&mut self, until: Now) {
+        self.held_until = until;
+    }
+
     /// Why it should end now, if it should.
     pub fn overdue(&self, now: Now) -> Option<End> {
-        let idle_max = match self.stage {
-            Stage::Framed(Protocol::Ice, _) => ICE_IDLE_MAX,
-            _ => IDLE_MAX,
-        };
-        if !self.proved && now.since(self.began) > FIRST_MESSAGE || now.since(self.heard) > idle_max {
+        let late = !self.proved && now.since(self.began) > FIRST_MESSAGE;
+        if late || now.since(self.heard) > IDLE_MAX && self.held_until <= now {
             return Some(End::Silent);
         }
         self.queue.is_stuck(now).then_some(End::Stuck)
@@ -302,10 +307,9 @@ fn pull(tls: &mut ServerConnection, queue: &mut SendQueue, now: Now) {
 
 /// Time from a connection's start to its first whole message, TLS included.
 pub const FIRST_MESSAGE: Duration = Duration::from_secs(10);
-/// Time without a byte from a client of TURN: the longest lifetime that an allocation may ask for, and a little.
-pub const IDLE_MAX: Duration = Duration::from_secs(3660);
-/// Time without a byte from a client of ICE, which checks for consent every few seconds (RFC 7675).
-pub const ICE_IDLE_MAX: Duration = Duration::from_secs(60);
+/// Time without a byte from a client without an allocation: one of ICE, which checks for consent every few seconds (RFC 7675), or of
+/// TURN, which may be anybody until it has proved that it is a user.
+pub const IDLE_MAX: Duration = Duration::from_secs(60);
 /// Framing, padding and what TLS puts around a record.
 const FRAME_OVERHEAD: usize = 64;
 /// Plaintext of one TLS record.

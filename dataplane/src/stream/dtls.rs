@@ -16,7 +16,7 @@ use openssl::ssl::{
 use openssl::x509::X509;
 use ringmain_shared::Now;
 
-use super::connection::End;
+use super::connection::{End, FIRST_MESSAGE, IDLE_MAX};
 use super::cookie::Hello;
 
 /// What the sessions of a listener share: certificate and rules.
@@ -43,7 +43,10 @@ pub struct Session {
     interval: Duration,
     again_at: Now,
     began: Now,
+    /// When its last record came that could be decrypted; anybody can send others in its name.
     heard: Now,
+    /// It may be silent until then.
+    held_until: Now,
 }
 
 impl Context {
@@ -101,6 +104,7 @@ impl Session {
             again_at: now,
             began: now,
             heard: now,
+            held_until: Now(0),
         };
         session.handle(&hello.first, now, &mut |_| {}).ok()?;
         session.stream.get_mut().outgoing.clear();
@@ -120,12 +124,12 @@ impl Session {
             set_number(header, self.plain_records);
             self.plain_records += 1;
         }
-        self.heard = now;
         self.stream.get_mut().incoming = Some(datagram);
         if !self.connected {
             match self.stream.do_handshake() {
                 Ok(()) => {
                     self.connected = true;
+                    self.heard = now;
                     self.flight = Vec::new();
                 }
                 Err(error) if is_patient(&error) => {
@@ -149,7 +153,10 @@ impl Session {
         let mut buffer = [0; RECORD_SIZE_MAX];
         for _ in 0..RECORDS_MAX {
             match self.stream.ssl_read(&mut buffer) {
-                Ok(size) => message(buffer.get(..size).unwrap_or_default()),
+                Ok(size) => {
+                    self.heard = now;
+                    message(buffer.get(..size).unwrap_or_default());
+                }
                 Err(error) if error.code() == ErrorCode::ZERO_RETURN => return Err(End::Closed),
                 Err(error) if is_patient(&error) => break,
                 Err(_) => return Err(End::Tls),
@@ -191,10 +198,16 @@ impl Session {
         outgoing
     }
 
+    /// It may be silent until then, as it has an allocation for so long.
+    pub fn hold(&mut self, until: Now) {
+        self.held_until = until;
+    }
+
     /// Why it should end now, if it should.
     pub fn overdue(&self, now: Now) -> Option<End> {
-        let late = !self.connected && now.since(self.began) > super::connection::FIRST_MESSAGE;
-        (late || now.since(self.heard) > IDLE_MAX).then_some(End::Silent)
+        let late = !self.connected && now.since(self.began) > FIRST_MESSAGE;
+        let is_silent = now.since(self.heard) > IDLE_MAX && self.held_until <= now;
+        (late || is_silent).then_some(End::Silent)
     }
 
     /// Whether the handshake goes on, with its timer.
@@ -261,8 +274,6 @@ const SUITES: &str = "ECDHE+AESGCM:ECDHE+CHACHA20:!aNULL";
 const MTU: u32 = 1200;
 const RETRANSMIT_FIRST: Duration = Duration::from_millis(200);
 const RETRANSMIT_LAST: Duration = Duration::from_secs(2);
-/// Time without a datagram: past the lifetime of permissions, channels and, mostly, allocations (RFC 8656: 5, 10, 10 minutes).
-const IDLE_MAX: Duration = Duration::from_secs(15 * 60);
 /// A chain of certificates takes a few.
 const FLIGHT_DATAGRAMS_MAX: usize = 32;
 const RECORDS_MAX: usize = 64;

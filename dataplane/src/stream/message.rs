@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use ringmain_shared::Now;
 use ringmain_shared::turn::TurnTransport;
 
 use crate::io::Path;
@@ -84,6 +85,8 @@ pub enum ToStream {
         id: StreamId,
         /// STUN or ChannelData, without padding.
         bytes: Vec<u8>,
+        /// When the client's allocation ends, as things stand; it may be silent until then. Past, or zero, without one.
+        held_until: Now,
     },
     /// A datagram for a client of ICE-TCP.
     Datagram {
@@ -97,7 +100,7 @@ pub enum ToStream {
         /// Which.
         id: StreamId,
     },
-    /// RFC 6062 §5.2: open a connection to a peer from a relayed address.
+    /// Not sent by any worker yet, like those below. RFC 6062 §5.2: open a connection to a peer from a relayed address.
     Connect {
         /// Comes back in `FromStream::Connected`.
         request: u64,

@@ -7,7 +7,7 @@ use ringmain_shared::Now;
 use ringmain_shared::limits::DATAGRAM_SIZE_MAX;
 
 use super::classify::Protocol;
-use super::connection::{Arrived, Connection, End, FIRST_MESSAGE, ICE_IDLE_MAX, IDLE_MAX, Offer};
+use super::connection::{Arrived, Connection, End, FIRST_MESSAGE, IDLE_MAX, Offer};
 use super::frame::{Deframer, Desynchronised, Framing, TURN_MESSAGE_SIZE_MAX};
 use super::queue::{QUEUE_SIZE_MAX, STUCK, SendQueue};
 
@@ -187,7 +187,22 @@ fn who_sends_no_whole_message_in_ten_seconds_is_closed_however_many_bytes_come()
     assert_eq!(quick.overdue(start + IDLE_MAX + Duration::from_secs(1)), Some(End::Silent));
     let mut ice = Connection::new(offer(), start);
     feed(&mut ice, &[&[0, 60][..], &bytes].concat(), start).expect("goes on");
-    assert_eq!(ice.overdue(start + ICE_IDLE_MAX + Duration::from_secs(1)), Some(End::Silent));
+    assert_eq!(ice.overdue(start + IDLE_MAX + Duration::from_secs(1)), Some(End::Silent));
+}
+
+#[test]
+fn a_client_may_be_silent_for_as_long_as_it_has_an_allocation_and_no_longer() {
+    let (start, second) = (Now::from_millis(5), Duration::from_secs(1));
+    let mut client = Connection::new(offer(), start);
+    feed(&mut client, &stun(40), start).expect("goes on");
+    assert_eq!(client.overdue(start + 61 * second), Some(End::Silent), "whoever that is");
+    client.hold(start + 600 * second);
+    assert_eq!(client.overdue(start + 599 * second), None);
+    assert_eq!(client.overdue(start + 600 * second), Some(End::Silent));
+    // Released.
+    client.hold(Now(0));
+    assert_eq!(client.overdue(start + 60 * second), None);
+    assert_eq!(client.overdue(start + 61 * second), Some(End::Silent));
 }
 
 #[test]
@@ -195,6 +210,7 @@ fn a_reader_that_is_slow_loses_messages_and_then_the_connection() {
     let start = Now::from_millis(5);
     let mut connection = Connection::new(offer(), start);
     feed(&mut connection, &stun(0), start).expect("goes on");
+    connection.hold(start + 10 * STUCK);
     let sent = (0..1000).filter(|_| connection.send(&channel_data(1000), start)).count();
     assert!((200..300).contains(&sent), "{sent} messages wait");
     assert!(connection.pending().len() <= QUEUE_SIZE_MAX);

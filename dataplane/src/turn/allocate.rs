@@ -360,7 +360,7 @@ impl Turn {
         if message.attribute(attribute::LIFETIME) == Some(&[0; 4]) {
             match family {
                 Some(family) if self.allocations.get(key).is_some_and(|allocation| allocation.relays.len() > 1) => {
-                    self.drop_family(key, family == FAMILY_IPV4);
+                    self.drop_family(key, family == FAMILY_IPV4, out);
                 }
                 _ => self.end(key, TurnEnd::Released, now),
             }

@@ -82,6 +82,11 @@ impl Bandwidth {
         Self { bits_per_second, empty_until: Now(0) }
     }
 
+    /// When what has passed is paid for.
+    pub(super) fn empty_until(&self) -> Now {
+        self.empty_until
+    }
+
     /// So many bytes have passed already. What they owe is bounded by the burst: those who ask before they send are held up by a
     /// fifth of a second, not by all that was sent without asking.
     pub(super) fn charge(&mut self, bytes: u64, now: Now) {

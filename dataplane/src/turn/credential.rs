@@ -3,11 +3,12 @@
 //! Owns keys and never a password. What a user has used up is counted here too, since quotas are per user and a user may have many
 //! credentials. Looking up somebody unknown leaves nothing behind.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use aws_lc_rs::{digest, hmac};
 use foldhash::fast::RandomState;
 use md5::{Digest, Md5};
+use ringmain_shared::Now;
 use ringmain_shared::turn::{TurnBinding, TurnCredential, TurnKeys, TurnSecret};
 use slotmap::SlotMap;
 use zeroize::Zeroize;
@@ -157,6 +158,8 @@ impl Credentials {
 pub(super) struct Accounts {
     by_user: HashMap<String, AccountKey, RandomState>,
     accounts: SlotMap<AccountKey, Account>,
+    /// Accounts that hold nothing, but have used bandwidth up to then that is not there yet.
+    leaving: BTreeSet<(Now, AccountKey)>,
 }
 
 /// One user's.
@@ -166,6 +169,8 @@ pub(super) struct Account {
     /// Allocations and reserved ports.
     pub(super) held: u32,
     pub(super) bandwidth: Bandwidth,
+    /// Its place among those that are leaving.
+    leaving: Option<Now>,
 }
 
 impl Accounts {
@@ -178,26 +183,54 @@ impl Accounts {
     pub(super) fn hold(&mut self, user: &str, bits_per_second: u64) -> AccountKey {
         let accounts = &mut self.accounts;
         let key = *self.by_user.entry(user.into()).or_insert_with(|| {
-            accounts.insert(Account { user: user.into(), held: 0, bandwidth: Bandwidth::new(bits_per_second) })
+            let bandwidth = Bandwidth::new(bits_per_second);
+            accounts.insert(Account { user: user.into(), held: 0, bandwidth, leaving: None })
         });
         self.hold_again(key);
         key
     }
 
-    /// One more of an account that holds something.
+    /// One more of an account that there is.
     pub(super) fn hold_again(&mut self, key: AccountKey) {
-        if let Some(account) = self.accounts.get_mut(key) {
-            account.held += 1;
+        let Some(account) = self.accounts.get_mut(key) else { return };
+        account.held += 1;
+        if let Some(until) = account.leaving.take() {
+            self.leaving.remove(&(until, key));
         }
     }
 
-    /// One less; with the last one the account goes.
+    /// One less; after the last one the account goes, once its bandwidth is paid for: else who allocates anew would owe nothing.
     pub(super) fn release(&mut self, key: AccountKey) {
         let Some(account) = self.accounts.get_mut(key) else { return };
         account.held = account.held.saturating_sub(1);
-        if account.held == 0
-            && let Some(account) = self.accounts.remove(key)
+        if account.held > 0 {
+            return;
+        }
+        let until = account.bandwidth.empty_until();
+        if until == Now(0) {
+            return self.remove(key);
+        }
+        account.leaving = Some(until);
+        self.leaving.insert((until, key));
+    }
+
+    /// Forgets those who hold nothing and owe nothing.
+    pub(super) fn handle_timeout(&mut self, now: Now) {
+        while let Some(&(until, key)) = self.leaving.first()
+            && until <= now
         {
+            self.leaving.pop_first();
+            self.remove(key);
+        }
+    }
+
+    /// When `handle_timeout` is due.
+    pub(super) fn next_deadline(&self) -> Option<Now> {
+        self.leaving.first().map(|&(until, _)| until)
+    }
+
+    fn remove(&mut self, key: AccountKey) {
+        if let Some(account) = self.accounts.remove(key) {
             self.by_user.remove(&account.user);
         }
     }

@@ -200,7 +200,7 @@ impl Turn {
         let allocation = self.timers.peek().map(|Reverse((at, _))| *at);
         let reservation = self.reservations.front().map(|reservation| reservation.until);
         let quarantine = self.quarantine.front().map(|&(until, _)| until);
-        let others = [allocation, reservation, quarantine].into_iter().flatten();
+        let others = [allocation, reservation, quarantine, self.accounts.next_deadline()].into_iter().flatten();
         others.fold(self.nonces.next_rotation(), Now::min)
     }
 

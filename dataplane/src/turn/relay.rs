@@ -177,6 +177,14 @@ impl Relays {
         true
     }
 
+    /// An allocation waits for the socket no longer. Whether it did.
+    pub(super) fn stop_waiting(&mut self, key: RelayKey, waiter: AllocationKey) -> bool {
+        let Some(relay) = self.relays.get_mut(key) else { return false };
+        let before = relay.waiting.len();
+        relay.waiting.retain(|&waiting| waiting != waiter);
+        relay.waiting.len() < before
+    }
+
     /// What became of a request. Those who waited for it.
     pub(super) fn opened(&mut self, key: RelayKey, socket: Option<SocketIndex>) -> Vec<AllocationKey> {
         let Some(relay) = self.relays.get_mut(key) else {

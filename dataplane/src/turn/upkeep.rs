@@ -7,9 +7,10 @@ use ringmain_shared::Now;
 use ringmain_shared::turn::{TurnAllocation, TurnCommand, TurnEnd, TurnEvent};
 
 use super::Turn;
-use super::allocation::AllocationKey;
-use super::relay::Socket;
-use crate::io::Path;
+use super::allocation::{Allocation, AllocationKey};
+use super::relay::{RelayKey, Socket};
+use crate::io::{Path, Transmit};
+use crate::packet::stun::error;
 
 impl Turn {
     /// Carries out one order.
@@ -47,6 +48,12 @@ impl Turn {
         }
     }
 
+    /// When the allocation of a client ends, unless it is refreshed. `None` without one.
+    pub fn held_until(&self, path: Path) -> Option<Now> {
+        let allocation = self.allocations.get(*self.clients.get(&path)?)?;
+        (!allocation.is_coming()).then_some(allocation.expires)
+    }
+
     /// Does everything that is due by now.
     pub fn handle_timeout(&mut self, now: Now) {
         if self.nonces.rotate(now, &mut self.random) {
@@ -63,6 +70,7 @@ impl Turn {
             self.ports.release(over.port);
             self.accounts.release(over.account);
         }
+        self.accounts.handle_timeout(now);
         while let Some(&Reverse((at, key))) = self.timers.peek()
             && at <= now
         {
@@ -88,6 +96,11 @@ impl Turn {
         if allocation.timer.is_none_or(|timer| at < timer) {
             allocation.timer = Some(at);
             self.timers.push(Reverse((at, key)));
+        }
+        // Timers of what has ended stay until they are due, an hour maybe; a client that comes and goes leaves one each time.
+        if self.timers.len() > 2 * self.allocations.len() + TIMERS_SPARE {
+            let live = |(key, allocation): (AllocationKey, &Allocation)| Some(Reverse((allocation.timer?, key)));
+            self.timers = self.allocations.iter().filter_map(live).collect();
         }
     }
 
@@ -151,17 +164,10 @@ impl Turn {
         }
         let permitted: Vec<IpAddr> = allocation.permissions(Now(0)).collect();
         for &relay in &allocation.relays {
-            match self.relays.sharing(relay) {
-                Some(sharing) => {
-                    permitted.iter().for_each(|&ip| sharing.forbid(ip, key));
-                    sharing.allocations = sharing.allocations.saturating_sub(1);
-                    let unused = sharing.allocations == 0 && !self.shared.iter().flatten().any(|&it| it == Some(relay));
-                    if unused {
-                        self.relays.remove(relay);
-                    }
-                }
-                None => self.relays.remove(relay),
+            if let Some(sharing) = self.relays.sharing(relay) {
+                permitted.iter().for_each(|&ip| sharing.forbid(ip, key));
             }
+            self.let_go(relay);
         }
         if let Some(port) = allocation.port {
             self.ports.release(port);
@@ -169,8 +175,20 @@ impl Turn {
         self.accounts.release(allocation.owner.account);
     }
 
-    /// Takes the relayed address of one family away (RFC 8656 §8.2).
-    pub(super) fn drop_family(&mut self, key: AllocationKey, v4: bool) {
+    /// One allocation less on a relayed address. A shared one goes with its last, unless it is still given out.
+    fn let_go(&mut self, relay: RelayKey) {
+        let is_given_out = self.shared.iter().flatten().any(|&it| it == Some(relay));
+        if let Some(sharing) = self.relays.sharing(relay) {
+            sharing.allocations = sharing.allocations.saturating_sub(1);
+            if sharing.allocations > 0 || is_given_out {
+                return;
+            }
+        }
+        self.relays.remove(relay);
+    }
+
+    /// Takes the relayed address of one family away (RFC 8656 §8.2). A request that waited for its socket is refused.
+    pub(super) fn drop_family(&mut self, key: AllocationKey, v4: bool, out: &mut dyn Transmit) {
         let Some(gone) = self.relay_of(key, v4) else { return };
         let Some(allocation) = self.allocations.get_mut(key) else { return };
         allocation.relays.retain(|relay| *relay != gone);
@@ -190,13 +208,15 @@ impl Turn {
             }
             relay != gone
         });
-        match self.relays.sharing(gone) {
-            Some(sharing) => {
-                sharing.forget(key);
-                sharing.allocations = sharing.allocations.saturating_sub(1);
-            }
-            None => self.relays.remove(gone),
+        if self.relays.stop_waiting(gone, key)
+            && let Some(pending) = allocation.pending.take()
+        {
+            let _ = pending.reply.refuse(&error::PEER_ADDRESS_FAMILY_MISMATCH.into(), out);
         }
+        if let Some(sharing) = self.relays.sharing(gone) {
+            sharing.forget(key);
+        }
+        self.let_go(gone);
     }
 
     /// The allocation as it stands.
@@ -219,3 +239,6 @@ impl Turn {
         })
     }
 }
+
+/// Timers of nobody that are not worth clearing away.
+pub(super) const TIMERS_SPARE: usize = 1024;

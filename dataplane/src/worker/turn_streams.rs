@@ -80,7 +80,10 @@ impl Worker {
     pub fn to_stream(&self, path: Path, bytes: &[u8]) -> ToStream {
         let bytes = bytes.to_vec();
         match self.turn_streams.streams.get(&path) {
-            Some(&id) => ToStream::Message { id, bytes },
+            Some(&id) => {
+                let held_until = self.turn.as_ref().and_then(|turn| turn.held_until(path)).unwrap_or_default();
+                ToStream::Message { id, bytes, held_until }
+            }
             None => ToStream::Datagram { path, bytes },
         }
     }

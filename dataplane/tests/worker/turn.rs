@@ -1,11 +1,11 @@
 //! Peers that reach the worker's media through its TURN server: the same media, the same rules, and no relay socket.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use ringmain_dataplane::packet::stun::{Class, IntegrityKey, Message, MessageWriter, TransactionId, attribute, method};
 use ringmain_dataplane::stream::{FromStream, StreamClient, StreamId, ToStream};
 use ringmain_dataplane::turn::derive_keys;
-use ringmain_shared::DropReason;
 use ringmain_shared::command::Command;
 use ringmain_shared::event::Event;
 use ringmain_shared::id::WorkerIndex;
@@ -14,6 +14,7 @@ use ringmain_shared::turn::{
     OwnMedia, PasswordAlgorithms, PeerPolicy, RelayAddress, RelayMode, RelaySpec, TurnCommand, TurnCredential, TurnEnd,
     TurnEvent, TurnFeatures, TurnLifetimes, TurnQuotas, TurnSpec, TurnTransport,
 };
+use ringmain_shared::{DropReason, Now};
 
 use crate::media::*;
 use crate::world::World;
@@ -209,13 +210,13 @@ fn a_client_on_a_connection_has_a_path_of_its_own_until_it_ends() {
         world.stream(FromStream::Opened { id, client });
     }
     let nonces = streams.map(|stream| {
-        let (id, answer) = world.say_on_stream(stream, &request(&[], 1));
-        assert_eq!(id, stream);
+        let (id, answer, held_until) = world.say_on_stream(stream, &request(&[], 1));
+        assert_eq!((id, held_until), (stream, Now(0)), "a stranger's connection is not held");
         Message::parse(&answer).unwrap().attribute(attribute::NONCE).expect("a nonce").to_vec()
     });
     for stream in streams {
-        let (id, answer) = world.say_on_stream(stream, &request(&nonces[0], 2));
-        assert_eq!(id, stream);
+        let (id, answer, held_until) = world.say_on_stream(stream, &request(&nonces[0], 2));
+        assert_eq!((id, held_until), (stream, world.now + Duration::from_secs(600)), "as long as the allocation");
         assert!(Message::parse(&answer).unwrap().xor_address(attribute::XOR_RELAYED_ADDRESS).is_some());
     }
     world.settle();

@@ -169,15 +169,15 @@ impl World {
         self.settle();
     }
 
-    /// A message on a connection of TURN's. The answer, and the connection that it goes to.
-    pub fn say_on_stream(&mut self, id: StreamId, message: &[u8]) -> (StreamId, Vec<u8>) {
+    /// A message on a connection of TURN's. The connection that the answer goes to, the answer, and until when the connection is held.
+    pub fn say_on_stream(&mut self, id: StreamId, message: &[u8]) -> (StreamId, Vec<u8>, Now) {
         self.stream(FromStream::Message { id, bytes: message.to_vec() });
         let (_, out) = self.links[0].parts();
         out.flush();
         let mut answers = Vec::new();
         out.diverted().drain(|path, bytes| answers.push(self.workers[0].to_stream(path, bytes)));
         match answers.pop() {
-            Some(ToStream::Message { id, bytes }) => (id, bytes),
+            Some(ToStream::Message { id, bytes, held_until }) => (id, bytes, held_until),
             other => panic!("{other:?} is no answer"),
         }
     }

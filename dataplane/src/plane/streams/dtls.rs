@@ -108,8 +108,9 @@ impl Streams {
     }
 
     /// Sends a message to a client as one record. False when that cannot be.
-    pub(super) fn send_dtls(&mut self, client: usize, message: &[u8]) -> bool {
+    pub(super) fn send_dtls(&mut self, client: usize, message: &[u8], held_until: Now) -> bool {
         let Some(Content::DtlsClient(dtls)) = self.content_mut(client) else { return false };
+        dtls.session.hold(held_until);
         let sent = dtls.session.send(message);
         self.flush_dtls(client);
         sent
@@ -137,6 +138,8 @@ impl Streams {
         }
         self.count(end);
         self.admission.leave(remote.ip());
+        // Its slot is the next to be given away; whoever gets it must not have two timers.
+        self.handshaking.retain(|&slot| slot != client);
         self.remove(client, registry);
     }
 
@@ -165,7 +168,8 @@ impl Streams {
             self.end_dtls(client, End::Closed, registry, workers);
         }
         let Some(context) = &self.dtls else { return };
-        if !self.admission.enter(remote.ip()) {
+        // A signature for each: who ends one to begin the next holds no place, but takes our time.
+        if !self.admission.begin(remote.ip(), now) || !self.admission.enter(remote.ip()) {
             self.stats.refused += 1;
             return;
         }

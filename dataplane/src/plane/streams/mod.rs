@@ -217,9 +217,15 @@ impl Streams {
         workers: &mut Workers,
     ) {
         match item {
-            ToStream::Message { id, bytes } => match self.find_dtls(id) {
-                Some(client) => self.stats.queue_full += u64::from(!self.send_dtls(client, &bytes)),
-                None => self.send(self.find(id), &bytes, now),
+            ToStream::Message { id, bytes, held_until } => match self.find_dtls(id) {
+                Some(client) => self.stats.queue_full += u64::from(!self.send_dtls(client, &bytes, held_until)),
+                None => {
+                    let slot = self.find(id);
+                    if let Some(stream) = slot.and_then(|slot| self.stream_mut(slot)) {
+                        stream.connection.hold(held_until);
+                    }
+                    self.send(slot, &bytes, now);
+                }
             },
             ToStream::Datagram { path, bytes } => self.send(self.paths.get(&path).copied(), &bytes, now),
             ToStream::Close { id } => {

@@ -1,5 +1,9 @@
 //! TCP to the peers of relays (RFC 6062): connections that a worker asks for or that come to a relayed address, and their joining with
 //! a client's. Until they are joined, nothing is read from a peer.
+//!
+//! Nothing of this is reached from outside yet: RFC 6062 is not served, no worker sends [`ToStream`](crate::stream::ToStream)'s `Connect`,
+//! `Listen`, `StopListening` or `Join`, and only tests do. Permissions are not looked at here: whoever serves it must refuse, in the
+//! worker, to connect to a peer that is not permitted, and close one that arrived and is not.
 
 use std::io;
 use std::net::SocketAddr;

@@ -76,7 +76,9 @@ impl World {
                     while let Ok(item) = at_worker.pop() {
                         busy = true;
                         let answer = match item {
-                            FromStream::Message { id, bytes } => Some(ToStream::Message { id, bytes }),
+                            FromStream::Message { id, bytes } => {
+                                Some(ToStream::Message { id, bytes, held_until: Now(0) })
+                            }
                             FromStream::Datagram { path, bytes } => Some(ToStream::Datagram { path, bytes }),
                             other => {
                                 let _ = hears.send(other);
@@ -219,11 +221,11 @@ fn a_worker_can_end_a_connection_after_its_last_word() {
     client.write_all(&stun(0)).expect("open");
     read_exactly(&mut client, 20);
     let FromStream::Opened { id, .. } = world.hear() else { panic!("it opens first") };
-    world.say.send(ToStream::Message { id, bytes: channel_data(4, 9) }).expect("runs");
+    world.say.send(ToStream::Message { id, bytes: channel_data(4, 9), held_until: Now(0) }).expect("runs");
     world.say.send(ToStream::Close { id }).expect("runs");
     assert_eq!(read_exactly(&mut client, 8), channel_data(4, 9));
     assert_closed(&mut client);
-    world.say.send(ToStream::Message { id, bytes: channel_data(4, 9) }).expect("runs");
+    world.say.send(ToStream::Message { id, bytes: channel_data(4, 9), held_until: Now(0) }).expect("runs");
     let mut next = world.client();
     next.write_all(&stun(0)).expect("open");
     assert_eq!(read_exactly(&mut next, 20), stun(0), "and not what was for the one before");
@@ -553,7 +555,7 @@ fn a_client_is_joined_to_a_peer_that_we_connect_to() {
     let (mut far, _) = peer.accept().expect("we connect");
     far.write_all(b"before they were joined").expect("open");
     let FromStream::Connected { request: 7, peer: Some(peer_id) } = world.hear() else { panic!("connected") };
-    world.say.send(ToStream::Message { id: client_id, bytes: stun(4) }).expect("runs");
+    world.say.send(ToStream::Message { id: client_id, bytes: stun(4), held_until: Now(0) }).expect("runs");
     world.say.send(ToStream::Join { client: client_id, peer: peer_id }).expect("runs");
     assert_eq!(read_exactly(&mut client, 24), stun(4));
     assert_eq!(read_exactly(&mut client, 23), b"before they were joined");
@@ -813,4 +815,107 @@ fn a_renewed_certificate_is_used_for_dtls_and_a_bad_one_never() {
         assert!(start.elapsed() < Duration::from_secs(5), "the new one is not used");
         std::thread::sleep(Duration::from_millis(100));
     }
+}
+
+/// A DTLS listener without a thread: the test is its run loop and its clock.
+struct DtlsBench {
+    streams: Streams,
+    poll: mio::Poll,
+    workers: Workers,
+    address: SocketAddr,
+}
+
+impl DtlsBench {
+    fn new(dir: &tempdir::Dir, per_address_max: usize) -> Self {
+        let poll = mio::Poll::new().expect("epoll");
+        let mut streams = Streams::new(StreamLimits { per_address_max, ..StreamLimits::default() }, None);
+        let file = |name| std::fs::read(dir.path(name)).expect("a file");
+        streams.set_dtls(Context::from_pem(&file("cert.pem"), &file("key.pem")).expect("a certificate"));
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("loopback");
+        socket.set_nonblocking(true).expect("a socket");
+        let address = socket.local_addr().expect("bound");
+        streams.listen_dtls(socket, &[1; 32], poll.registry()).expect("listens");
+        Self { streams, poll, workers: Workers::new(Vec::new(), Vec::new()), address }
+    }
+
+    fn turn(&mut self, now: Now) {
+        self.streams.read_dtls(0, self.poll.registry(), now, &mut self.workers);
+        self.streams.time_dtls(self.poll.registry(), now, &mut self.workers);
+    }
+
+    fn overdue(&self, now: Now) -> Option<End> {
+        (0..self.streams.slots.len()).find_map(|slot| self.streams.overdue_dtls(slot, now))
+    }
+}
+
+#[test]
+fn a_client_of_dtls_that_begins_again_and_again_has_one_timer_and_not_all_our_time() {
+    let (dir, _) = certificate("dtls-again");
+    let mut bench = DtlsBench::new(&dir, 8);
+    let tap = UdpSocket::bind("127.0.0.1:0").expect("loopback");
+    let victim = udp(tap.local_addr().expect("bound"));
+    victim.set_read_timeout(Some(Duration::from_millis(10))).expect("a socket");
+    let _ = DtlsPeer::over(victim);
+    let mut hello = [0; 2000];
+    let size = tap.recv(&mut hello).expect("a ClientHello");
+    let mut hello = hello[..size].to_vec();
+    let client = udp(bench.address);
+    for round in 0..20u8 {
+        let now = Now::from_millis(u64::from(round));
+        // Record header, message header, version: then the random, by which handshakes are told apart.
+        hello[13 + 12 + 2] = round;
+        client.send(&hello).expect("sent");
+        bench.turn(now);
+        let mut answer = [0; 2000];
+        let cookie = loop {
+            let size = client.recv(&mut answer).expect("a challenge");
+            if answer[13] == 3 {
+                break &answer[28..size];
+            }
+        };
+        let mut again = hello.clone();
+        // No session id, so that its length is byte 59 and the cookie's length byte 60.
+        assert_eq!(again[59..61], [0, 0]);
+        again[60] = cookie.len() as u8;
+        again.splice(61..61, cookie.iter().copied());
+        for at in [11, 15, 23] {
+            let length = u16::from_be_bytes([again[at], again[at + 1]]) + cookie.len() as u16;
+            again[at..at + 2].copy_from_slice(&length.to_be_bytes());
+        }
+        (again[10], again[18]) = (1, 1);
+        client.send(&again).expect("sent");
+        bench.turn(now);
+        assert!(bench.streams.handshaking.len() <= 1, "{:?}", bench.streams.handshaking);
+    }
+    let stats = bench.streams.stats();
+    assert_eq!((stats.accepted, stats.refused), (8, 12));
+}
+
+#[test]
+fn only_a_client_of_dtls_itself_keeps_its_session() {
+    let (dir, _) = certificate("dtls-silent");
+    let mut bench = DtlsBench::new(&dir, 8);
+    let socket = udp(bench.address);
+    let forger = socket.try_clone().expect("a descriptor");
+    let client = std::thread::spawn(move || DtlsPeer::over(socket).expect("a handshake"));
+    while !client.is_finished() {
+        bench.turn(Now(0));
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let mut client = client.join().expect("no panic");
+    let second = Now::from_millis;
+    assert_eq!((bench.overdue(second(60_000)), bench.overdue(second(60_001))), (None, Some(End::Silent)));
+    // A record in its name that is not its own.
+    let mut forged = vec![23, 0xfe, 0xfd, 0, 1, 0, 0, 0, 0, 0, 9, 0, 40];
+    forged.extend([7; 40]);
+    forger.send(&forged).expect("sent");
+    bench.turn(second(50_000));
+    assert_eq!(bench.overdue(second(60_001)), Some(End::Silent));
+    client.0.ssl_write(&stun(0)).expect("sent");
+    bench.turn(second(55_000));
+    assert_eq!((bench.overdue(second(60_001)), bench.overdue(second(115_001))), (None, Some(End::Silent)));
+    let slot = (0..bench.streams.slots.len())
+        .find(|&slot| matches!(bench.streams.slots[slot].content, Some(Content::DtlsClient(_))));
+    assert!(bench.streams.send_dtls(slot.expect("a session"), &stun(0), second(600_000)), "with an allocation");
+    assert_eq!((bench.overdue(second(599_999)), bench.overdue(second(600_000))), (None, Some(End::Silent)));
 }

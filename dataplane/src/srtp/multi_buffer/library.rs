@@ -37,6 +37,9 @@ pub(crate) struct CmKey(Box<ExpandedCmKey>);
 impl CmKey {
     /// `None` when the library is not to be used, or the profile is another.
     pub(in crate::srtp) fn new(session: &SessionKey) -> Option<Self> {
+        if session.profile != Profile::Aes128CmHmacSha1_80 {
+            return None;
+        }
         let library = library()?;
         let key: &[u8; 16] = session.key().try_into().ok()?;
         let mut expanded = Box::new(ExpandedCmKey { round_keys: [0; 176], inner: [0; 20], outer: [0; 20] });

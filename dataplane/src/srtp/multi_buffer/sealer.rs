@@ -92,7 +92,8 @@ impl Sealer {
         self.staged = None;
     }
 
-    /// Seals everything that was committed. What cannot be sealed is wiped: it leaves as noise rather than clear.
+    /// Seals everything that was committed. Of what cannot be sealed the payload is zeroed: it leaves unauthentic and
+    /// empty rather than clear.
     pub(crate) fn run(&mut self, arena: &mut [u8]) {
         let Self { burst, jobs, keys, .. } = self;
         let mut sealed = true;

@@ -19,6 +19,8 @@ fn the_backend_is_there_where_the_cpu_has_what_it_wants() {
     assert_eq!(Sealer::detect().is_some(), capable);
     assert_eq!(GcmKey::new(&session(Profile::AeadAes128Gcm)).is_some(), capable);
     assert!(GcmKey::new(&session(Profile::Aes128CmHmacSha1_80)).is_none(), "not a key of AES-GCM");
+    assert_eq!(CmKey::new(&session(Profile::Aes128CmHmacSha1_80)).is_some(), capable);
+    assert!(CmKey::new(&session(Profile::AeadAes128Gcm)).is_none(), "as long, but not a key of AES-CM");
 }
 
 #[test]

@@ -228,3 +228,43 @@ fn a_million_allocations_later_everything_is_as_it_was() {
     assert_eq!((turn.tickets.len(), turn.reservations.len(), turn.relays.open(), turn.links.count()), (0, 0, 0, 0));
     assert!(world.sockets.is_empty() && world.links.is_empty());
 }
+
+#[test]
+fn a_client_that_comes_and_goes_leaves_no_timers_behind() {
+    let mut world = World::new(spec());
+    let mut alice = Caller::new(1, "alice");
+    for _ in 0..3000 {
+        assert_eq!(alice.ask(&mut world, method::ALLOCATE, &[udp(), lifetime(3600)]).code(), 0);
+        assert_eq!(alice.refresh(&mut world, 0).code(), 0);
+    }
+    assert!(world.turn.timers.len() <= 2 + crate::turn::upkeep::TIMERS_SPARE, "{}", world.turn.timers.len());
+    // Those that are left alone end when they should.
+    assert_eq!(alice.allocate(&mut world).code(), 0);
+    world.wait(Duration::from_secs(599));
+    assert_eq!(world.turn.allocations.len(), 1);
+    world.wait(Duration::from_secs(2));
+    assert_eq!(world.turn.allocations.len(), 0);
+}
+
+#[test]
+fn who_allocates_anew_owes_what_they_owed() {
+    let mut narrow = spec();
+    narrow.quotas.user_bps = 800_000;
+    let mut world = World::new(narrow);
+    let mut alice = Caller::new(1, "alice");
+    let mut passed = 0;
+    for _ in 0..20 {
+        assert_eq!(alice.allocate(&mut world).code(), 0);
+        assert_eq!(alice.bind(&mut world, 0x4000, PEER), 0);
+        passed += (0..30).filter(|_| alice.channel_data(&mut world, 0x4000, &[0; 1000]).is_ok()).count();
+        assert_eq!(alice.refresh(&mut world, 0).code(), 0);
+        assert_eq!(world.turn.accounts.held("alice"), 0);
+    }
+    // A fifth of a second's worth of 100 kB/s, and the one that it ended with.
+    assert_eq!((passed, world.turn.accounts.len()), (21, 1));
+    world.wait(Duration::from_secs(1));
+    assert_eq!(world.turn.accounts.len(), 0, "what is paid for is forgotten");
+    assert_eq!(alice.allocate(&mut world).code(), 0);
+    assert_eq!(alice.bind(&mut world, 0x4000, PEER), 0);
+    assert!(alice.channel_data(&mut world, 0x4000, &[0; 1000]).is_ok());
+}

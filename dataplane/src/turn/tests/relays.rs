@@ -1,9 +1,10 @@
 //! What is relayed, and what is not: channels, indications, shared ports, links to our own media. RFC 8656 §10–§12.
 
 use ringmain_shared::DropReason;
-use ringmain_shared::turn::{RelayMode, TurnEvent, TurnSpec};
+use ringmain_shared::turn::{RelayMode, TurnCommand, TurnEvent, TurnSpec};
 
 use super::world::*;
+use crate::io::Link;
 use crate::packet::stun::{Class, Message, attribute, method};
 
 const PEER: &str = "8.8.8.8:9000";
@@ -267,4 +268,47 @@ fn what_control_hears_is_what_happened() {
     assert_eq!((refreshed.id, refreshed.lifetime_s), (opened.id, 900));
     assert_eq!((allocation.channels, allocation.permissions, allocation.sockets), (1, 1, 1));
     assert_eq!((allocation.traffic.to_peers, allocation.traffic.to_peers_bytes), (1, 5));
+}
+
+#[test]
+fn a_shared_address_that_is_given_out_no_more_goes_with_the_last_who_drops_it() {
+    let mut shared = TurnSpec { ..spec() };
+    shared.relay.mode = RelayMode::Shared(1);
+    let mut world = World::new(shared);
+    let mut alice = Caller::new(1, "alice");
+    let both = [udp(), (attribute::ADDITIONAL_ADDRESS_FAMILY, vec![2, 0, 0, 0])];
+    assert_eq!(alice.ask(&mut world, method::ALLOCATE, &both).code(), 0);
+    assert_eq!(alice.permit(&mut world, &[PEER, "[2600::9]:1"]), 0);
+    assert_eq!(world.sockets.len(), 2);
+    world.turn.handle_command(TurnCommand::Configure(Box::new(spec())), world.now);
+    let drop_v4 = [lifetime(0), (attribute::REQUESTED_ADDRESS_FAMILY, vec![1, 0, 0, 0])];
+    assert_eq!(alice.ask(&mut world, method::REFRESH, &drop_v4).code(), 0);
+    assert_eq!(world.sockets.len(), 1);
+    alice.refresh(&mut world, 0);
+    assert_eq!(world.sockets.len(), 0);
+}
+
+#[test]
+fn a_request_that_waits_for_a_dropped_address_is_refused() {
+    let mut world = World::new(spec());
+    let mut alice = Caller::new(1, "alice");
+    let both = [udp(), (attribute::ADDITIONAL_ADDRESS_FAMILY, vec![2, 0, 0, 0])];
+    assert_eq!(alice.ask(&mut world, method::ALLOCATE, &both).code(), 0);
+    let (permit, drop) = (world.transaction(), world.transaction());
+    let drop_v4 = [lifetime(0), (attribute::REQUESTED_ADDRESS_FAMILY, vec![1, 0, 0, 0])];
+    let requests = [
+        alice.request(method::CREATE_PERMISSION, permit, &[alice.peer(PEER, permit)]),
+        alice.request(method::REFRESH, drop, &drop_v4),
+    ];
+    // Both come before the socket does.
+    for bytes in &requests {
+        let (_, out) = world.link.parts();
+        world.turn.handle_client(alice.client, bytes, world.now, out).expect("a request");
+    }
+    world.settle();
+    let answers = world.take();
+    let answers = answers.iter().map(|(_, bytes)| Message::parse(bytes).expect("ours are right"));
+    let answers: Vec<_> = answers.map(|message| (message.transaction_id(), message.error_code())).collect();
+    assert_eq!(answers, [(permit, Some(443)), (drop, None)]);
+    assert!(world.sockets.is_empty());
 }
