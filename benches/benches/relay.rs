@@ -172,7 +172,7 @@ impl Room {
         let set_links = |link: &mut MemoryLink| {
             for peer in (1..=SUBSCRIBERS).filter(|_| through) {
                 let prefix = Prefix::channel(address(peer), u16::from_be_bytes(CHANNEL));
-                link.parts().1.batch().set_link(path(peer).socket, Some(prefix));
+                link.parts().1.batch().links().set(path(peer), Some(prefix));
             }
         };
         set_links(&mut link);

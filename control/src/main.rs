@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use ringmain_control::app::planes::Embedded;
 use ringmain_control::app::run;
 use ringmain_control::config::{self, Invocation, Loaded, LogFormat, Sources};
-use ringmain_control::load;
+use ringmain_control::{load, turn};
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
 // Steadier memory than the system's allocator under many joins. The packet path allocates nothing either way.
 #[global_allocator]
@@ -41,6 +42,12 @@ fn begin() -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Invocation::Run(sources) => run(&sources).map(|()| ExitCode::SUCCESS),
+        Invocation::TurnCredentials(sources, options) => {
+            turn::print_credential(&config::load(&sources)?.config, &options).map(|()| ExitCode::SUCCESS)
+        }
+        Invocation::Admin(sources, options) => {
+            turn::ask(&config::load(&sources)?.config, &options).map(|()| ExitCode::SUCCESS)
+        }
         // What it found wrong it has printed.
         Invocation::Load(options) => {
             load::run(&options).map(|passed| if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -53,6 +60,8 @@ fn run(sources: &Sources) -> anyhow::Result<()> {
     start_logs(&config.log)?;
     tracing::info!("Ringmain {}", env!("CARGO_PKG_VERSION"));
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    let file = sources.file.as_ref().or(sources.coturn.as_ref()).map(|(name, _)| name.as_str());
+    turn::warnings(&config, file).iter().for_each(|warning| tracing::warn!("{warning}"));
     // Signalling needs little, and the cores belong to the workers.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
@@ -64,9 +73,18 @@ fn run(sources: &Sources) -> anyhow::Result<()> {
 
 fn start_logs(log: &config::Log) -> anyhow::Result<()> {
     let filter = tracing_subscriber::EnvFilter::builder().parse(&log.filter)?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let opened = log.file.as_ref().map(|path| (path, std::fs::OpenOptions::new().create(true).append(true).open(path)));
+    let (writer, is_terminal) = match opened {
+        Some((_, Ok(file))) => (BoxMakeWriter::new(std::sync::Mutex::new(file)), false),
+        Some((path, Err(error))) => {
+            eprintln!("warning: logs go here, because {} cannot be written: {error}", path.display());
+            (BoxMakeWriter::new(std::io::stderr), std::io::stderr().is_terminal())
+        }
+        None => (BoxMakeWriter::new(std::io::stderr), std::io::stderr().is_terminal()),
+    };
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     let result = match log.format {
-        LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).with_target(false).try_init(),
+        LogFormat::Text => builder.with_ansi(is_terminal).with_target(false).try_init(),
         LogFormat::Json => builder.json().try_init(),
     };
     result.map_err(anyhow::Error::msg)

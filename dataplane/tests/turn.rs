@@ -6,12 +6,19 @@ use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use ringmain_dataplane::io::LinkChoice;
-use ringmain_dataplane::packet::stun::{Class, IntegrityKey, Message, MessageWriter, TransactionId, attribute, method};
+use ringmain_dataplane::packet::stun::{
+    BindingRequest, Class, IntegrityKey, Message, MessageWriter, Role, TransactionId, attribute, method,
+    write_binding_request, write_binding_success,
+};
 use ringmain_dataplane::plane::{Plane, Settings};
 use ringmain_dataplane::turn::derive_keys;
 use ringmain_shared::Command;
+use ringmain_shared::id::{PeerId, RoomId, TransportId, WorkerIndex};
+use ringmain_shared::transport::{
+    DtlsRole, Fingerprint, FingerprintHash, IceCredentials, RemotePeer, Side, TransportSpec,
+};
 use ringmain_shared::turn::{
-    IpRange, PasswordAlgorithms, PeerPolicy, RelayAddress, RelayMode, RelaySpec, TurnCommand, TurnCredential,
+    IpRange, OwnMedia, PasswordAlgorithms, PeerPolicy, RelayAddress, RelayMode, RelaySpec, TurnCommand, TurnCredential,
     TurnFeatures, TurnLifetimes, TurnQuotas, TurnSpec,
 };
 
@@ -140,5 +147,94 @@ fn clients_reach_peers_through_every_worker_on_every_link() {
             })
         };
         assert!(ports.iter().all(is_free), "{ports:?}");
+    }
+}
+
+const OWN_CHANNEL: [u8; 2] = [0x40, 3];
+const PASSWORD: &str = "a password of 22 chars";
+
+fn credentials(ufrag: &str) -> IceCredentials {
+    IceCredentials { ufrag: ufrag.into(), pwd: PASSWORD.into() }
+}
+
+impl Caller {
+    fn send_on_channel(&self, data: &[u8]) {
+        let framed = [&OWN_CHANNEL[..], &(data.len() as u16).to_be_bytes(), data].concat();
+        self.socket.send(&framed).expect("loopback");
+    }
+
+    /// Sends a check to our media and takes what comes from there until its answer, answering the media's own checks, which are
+    /// counted. False if it is not answered.
+    fn is_answered(&self, number: u8, checks_seen: &mut usize) -> bool {
+        let id = TransactionId([number; 12]);
+        let request = BindingRequest {
+            transaction_id: id,
+            remote_ufrag: "ours",
+            local_ufrag: "them",
+            priority: 1,
+            role: Role::Controlling(1, true),
+        };
+        let key = IntegrityKey::new(PASSWORD.as_bytes());
+        let mut bytes = [0; 1500];
+        let len = write_binding_request(&mut bytes, &request, &key).expect("room");
+        self.send_on_channel(&bytes[..len]);
+        let mut framed = [0; 1500];
+        while let Ok(len) = self.socket.recv(&mut framed) {
+            assert_eq!(framed[..2], OWN_CHANNEL);
+            let Ok(message) = Message::parse(&framed[4..len]) else { continue };
+            match message.class() {
+                Class::Success if message.transaction_id() == id => return true,
+                Class::Request => {
+                    *checks_seen += 1;
+                    let from = self.socket.local_addr().expect("bound");
+                    let len = write_binding_success(&mut bytes, message.transaction_id(), from, &key).expect("room");
+                    self.send_on_channel(&bytes[..len]);
+                }
+                _ => {}
+            }
+        }
+        false
+    }
+}
+
+#[test]
+fn clients_reach_our_own_media_both_ways_on_every_link() {
+    for (link, port_min) in [(LinkChoice::Auto, 43_000), (LinkChoice::Mmsg, 44_000)] {
+        let listener = UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("loopback");
+        let settings =
+            Settings { workers: 1, pin: false, base_port: 0, link, turn: vec![listener], ..Settings::default() };
+        let (mut plane, hello) = Plane::start(settings).expect("starts");
+        let media = hello.workers[0].addresses[0];
+        let mut spec = spec(port_min);
+        spec.relay.workers = 1;
+        spec.peers.own_media = vec![OwnMedia { address: media, worker: WorkerIndex(0) }];
+        assert!(plane.send(Command::Turn(TurnCommand::Configure(Box::new(spec)))).is_ok());
+        let remote = RemotePeer {
+            ice: credentials("them"),
+            fingerprints: vec![Fingerprint { hash: FingerprintHash::Sha256, value: vec![0; 32] }],
+            role: DtlsRole::Client,
+        };
+        let transport = TransportSpec {
+            id: TransportId(1),
+            peer: PeerId(1),
+            room: RoomId(1),
+            side: Side::Publisher,
+            local: credentials("ours"),
+            remote: Some(remote),
+            channels: None,
+        };
+        let order = Command::OpenTransport { worker: WorkerIndex(0), spec: Box::new(transport) };
+        assert!(plane.send(order).is_ok());
+        let mut caller = Caller::new(listener);
+        caller.allocate();
+        let answer = caller.ask(method::CHANNEL_BIND, |message| {
+            message.attribute(attribute::CHANNEL_NUMBER, &[OWN_CHANNEL[0], OWN_CHANNEL[1], 0, 0]);
+            message.xor_address(attribute::XOR_PEER_ADDRESS, media);
+        });
+        assert_eq!(Message::parse(&answer).expect("sound").class(), Class::Success);
+        let mut checks_seen = 0;
+        let answered = (0..20).filter(|&number| caller.is_answered(number, &mut checks_seen)).count();
+        assert_eq!(answered, 20, "{link:?}");
+        assert!(checks_seen > 0, "{link:?}: media proves the address by a check of its own");
     }
 }

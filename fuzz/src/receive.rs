@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use arrayvec::ArrayVec;
 use ringmain_dataplane::packet::rtcp::{Compound, CompoundWriter, FeedbackFields, Packet};
-use ringmain_dataplane::receive::transport_cc::FEEDBACK_SIZE_MAX;
+use ringmain_dataplane::receive::transport_cc::{FEEDBACK_SIZE_MAX, RING};
 use ringmain_dataplane::receive::{
     ArrivalKind, InboundStream, KeyframeArbiter, LayerActivity, NackGenerator, Policer, ReceiveRate, RembEstimator,
     TransportCcRecorder,
@@ -175,7 +175,8 @@ impl Receiver {
     /// Every feedback that is due, until there is none; each as it would go on the wire.
     fn tell_arrivals(&mut self) {
         let mut told: ArrayVec<(u16, Option<Now>), ARRIVALS_MAX> = ArrayVec::new();
-        for _ in 0..64 {
+        // Each takes at least one number out of the ring: no more than one, where arrivals lie too far apart for a delta.
+        for _ in 0..=RING {
             if !self.transport_cc.due(self.now) {
                 return;
             }

@@ -428,11 +428,13 @@ impl Host {
         let (_, out) = self.link.parts();
         for change in self.turn.link_changes().drain(..) {
             match change {
-                LinkChange::Set(socket, prefix) => out.batch().set_link(socket, Some(prefix)),
-                LinkChange::Closed(path) => out.batch().set_link(path.socket, None),
+                LinkChange::Set(path, prefix) => out.batch().links().set(path, prefix),
+                LinkChange::Closed(path) => out.batch().links().set(path, None),
             }
         }
-        out.batch().drain_link_traffic(|link, datagrams, bytes| self.turn.count_link(link, datagrams, bytes, self.now));
+        out.batch()
+            .links()
+            .drain_traffic(|link, datagrams, bytes| self.turn.count_link(link, datagrams, bytes, self.now));
         self.turn.events().clear();
         out.flush();
         self.link.take()

@@ -40,6 +40,7 @@ export class Connection extends Emitter {
       "The server lets us in, but media does not get through. Its UDP ports may be blocked, or it announces an address "
       + "that cannot be reached from here.",
     ));
+    await this.#use_relays();
     await this.publisher.connect((offer) => this.#signal.call("join", { sid, uid, offer, info }));
     this.joined = true;
   }
@@ -52,6 +53,16 @@ export class Connection extends Emitter {
     this.publisher.close();
     this.subscriber.close();
     this.#signal?.close();
+  }
+
+  /** The server's relays, for a network that lets nothing else through. A server without them lends none. */
+  async #use_relays() {
+    try {
+      const { iceServers } = await this.#signal.call("iceServers");
+      if (iceServers?.length) for (const side of [this.publisher, this.subscriber]) side.use_relays(iceServers);
+    } catch (error) {
+      if (!(error instanceof RpcError)) throw error;
+    }
   }
 
   #wire() {

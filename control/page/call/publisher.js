@@ -69,6 +69,11 @@ export class Publisher extends Emitter {
     return can;
   }
 
+  /** Relays to gather candidates from, besides the direct ways. */
+  use_relays(iceServers) {
+    this.#pc.setConfiguration({ ...this.#pc.getConfiguration(), iceServers });
+  }
+
   stats() {
     return this.#pc.getStats();
   }

@@ -48,6 +48,11 @@ export class Subscriber extends Emitter {
     if (this.api_is_open) this.#api.send(JSON.stringify({ streamId: stream_id, video, audio }));
   }
 
+  /** Relays to gather candidates from, besides the direct ways. */
+  use_relays(iceServers) {
+    this.#pc.setConfiguration({ ...this.#pc.getConfiguration(), iceServers });
+  }
+
   stats() {
     return this.#pc.getStats();
   }

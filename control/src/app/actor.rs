@@ -6,13 +6,16 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use ringmain_shared::command::Command;
-use ringmain_shared::event::{Event, HandshakeStats, WorkerStats};
+use ringmain_shared::event::{Event, HandshakeStats, StreamStats, WorkerStats};
 use ringmain_shared::now::Now;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 
+use crate::turn::Users;
+
 use super::connection::{Coming, Inbox, Outbox};
+use super::operations::Operations;
 use super::parts::{ConnectionId, Counts, DataPlane, Output, Rooms};
 
 /// Rooms, data plane and clients, joined.
@@ -31,6 +34,8 @@ pub struct Actor<R, P> {
     handshakes: BTreeMap<u16, HandshakeStats>,
     /// Threads of the data plane that stand still.
     stalled: BTreeSet<String>,
+    turn: Operations,
+    streams: Option<StreamStats>,
     worker_count: usize,
     start: Instant,
 }
@@ -56,6 +61,10 @@ pub struct Report {
     pub handshakes: Vec<(u16, HandshakeStats)>,
     /// Threads of the data plane that stand still, by name.
     pub stalled: Vec<String>,
+    /// What users of TURN have relayed.
+    pub users: Users,
+    /// The last counters of connections for TURN, if it listens for such.
+    pub streams: Option<StreamStats>,
     /// Since the start.
     pub uptime: Duration,
 }
@@ -94,6 +103,8 @@ impl<R: Rooms, P: DataPlane> Actor<R, P> {
             workers: BTreeMap::new(),
             handshakes: BTreeMap::new(),
             stalled: BTreeSet::new(),
+            turn: Operations::default(),
+            streams: None,
             worker_count,
             start,
         }
@@ -113,6 +124,11 @@ impl<R: Rooms, P: DataPlane> Actor<R, P> {
             tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => break,
                 Some(coming) = inbox.comings.recv() => self.handle_coming(coming),
+                Some((question, answer)) = inbox.orders.recv() => {
+                    if let Some(command) = self.turn.ask(question, answer, self.worker_count) {
+                        self.send(Command::Turn(command));
+                    }
+                }
                 Some(answer) = inbox.questions.recv() => drop(answer.send(self.report())),
                 // The eventfd is watched by edges: each write to it is one, read or not.
                 ready = event_fd.readable() => ready?.clear_ready(),
@@ -186,6 +202,8 @@ impl<R: Rooms, P: DataPlane> Actor<R, P> {
                 tracing::warn!("{thread} of the data plane turns again");
                 self.stalled.remove(thread);
             }
+            Event::Turn(event) => self.turn.handle(event),
+            Event::Streams(stats) => self.streams = Some(*stats),
             _ => {}
         }
     }
@@ -273,6 +291,8 @@ impl<R: Rooms, P: DataPlane> Actor<R, P> {
             workers: self.workers.values().map(|(stats, heard)| (stats.clone(), now.since(*heard))).collect(),
             handshakes: self.handshakes.iter().map(|(thread, stats)| (*thread, *stats)).collect(),
             stalled: self.stalled.iter().cloned().collect(),
+            users: self.turn.users().clone(),
+            streams: self.streams,
             uptime: now.since(Now(0)),
         }
     }

@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::actor::Report;
 use super::parts::ConnectionId;
+use crate::turn::{AdminAnswer, AdminQuestion};
 
 /// Opens connections to the actor.
 #[derive(Clone, Debug)]
@@ -17,6 +18,7 @@ pub struct Door {
     texts: mpsc::Sender<(ConnectionId, String)>,
     comings: mpsc::UnboundedSender<Coming>,
     questions: mpsc::Sender<oneshot::Sender<Report>>,
+    orders: mpsc::Sender<(AdminQuestion, oneshot::Sender<AdminAnswer>)>,
     next: Arc<AtomicU64>,
 }
 
@@ -27,6 +29,7 @@ pub struct Inbox {
     /// Unbounded, and yet bounded: two from each connection, of which there is a limit.
     pub(super) comings: mpsc::UnboundedReceiver<Coming>,
     pub(super) questions: mpsc::Receiver<oneshot::Sender<Report>>,
+    pub(super) orders: mpsc::Receiver<(AdminQuestion, oneshot::Sender<AdminAnswer>)>,
 }
 
 /// A connection comes or goes.
@@ -77,8 +80,9 @@ pub fn door() -> (Door, Inbox) {
     let (texts, texts_in) = mpsc::channel(TEXTS_WAITING_MAX);
     let (comings, comings_in) = mpsc::unbounded_channel();
     let (questions, questions_in) = mpsc::channel(QUESTIONS_WAITING_MAX);
-    let door = Door { texts, comings, questions, next: Arc::new(AtomicU64::new(1)) };
-    (door, Inbox { texts: texts_in, comings: comings_in, questions: questions_in })
+    let (orders, orders_in) = mpsc::channel(QUESTIONS_WAITING_MAX);
+    let door = Door { texts, comings, questions, orders, next: Arc::new(AtomicU64::new(1)) };
+    (door, Inbox { texts: texts_in, comings: comings_in, questions: questions_in, orders: orders_in })
 }
 
 impl Door {
@@ -99,6 +103,15 @@ impl Door {
         let (answer, report) = oneshot::channel();
         self.questions.send(answer).await.ok()?;
         report.await.ok()
+    }
+}
+
+impl Door {
+    /// What an operator asks; `None` once the actor has ended.
+    pub async fn ask(&self, question: AdminQuestion) -> Option<AdminAnswer> {
+        let (sender, answer) = oneshot::channel();
+        self.orders.send((question, sender)).await.ok()?;
+        answer.await.ok()
     }
 }
 

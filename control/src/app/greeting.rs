@@ -5,7 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use ringmain_shared::event::WorkerInfo;
 
-use crate::config::{Config, Link, TlsMode};
+use crate::config::{Config, Link, TlsMode, TurnTransport};
+use crate::turn::{Listeners, Offer};
 
 /// One line of the log.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -48,6 +49,29 @@ pub fn lines(
         lines.push(Line::Info(format!("metrics: http://{at}/metrics")));
     }
     lines.extend(hints(config, candidates));
+    lines
+}
+
+/// What is said of TURN.
+pub fn turn_lines(config: &Config, listeners: &Listeners, offer: Option<&Offer>) -> Vec<Line> {
+    let Some(offer) = offer else { return Vec::new() };
+    let turn = &config.turn;
+    let mut lines = vec![Line::Info(format!(
+        "TURN: {}; realm {:?}, relay ports {} to {}",
+        offer.urls.join("  "),
+        turn.realm,
+        turn.min_port,
+        turn.max_port
+    ))];
+    let wants_tls = turn.transports.iter().any(|what| matches!(what, TurnTransport::Tls | TurnTransport::Dtls));
+    if wants_tls && listeners.streams.certificates.is_none() {
+        let hint = "TURN over TLS and DTLS: off, for want of certificate files (turn.tls_cert, turn.tls_key)";
+        lines.push(Line::Info(hint.into()));
+    }
+    if config.turn_only && turn.users.is_empty() && turn.users_file.is_none() && turn.shared_secrets.is_empty() {
+        let hint = "nobody can use TURN: set turn.users, turn.users_file or turn.shared_secret";
+        lines.push(Line::Warn(hint.into()));
+    }
     lines
 }
 

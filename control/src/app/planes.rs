@@ -13,7 +13,7 @@ use ringmain_shared::now::Now;
 use super::parts::{ConnectionId, Counts, DataPlane, Output, Rooms};
 use super::run::Start;
 use crate::config::{Config, Link};
-use crate::session;
+use crate::{session, turn};
 
 /// Starts both planes in this process.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ impl Start for Embedded {
     type Plane = Plane;
     type Rooms = session::Rooms;
 
-    fn plane(&self, config: &Config, bind: Vec<IpAddr>) -> anyhow::Result<(Plane, Hello)> {
+    fn plane(&self, config: &Config, bind: Vec<IpAddr>, turn: turn::Listeners) -> anyhow::Result<(Plane, Hello)> {
         let media = &config.media;
         Ok(Plane::start(plane::Settings {
             workers: media.workers,
@@ -43,11 +43,19 @@ impl Start for Embedded {
                 ..plane::Settings::default().publishers
             },
             audio_interval: config.audio.interval,
-            ..plane::Settings::default()
+            turn: turn.udp,
+            streams: turn.streams,
         })?)
     }
 
-    fn rooms(&self, config: &Config, hello: Hello, candidates: Vec<Vec<SocketAddr>>, epoch: u32) -> session::Rooms {
+    fn rooms(
+        &self,
+        config: &Config,
+        hello: Hello,
+        candidates: Vec<Vec<SocketAddr>>,
+        turn: Option<turn::Offer>,
+        epoch: u32,
+    ) -> session::Rooms {
         let settings = session::Settings {
             rooms_max: config.limits.rooms,
             peers_per_room_max: config.limits.peers_per_room,
@@ -58,6 +66,7 @@ impl Start for Embedded {
             spread_after: config.limits.spread_after,
             audio_interval: config.audio.interval,
             audio_filter_percent: u32::from(config.audio.filter),
+            turn,
             ..session::Settings::default()
         };
         let random = Box::new(|bytes: &mut [u8]| {

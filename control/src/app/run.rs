@@ -1,12 +1,14 @@
 //! Start and end of the process: sockets are bound and certificates read before the data plane starts, so that what is
 //! wrong is said at once; SIGTERM and SIGINT end it in order, SIGHUP reads the certificate again.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context;
+use ringmain_shared::command::Command;
 use ringmain_shared::event::Hello;
+use ringmain_shared::turn::TurnCommand;
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -24,6 +26,7 @@ use crate::http::gate::Gate;
 use crate::http::listen::{HANDSHAKES_MAX, Listener, bind};
 use crate::http::socket::Liveness;
 use crate::http::tls::{self, Identity};
+use crate::turn;
 
 /// How the two halves are made; the halves themselves need not know of each other's start.
 pub trait Start {
@@ -32,11 +35,18 @@ pub trait Start {
     /// The rooms.
     type Rooms: Rooms;
 
-    /// Starts the workers on these local addresses.
-    fn plane(&self, config: &Config, bind: Vec<IpAddr>) -> anyhow::Result<(Self::Plane, Hello)>;
+    /// Starts the workers, with media on these local addresses and TURN where it is to listen.
+    fn plane(&self, config: &Config, bind: Vec<IpAddr>, turn: turn::Listeners) -> anyhow::Result<(Self::Plane, Hello)>;
 
-    /// Makes the rooms: `candidates` are what the SDP announces, by worker; `epoch` differs from start to start.
-    fn rooms(&self, config: &Config, hello: Hello, candidates: Vec<Vec<SocketAddr>>, epoch: u32) -> Self::Rooms;
+    /// Makes the rooms: `candidates` are what the SDP announces, by worker; `turn` what peers are lent; `epoch` differs from start to start.
+    fn rooms(
+        &self,
+        config: &Config,
+        hello: Hello,
+        candidates: Vec<Vec<SocketAddr>>,
+        turn: Option<turn::Offer>,
+        epoch: u32,
+    ) -> Self::Rooms;
 }
 
 /// Runs until a signal ends it.
@@ -48,27 +58,50 @@ pub async fn run(config: Config, start: impl Start) -> anyhow::Result<()> {
     let host = host::addresses().context("cannot list the addresses of this host")?;
     let host: Vec<IpAddr> = bounded(host);
     let identity = identity(&config, &host)?;
-    let page = bind_all(&config, "listen", &config.endpoints(config.listen))?;
+    let page = match config.turn_only {
+        true => Vec::new(),
+        false => bind_all(&config, "listen", &config.endpoints(config.listen))?,
+    };
     let metrics = match config.metrics {
         Some(metrics) => bind_all(&config, "metrics", &config.endpoints(metrics))?,
         None => Vec::new(),
     };
 
     let began = Instant::now();
-    let (plane, hello) = start.plane(&config, config.media_binds(&host))?;
+    // A server of TURN alone has no media; but a worker without any socket could not be.
+    let mut media = config.media_binds(&host);
+    let turn = turn::listeners(&config, &media, &host)?;
+    if config.turn_only {
+        media = if turn.udp.is_empty() { vec![Ipv4Addr::LOCALHOST.into()] } else { Vec::new() };
+    }
+    let offer = turn::offer(&config, &turn, &host, epoch().into());
+    let told = greeting::turn_lines(&config, &turn, offer.as_ref());
+    let (mut plane, hello) = start.plane(&config, media, turn)?;
     let candidates: Vec<Vec<SocketAddr>> =
         hello.workers.iter().map(|worker| config.candidates(&worker.addresses, &host)).collect();
     let fingerprint = identity.as_ref().map(|identity| identity.fingerprint.as_str());
-    for line in greeting::lines(&config, &hello.workers, &candidates, &host, fingerprint) {
+    if config.turn.enabled {
+        let spec = turn::spec(&config, &hello, &candidates, &host)?;
+        let configured = plane.send(Command::Turn(TurnCommand::Configure(Box::new(spec))));
+        configured.map_err(|_| anyhow::anyhow!("the data plane takes no commands"))?;
+    }
+    let lines = match config.turn_only {
+        true => Vec::new(),
+        false => greeting::lines(&config, &hello.workers, &candidates, &host, fingerprint),
+    };
+    for line in lines.into_iter().chain(told) {
         match line {
             Line::Info(text) => tracing::info!("{text}"),
             Line::Warn(text) => tracing::warn!("{text}"),
         }
     }
     let worker_count = hello.workers.len();
-    let rooms = start.rooms(&config, hello, candidates, epoch());
+    let rooms = start.rooms(&config, hello, candidates, offer, epoch());
 
     let (door, inbox) = door();
+    if let Some(path) = &config.admin_socket {
+        turn::listen(path, door.clone(), stop.clone())?;
+    }
     let certificate = reload_on_hangup(&config, identity.map(|identity| identity.config))?;
     serve(&config, door, page, metrics, certificate, &stop);
     let actor = Actor::new(rooms, plane, worker_count, began).run(inbox, stop);

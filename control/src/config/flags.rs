@@ -6,7 +6,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, Parser};
 
 use super::keys::{KEYS, PREFIX};
 use super::load::Sources;
-use crate::load;
+use crate::{load, turn};
 
 /// What the command line asks for.
 #[derive(Clone, Debug)]
@@ -17,6 +17,10 @@ pub enum Invocation {
     ShowConfig(Sources),
     /// Load a server.
     Load(Box<load::Options>),
+    /// Print a time-limited credential of TURN.
+    TurnCredentials(Sources, turn::CredentialOptions),
+    /// Ask a running server something.
+    Admin(Sources, turn::AdminOptions),
 }
 
 /// Reads command line, environment and the file they name.
@@ -51,9 +55,35 @@ pub fn read(
     };
     let flags = KEYS.iter().filter_map(|key| given(key.flag)).collect();
     let cpu_count = std::thread::available_parallelism().map_or(1, |count| count.get().min(1024) as u16);
-    let sources = Sources { file, environment, flags, cpu_count };
-    Ok(match matches.subcommand_name() {
+    let (subcommand, inner) = matches.subcommand().unwrap_or(("", &matches));
+    let text_of = |name: &str| inner.get_one::<String>(name).cloned();
+    let mut sources = Sources { file, environment, flags, cpu_count, ..Sources::default() };
+    Ok(match Some(subcommand).filter(|name| !name.is_empty()) {
         Some("config") => Invocation::ShowConfig(sources),
+        Some("turn") => {
+            if let Some(name) = text_of("coturn-config") {
+                if sources.file.is_some() {
+                    anyhow::bail!("--config and --coturn-config both name a file of settings; keep one of them");
+                }
+                let text = std::fs::read_to_string(&name);
+                let text = text.map_err(|error| anyhow::anyhow!("cannot read coturn's file {name}: {error}"))?;
+                sources.coturn = Some((name, text));
+            }
+            sources.turn_only = true;
+            Invocation::Run(sources)
+        }
+        Some("turn-credentials") => {
+            let options = turn::CredentialOptions {
+                user: text_of("user").unwrap_or_default(),
+                lifetime_s: inner.get_one::<u64>("lifetime").copied().unwrap_or(turn::CREDENTIAL_LIFETIME_S),
+                json: inner.get_flag("json"),
+            };
+            Invocation::TurnCredentials(sources, options)
+        }
+        Some("admin") => {
+            let words = inner.get_many::<String>("order").into_iter().flatten().cloned().collect();
+            Invocation::Admin(sources, turn::AdminOptions { words })
+        }
         Some(LOAD) => anyhow::bail!(
             "`ringmain {LOAD}` is a client and takes no settings of the server; see `ringmain {LOAD} --help`"
         ),
@@ -74,6 +104,7 @@ pub fn command() -> Command {
             "audio" => "Who is speaking",
             "limits" => "Limits",
             "websocket" => "Signalling connections",
+            "turn" => "TURN",
             _ => "Logs",
         };
         let default = (key.show)(&super::Config::default());
@@ -107,6 +138,33 @@ pub fn command() -> Command {
         .subcommand(
             Command::new("config")
                 .about("Print the effective configuration as TOML, each value with where it came from, and end"),
+        )
+        .subcommand(
+            Command::new("turn").about("Serve TURN and nothing else, in coturn's place").arg(
+                Arg::new("coturn-config").long("coturn-config").value_name("FILE").help(
+                    "Take the settings from coturn's turnserver.conf; what it says that is not served is told in one go",
+                ),
+            ),
+        )
+        .subcommand(
+            Command::new("turn-credentials")
+                .about("Print a time-limited TURN credential, made with turn.shared_secret as coturn's use-auth-secret has it")
+                .arg(Arg::new("user").value_name("USER").help("Whose it is, behind the colon of the username"))
+                .arg(
+                    Arg::new("lifetime")
+                        .long("lifetime")
+                        .value_name("SECONDS")
+                        .value_parser(clap::value_parser!(u64).range(1..=315_360_000))
+                        .help("How long it allows new allocations [default: 86400]"),
+                )
+                .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("As JSON, as an iceServers entry")),
+        )
+        .subcommand(
+            Command::new("admin").about("Ask a running server by its admin_socket: what it relays, and to stop that").arg(
+                Arg::new("order").value_name("ORDER").num_args(1..).required(true).help(
+                    "\"allocations\", \"kill ID\", \"drain\" (no new allocations) or \"undrain\"",
+                ),
+            ),
         )
         .subcommand(
             Command::new(LOAD)

@@ -86,20 +86,10 @@ pub(super) fn verdict(path: &str, value: &Value) -> Option<Verdict> {
         "webrtc.timeouts.disconnected" | "webrtc.timeouts.failed" | "webrtc.timeouts.keepalive" => {
             NoEffect("consent is judged as RFC 7675 says: disconnected after 7 s, failed after 30 s, checked every 5 s")
         }
-        "turn.enabled" => match value {
-            Value::Boolean(false) => Always,
-            Value::Boolean(true) => Refused(
-                "there is no TURN server in this version; run one beside it and set turn.enabled = false".into(),
-            ),
-            other => Refused(format!("{other} is neither true nor false")),
-        },
-        "turn.realm"
-        | "turn.address"
-        | "turn.cert"
-        | "turn.key"
-        | "turn.portrange"
-        | "turn.auth.credentials"
-        | "turn.auth.secret" => NoEffect("there is no TURN server in this version"),
+        // `turn.enabled` and `turn.realm` are called the same here.
+        "turn.address" | "turn.cert" | "turn.key" | "turn.portrange" | "turn.auth.credentials" | "turn.auth.secret" => {
+            NoEffect("TURN is set otherwise here: see turn.listen, turn.tls_cert, turn.users and turn.shared_secret")
+        }
         "log.v" => match value {
             Value::Integer(0) => Means(vec![("log.filter", Value::Text("info".into()))]),
             Value::Integer(1) => Means(vec![("log.filter", Value::Text("debug".into()))]),

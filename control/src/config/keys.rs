@@ -57,9 +57,13 @@ macro_rules! key {
         }
     };
 }
+pub(super) use key;
 
 /// Every setting, in the order of `--help` and `ringmain config`: those of no section first.
-pub(super) static KEYS: std::sync::LazyLock<Vec<Key>> = std::sync::LazyLock::new(|| {
+pub(super) static KEYS: std::sync::LazyLock<Vec<Key>> =
+    std::sync::LazyLock::new(|| [general(), super::turn_keys::keys(), logs()].into_iter().flatten().collect());
+
+fn general() -> Vec<Key> {
     vec![
         key!(
             "listen",
@@ -112,6 +116,14 @@ pub(super) static KEYS: std::sync::LazyLock<Vec<Key>> = std::sync::LazyLock::new
             "Pages that may open the WebSocket, as \"https://example.org\"; empty for any page, as in ion-sfu.",
             |config, value| value.list(origin).map(|origins| config.allow_origin = origins),
             |config| list(&config.allow_origin),
+        ),
+        key!(
+            "admin_socket",
+            "admin-socket",
+            "FILE",
+            "Unix socket for `ringmain admin`, open to its owner only; empty for none.",
+            |config, value| path(value).map(|file| config.admin_socket = file),
+            |config| quoted(&config.admin_socket.as_ref().map_or_else(String::new, |file| file.display().to_string())),
         ),
         key!(
             "tls.cert",
@@ -330,6 +342,11 @@ pub(super) static KEYS: std::sync::LazyLock<Vec<Key>> = std::sync::LazyLock::new
             },
             |config| quoted(&show_duration(config.websocket.dead_after)),
         ),
+    ]
+}
+
+fn logs() -> Vec<Key> {
+    vec![
         key!(
             "log.filter",
             "log",
@@ -347,13 +364,13 @@ pub(super) static KEYS: std::sync::LazyLock<Vec<Key>> = std::sync::LazyLock::new
             |config| quoted(name_of(FORMATS, config.log.format)),
         ),
     ]
-});
+}
 
 const LINKS: &[(&str, Link)] = &[("auto", Link::Auto), ("io_uring", Link::IoUring), ("mmsg", Link::Mmsg)];
 const FORMATS: &[(&str, LogFormat)] = &[("text", LogFormat::Text), ("json", LogFormat::Json)];
 
 /// An empty text is no file, as `ringmain config` shows it.
-fn path(value: &Value) -> Result<Option<std::path::PathBuf>, String> {
+pub(super) fn path(value: &Value) -> Result<Option<std::path::PathBuf>, String> {
     value.text().map(|text| Some(text).filter(|text| !text.is_empty()).map(Into::into))
 }
 
@@ -385,14 +402,14 @@ fn log_filter(text: &str) -> Result<String, String> {
     }
 }
 
-fn name_of<T: PartialEq>(words: &[(&'static str, T)], value: T) -> &'static str {
+pub(super) fn name_of<T: PartialEq>(words: &[(&'static str, T)], value: T) -> &'static str {
     words.iter().find(|(_, meaning)| *meaning == value).map_or("", |(word, _)| word)
 }
 
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     toml::Value::String(text.into()).to_string()
 }
 
-fn list<T: ToString>(items: &[T]) -> String {
+pub(super) fn list<T: ToString>(items: &[T]) -> String {
     toml::Value::Array(items.iter().map(|item| toml::Value::String(item.to_string())).collect()).to_string()
 }

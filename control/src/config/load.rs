@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use super::keys::{KEYS, Key, PREFIX};
 use super::value::Value;
-use super::{Config, file, ion};
+use super::{Config, coturn, file, ion};
 
 /// Where configuration comes from, each already read.
 #[derive(Clone, Debug, Default)]
@@ -16,6 +16,10 @@ pub struct Sources {
     pub file: Option<(String, String)>,
     /// Environment variables; those of others are passed over.
     pub environment: Vec<(String, String)>,
+    /// Name and text of a `turnserver.conf`, in place of the file.
+    pub coturn: Option<(String, String)>,
+    /// Serve TURN and nothing else.
+    pub turn_only: bool,
     /// Flags by their long names, without the dashes.
     pub flags: Vec<(String, String)>,
     /// Cores that the process may use.
@@ -68,6 +72,14 @@ pub struct ConfigError(pub Vec<Problem>);
 /// Joins `sources`.
 pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
     let mut loader = Loader::default();
+    if let Some((name, text)) = &sources.coturn {
+        let coturn::Translated { config, warnings, problems } = coturn::translate(name, text);
+        loader = Loader { config, warnings, problems, ..loader };
+    }
+    if sources.turn_only {
+        loader.config.turn_only = true;
+        loader.config.turn.enabled = true;
+    }
     if let Some((name, text)) = &sources.file {
         loader.take_file(name, text);
     }
@@ -285,6 +297,27 @@ impl Loader {
                 _ => self.problem_at("limits.connections_per_ip", "is more than `limits.connections`".into()),
             }
         }
+        let turn = &config.turn;
+        if turn.min_port > turn.max_port {
+            self.problem_at("turn.min_port", "is above `turn.max_port`".into());
+        }
+        if turn.tls_cert.is_some() != turn.tls_key.is_some() {
+            self.problem_at("turn.tls_cert", "`turn.tls_cert` and `turn.tls_key` need each other".into());
+        }
+        if turn.enabled && turn.transports.is_empty() {
+            self.problem_at("turn.transports", "is empty: nobody could come".into());
+        }
+        if turn.enabled && turn.port == turn.tls_port {
+            self.problem_at("turn.tls_port", "is `turn.port`; UDP and DTLS need ports of their own".into());
+        }
+        self.check_addresses("turn.listen", &turn.listen, |address| {
+            address.is_multicast().then_some("is a multicast address")
+        });
+        self.check_addresses("turn.relay_addresses", &turn.relay_addresses, |address| match address {
+            address if address.is_multicast() => Some("is a multicast address"),
+            address if address.is_unspecified() => Some("is no address that relays could have"),
+            _ => None,
+        });
         let cpus = &config.media.cpus;
         if !cpus.is_empty() && !config.media.pin {
             self.problem_at("media.cpus", "needs `media.pin = true`".into());
@@ -373,6 +406,7 @@ impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Origin::Default => f.write_str("default"),
+            Origin::File { name, line: 0 } => f.write_str(name),
             Origin::File { name, line } => write!(f, "{name}, line {line}"),
             Origin::Environment(variable) => write!(f, "environment {variable}"),
             Origin::Flag(flag) => write!(f, "flag {flag}"),

@@ -2,14 +2,17 @@
 //!
 //! Precedence: flag > `RINGMAIN_…` > file > default. What is not understood is refused with the key named, because a typing
 //! error that is skipped over is a door left open. [`keys`] declares every setting once, [`ion`] translates ion-sfu's
-//! `config.toml`, [`file`] knows TOML, [`load`] joins the sources, [`show`] prints the outcome.
+//! `config.toml` and [`coturn`] a `turnserver.conf`, [`file`] knows TOML, [`load`] joins the sources, [`show`] prints the outcome.
 
+mod coturn;
 mod file;
 mod flags;
 mod ion;
 mod keys;
 mod load;
 mod show;
+mod turn;
+mod turn_keys;
 mod value;
 
 #[cfg(test)]
@@ -22,6 +25,7 @@ use std::time::Duration;
 
 pub use flags::{Invocation, command, read};
 pub use load::{ConfigError, Loaded, Origin, Problem, Sources, load};
+pub use turn::{External, PeerRange, Secret, Turn, TurnPeers, TurnTransport, User, user_of};
 
 /// Everything that an operator may choose.
 #[derive(Clone, PartialEq, Debug)]
@@ -48,6 +52,12 @@ pub struct Config {
     pub limits: Limits,
     /// Liveness of signalling connections.
     pub websocket: WebSocket,
+    /// The TURN server.
+    pub turn: Turn,
+    /// Serve TURN and nothing else: `ringmain turn`.
+    pub turn_only: bool,
+    /// Unix socket for operators.
+    pub admin_socket: Option<PathBuf>,
     /// Logs.
     pub log: Log,
 }
@@ -181,6 +191,8 @@ pub struct Log {
     pub filter: String,
     /// For people or for machines.
     pub format: LogFormat,
+    /// Lines are added to this file; `None` is the standard error. Only a file of coturn's names one.
+    pub file: Option<PathBuf>,
 }
 
 /// The shape of a log line.
@@ -226,7 +238,10 @@ impl Default for Config {
                 spread_after: 500,
             },
             websocket: WebSocket { ping_interval: Duration::from_secs(15), dead_after: Duration::from_secs(40) },
-            log: Log { filter: "info".into(), format: LogFormat::Text },
+            turn: Turn::default(),
+            turn_only: false,
+            admin_socket: None,
+            log: Log { filter: "info".into(), format: LogFormat::Text, file: None },
         }
     }
 }

@@ -149,7 +149,7 @@ fn bad_files_are_refused_with_key_and_line() {
         ("[webrtc]\nsdpsemantics = \"plan-b\"", "webrtc.sdpsemantics", 2, "only \"unified-plan\""),
         ("[[webrtc.iceserver]]\nurls = [\"stun:example.org\"]", "webrtc.iceserver.urls", 2, "set `announce`"),
         ("[webrtc.candidates]\nnat1to1 = [\"203.0.113.7/10.0.0.1\"]", "webrtc.candidates.nat1to1", 2, "set `announce`"),
-        ("[turn]\nenabled = true", "turn.enabled", 2, "no TURN server"),
+        ("[turn]\nenabled = 1", "turn.enabled", 2, "neither true nor false"),
         ("[log]\nv = -1", "log.v", 2, "set `log.filter`"),
         ("[log]\nlevel = \"debug\"", "log.level", 2, "no such key"),
     ];

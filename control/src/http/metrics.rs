@@ -87,6 +87,40 @@ pub fn render(report: &Report, refused: &[(&str, u64)]) -> String {
         }
     }
 
+    if !report.users.rows().is_empty() {
+        page.head("ringmain_turn_user_allocations", "gauge", "Live TURN allocations, by user.");
+        page.head(
+            "ringmain_turn_user_bytes_total",
+            "counter",
+            "Payload relayed by TURN, by user, as of the last refresh.",
+        );
+        for (user, usage) in report.users.rows() {
+            let user = escaped(user);
+            page.line("ringmain_turn_user_allocations", &format!("{{user=\"{user}\"}}"), usage.allocations);
+            let bytes = [("to_peers", usage.to_peers_bytes), ("to_clients", usage.to_clients_bytes)];
+            for (direction, bytes) in bytes {
+                let labels = format!("{{user=\"{user}\",direction=\"{direction}\"}}");
+                page.line("ringmain_turn_user_bytes_total", &labels, bytes);
+            }
+        }
+    }
+    if let Some(streams) = &report.streams {
+        page.one(
+            "ringmain_stream_connections",
+            "gauge",
+            "Open TCP, TLS and DTLS connections of TURN.",
+            streams.connections,
+        );
+        page.one("ringmain_stream_accepted_total", "counter", "Such connections accepted.", streams.accepted);
+        page.one("ringmain_stream_refused_total", "counter", "Such connections beyond the bounds.", streams.refused);
+        page.one(
+            "ringmain_stream_tls_failed_total",
+            "counter",
+            "Such connections on which TLS failed.",
+            streams.tls_failed,
+        );
+    }
+
     let reasons: Vec<String> =
         DropReason::ALL.iter().map(|reason| format!("{}:{}", reason.metric(), reason.describe())).collect();
     let help = format!("Packets that were not used, by reason. {}", reasons.join(" "));
@@ -102,7 +136,7 @@ pub fn render(report: &Report, refused: &[(&str, u64)]) -> String {
 
 type PerWorker = (&'static str, &'static str, &'static str, fn(&WorkerStats) -> u64);
 
-const PER_WORKER: [PerWorker; 15] = [
+const PER_WORKER: [PerWorker; 25] = [
     ("ringmain_received_total", "counter", "Datagrams received.", |stats| stats.received),
     ("ringmain_received_bytes_total", "counter", "Bytes of UDP payload received.", |stats| stats.received_bytes),
     ("ringmain_sent_total", "counter", "Datagrams sent.", |stats| stats.sent),
@@ -124,6 +158,27 @@ const PER_WORKER: [PerWorker; 15] = [
     ("ringmain_video_tracks", "gauge", "Live published video tracks.", |stats| stats.video_tracks),
     ("ringmain_subscriptions", "gauge", "Tracks on their way to a subscriber.", |stats| stats.subscriptions),
     ("ringmain_turns_total", "counter", "Turns of the run loop.", |stats| stats.turns),
+    ("ringmain_turn_allocations", "gauge", "Live TURN allocations.", |stats| stats.turn.allocations),
+    ("ringmain_turn_allocated_total", "counter", "TURN allocations made.", |stats| stats.turn.allocated),
+    ("ringmain_turn_relay_sockets", "gauge", "Open relay sockets; our own media needs none.", |stats| {
+        stats.turn.sockets
+    }),
+    ("ringmain_turn_to_peers_total", "counter", "Datagrams relayed to peers.", |stats| stats.turn.traffic.to_peers),
+    ("ringmain_turn_to_peers_bytes_total", "counter", "Their payload.", |stats| stats.turn.traffic.to_peers_bytes),
+    ("ringmain_turn_to_clients_total", "counter", "Datagrams relayed to clients.", |stats| {
+        stats.turn.traffic.to_clients
+    }),
+    ("ringmain_turn_to_clients_bytes_total", "counter", "Their payload.", |stats| stats.turn.traffic.to_clients_bytes),
+    (
+        "ringmain_turn_shortcut_total",
+        "counter",
+        "Datagrams relayed from and to our own media, without a socket.",
+        |stats| stats.turn.traffic.shortcut,
+    ),
+    ("ringmain_turn_bindings_total", "counter", "STUN Binding requests answered.", |stats| stats.turn.bindings),
+    ("ringmain_turn_challenges_total", "counter", "Replies to those who had proved nothing.", |stats| {
+        stats.turn.challenges
+    }),
 ];
 
 type Outcome = (&'static str, &'static str, fn(&HandshakeStats) -> u64);
@@ -142,6 +197,11 @@ const HANDSHAKE_OUTCOMES: [Outcome; 12] = [
     ("api_lost", "API messages that the control plane had no room for.", |stats| stats.api_lost),
     ("datagrams_lost", "Datagrams for a worker that does not take them.", |stats| stats.datagrams_lost),
 ];
+
+/// A label's value may hold anything but these as they are.
+fn escaped(label: &str) -> String {
+    label.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
 
 struct Page(String);
 

@@ -16,6 +16,7 @@
 //! | `trickle` | `target`: 0 publisher, 1 subscriber. `candidate`: `{candidate,…}` or null. Checked, then unused: Ringmain is ICE-lite and learns addresses from the peer's checks | `null` (ion sends it as a notification) |
 //! | `tracks` | none | `{"tracks":[{uid,streamId,trackId,kind,subscribed},…]}`, everything that is published in the room |
 //! | `subscribe` | `tracks`: up to 64 of `{streamId,trackId}`; without `trackId` every track of the stream. All or, with an error, none | `{"tracks":[{streamId,trackId},…]}`, those named |
+//! | `iceServers` | none; may be asked before `join` | `{"iceServers":[{urls,username,credential}],"ttl":seconds}`, to be given to `RTCPeerConnection`; an empty list where TURN is off. The credential is this connection's and ends with it; asking again within `ttl` makes it last longer |
 //! | `unsubscribe` | as `subscribe`; names that are not (or no longer) there are passed over | as `subscribe` |
 //!
 //! With `NoPublish` the `offer` may be absent and is not looked at. `subscribe` and `unsubscribe` also serve peers that

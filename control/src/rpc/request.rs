@@ -113,6 +113,8 @@ pub enum Call {
     Trickle(Trickle),
     /// What is published in the room?
     Tracks,
+    /// By which relays may I come?
+    IceServers,
     /// Forward these.
     Subscribe(Vec<TrackName>),
     /// Stop forwarding these.
@@ -176,11 +178,12 @@ impl Call {
             "answer" => Ok(Call::Answer(description(&params()?.object("desc")?, "answer")?)),
             "trickle" => Ok(Call::Trickle(Trickle::of(&params()?)?)),
             "tracks" => Ok(Call::Tracks),
+            "iceServers" => Ok(Call::IceServers),
             "subscribe" => Ok(Call::Subscribe(TrackName::list(&params()?)?)),
             "unsubscribe" => Ok(Call::Unsubscribe(TrackName::list(&params()?)?)),
             _ => Err(RpcError::new(
                 ErrorCode::MethodNotFound,
-                "no such method; there are join, offer, answer, trickle, tracks, subscribe, unsubscribe",
+                "no such method; there are join, offer, answer, trickle, tracks, subscribe, unsubscribe, iceServers",
             )),
         }
     }

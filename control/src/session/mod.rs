@@ -3,7 +3,7 @@
 //!
 //! Along the way of a peer: `join` lets it in and out, `publish` takes its offers, `subscribe` decides what
 //! it gets and `negotiate` offers that to it, `media` follows its connections, `api` hears its wishes about layers,
-//! `speakers` and `news` tell it of the others. `room` and `peer` are the records, `placement` picks workers.
+//! `speakers` and `news` tell it of the others, `relay` lends it a credential for TURN. `room` and `peer` are the records, `placement` picks workers.
 //!
 //! Two rules keep the planes in step. A command that makes something goes out before the message that tells a peer of it,
 //! so a check or a packet never arrives before the data plane knows what it is for. And a subscription exists in the
@@ -20,6 +20,7 @@ mod news;
 mod peer;
 mod placement;
 mod publish;
+mod relay;
 mod room;
 mod settings;
 mod speakers;
@@ -39,6 +40,7 @@ use ringmain_shared::{Command, Event, Now};
 use serde_json::Value;
 
 use crate::rpc::{self, Call, ErrorCode, Recipient, Refusal, Request, RequestId, RpcError, TokenBucket};
+use crate::turn::Handed;
 
 use admission::Admission;
 use chance::Chance;
@@ -140,6 +142,8 @@ struct Connection {
     offers: TokenBucket,
     refused_in_row: u32,
     peer: Option<PeerId>,
+    /// Its credential for TURN, if it asked for one.
+    turn: Option<Handed>,
     closing: bool,
 }
 
@@ -212,13 +216,16 @@ impl Rooms {
             offers: TokenBucket::new(settings.offers_per_second, settings.offers_burst, now),
             refused_in_row: 0,
             peer: None,
+            turn: None,
             closing: false,
         })
     }
 
     /// A client's connection is gone, whoever closed it.
     pub fn handle_closed(&mut self, connection: ConnectionId, now: Now) {
-        if let Some(Connection { peer: Some(peer), .. }) = self.connections.remove(&connection) {
+        let Some(Connection { peer, turn, .. }) = self.connections.remove(&connection) else { return };
+        self.revoke_turn(turn);
+        if let Some(peer) = peer {
             self.leave(peer, now);
         }
     }
@@ -295,7 +302,12 @@ impl Rooms {
                     "this connection has joined already; another peer needs another WebSocket",
                 ));
             }
-            (Call::Join(join), None) => return self.join(connection, id, *join, now),
+            (Call::Join(join), None) => {
+                self.join(connection, id, *join, now)?;
+                self.bind_turn(connection, now);
+                return Ok(());
+            }
+            (Call::IceServers, _) => self.ice_servers(connection, now),
             (_, None) => return Err(RpcError::new(ErrorCode::NotJoined, "join a room first")),
             (Call::Offer(sdp), Some(peer)) => {
                 self.allow_offer(connection, now)?;
@@ -348,7 +360,8 @@ impl Rooms {
     fn dismiss(&mut self, connection: ConnectionId, code: u16, reason: &str, now: Now) {
         let Some(entry) = self.connections.get_mut(&connection) else { return };
         entry.closing = true;
-        let peer = entry.peer.take();
+        let (peer, turn) = (entry.peer.take(), entry.turn.take());
+        self.revoke_turn(turn);
         self.outputs.push_back(Output::Close { connection, code, reason: reason.to_owned() });
         if let Some(peer) = peer {
             self.leave(peer, now);

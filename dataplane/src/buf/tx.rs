@@ -6,7 +6,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
-use super::prefix::{OVERHEAD_MAX, Prefix};
+use super::links::LinkTable;
 use crate::buf::Slab;
 use crate::io::{Path, SocketIndex};
 use crate::srtp::multi_buffer::Sealer;
@@ -39,22 +39,10 @@ pub struct TxBatch {
     front: usize,
     /// The link, if it goes through one.
     link: SocketIndex,
-    /// By link, what goes around datagrams that are sent there.
-    links: Vec<LinkOut>,
-    /// Links that were sent to since they were last asked for.
-    links_used: Vec<SocketIndex>,
-    /// What links may add to a datagram; nothing while there is none.
-    overhead: usize,
+    /// What goes around datagrams that are sent to links.
+    links: LinkTable,
     /// Seals packets together, where the CPU and the build can.
     sealer: Option<Sealer>,
-}
-
-/// A link's way out.
-#[derive(Clone, Copy, Debug, Default)]
-struct LinkOut {
-    prefix: Option<Prefix>,
-    datagrams: u64,
-    bytes: u64,
 }
 
 /// Datagrams for one send.
@@ -92,46 +80,35 @@ impl TxBatch {
         }
         self.front = 0;
         if path.socket.is_link() {
-            return self.reserve_link(path.socket, size_max);
+            return self.reserve_link(path, size_max);
         }
         self.path = path;
         Some(TxSlot { batch: self, size_max })
     }
 
     #[cold]
-    fn reserve_link(&mut self, link: SocketIndex, size_max: usize) -> Option<TxSlot<'_>> {
-        let prefix = self.links.get(link.link_number()?)?.prefix.as_ref()?;
-        (self.path, self.front, self.link) = (prefix.path(), prefix.size(), link);
+    fn reserve_link(&mut self, path: Path, size_max: usize) -> Option<TxSlot<'_>> {
+        let prefix = self.links.prefix(path)?;
+        (self.path, self.front, self.link) = (prefix.path(), prefix.size(), path.socket);
         Some(TxSlot { batch: self, size_max })
     }
 
-    /// What is sent to a link goes on with this around it; `None` closes the link.
-    pub fn set_link(&mut self, link: SocketIndex, prefix: Option<Prefix>) {
-        let Some(number) = link.link_number() else { return };
-        if self.links.len() <= number {
-            self.links.resize(number + 1, LinkOut::default());
-            self.links_used.reserve(number + 1 - self.links_used.len());
-        }
-        if let Some(out) = self.links.get_mut(number) {
-            out.prefix = prefix;
-            self.overhead = OVERHEAD_MAX;
-        }
+    /// The links. They are the way out's, whichever of its batches is being filled.
+    pub fn links(&mut self) -> &mut LinkTable {
+        &mut self.links
     }
 
-    /// Datagrams and bytes sent through each link since this was last called.
-    pub fn drain_link_traffic(&mut self, mut each: impl FnMut(SocketIndex, u64, u64)) {
-        for link in self.links_used.drain(..) {
-            if let Some(out) = link.link_number().and_then(|number| self.links.get_mut(number)) {
-                each(link, std::mem::take(&mut out.datagrams), std::mem::take(&mut out.bytes));
-            }
-        }
+    /// The other batch of this way out is filled from here on: the links go with it.
+    pub(crate) fn swap_links(&mut self, other: &mut TxBatch) {
+        std::mem::swap(&mut self.links, &mut other.links);
     }
 
     /// Whether `reserve` of this size would give a slot.
     #[inline]
     pub fn has_room(&self, size_max: usize) -> bool {
-        size_max <= TRAIN_SIZE_MAX - self.overhead
-            && size_max + self.overhead <= self.arena.size() - self.used
+        let overhead = self.links.overhead();
+        size_max <= TRAIN_SIZE_MAX - overhead
+            && size_max + overhead <= self.arena.size() - self.used
             && self.trains.len() < self.trains_max
             && !self.lent
     }
@@ -188,9 +165,7 @@ impl TxBatch {
             lent: false,
             front: 0,
             link: SocketIndex(0),
-            links: Vec::new(),
-            links_used: Vec::new(),
-            overhead: 0,
+            links: LinkTable::default(),
             sealer: Sealer::detect(),
         }
     }
@@ -215,14 +190,7 @@ impl TxBatch {
     /// Puts around a datagram what its link wants there. Its whole size.
     #[cold]
     fn wrap(&mut self, size: usize) -> usize {
-        let link = self.link;
-        let Some(out) = link.link_number().and_then(|number| self.links.get_mut(number)) else { return size };
-        let Some(prefix) = out.prefix else { return size };
-        if out.datagrams == 0 {
-            self.links_used.push(link);
-        }
-        out.datagrams += 1;
-        out.bytes += size as u64;
+        let Some(prefix) = self.links.count(self.link, size) else { return size };
         let whole = prefix.wrapped(size);
         // SAFETY: past `used`, as in `TxSlot::bytes_mut`; the reservation left room for what is around the datagram.
         prefix.write(unsafe { self.arena.slice_mut(self.used, whole) }, size);

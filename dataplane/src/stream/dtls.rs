@@ -140,9 +140,12 @@ impl Session {
                     }
                     return Ok(());
                 }
-                // A forged datagram must not make us tell the true client that all is lost: what OpenSSL has to say is dropped.
+                // What refuses the ClientHello itself is told, for the client to try another version: it has proved its address. Later
+                // a forged datagram must not make us tell the true client that all is lost: what OpenSSL has to say is dropped.
                 Err(_) => {
-                    self.stream.get_mut().outgoing.clear();
+                    if !self.flight.is_empty() {
+                        self.stream.get_mut().outgoing.clear();
+                    }
                     return Err(End::Tls);
                 }
             }

@@ -149,7 +149,7 @@ impl Framing {
 fn look_turn(bytes: &[u8]) -> Result<Look, Desynchronised> {
     let Some(&[kind, _, high, low]) = bytes.first_chunk() else {
         return match bytes.first() {
-            Some(0x00..=0x4f) | None => Ok(Look::Needs(4)),
+            Some(0x00..=0x7f) | None => Ok(Look::Needs(4)),
             Some(_) => Err(Desynchronised),
         };
     };
@@ -164,8 +164,8 @@ fn look_turn(bytes: &[u8]) -> Result<Look, Desynchronised> {
             }
             Some(_) => Err(Desynchronised),
         },
-        // RFC 8656 §12: channel numbers are 0x4000 to 0x4fff.
-        0x40..=0x4f => {
+        // RFC 8656 §12: channel numbers are 0x4000 to 0x4fff; those of RFC 5766 end at 0x7fff.
+        0x40..=0x7f => {
             let padding = length.next_multiple_of(4) - length;
             Ok(Look::Frame(Frame { lead: 0, size: CHANNEL_HEADER_SIZE + length, padding }))
         }

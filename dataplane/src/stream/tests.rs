@@ -91,7 +91,7 @@ fn a_message_that_is_too_long_is_passed_over_and_counted() {
 fn what_can_be_no_frame_ends_the_stream() {
     let mut no_cookie = stun(4);
     no_cookie[5] ^= 1;
-    for bytes in [&[0x50, 0, 0, 0][..], &[0x80], &[0xff; 9], &[0, 1, 0, 3, 0x21, 0x12, 0xa4, 0x42], &no_cookie] {
+    for bytes in [&[0x80, 0, 0, 0][..], &[0x80], &[0xff; 9], &[0, 1, 0, 3, 0x21, 0x12, 0xa4, 0x42], &no_cookie] {
         let mut stream = channel_data(4);
         stream.extend(bytes);
         for step in [1, 3, 100] {

@@ -394,6 +394,16 @@ impl IceAgent {
         reaction
     }
 
+    /// A path is no more: nothing is sent there again. Media goes to another proved address, or waits for one.
+    pub fn forget(&mut self, path: Path, now: Now) {
+        self.pairs.retain(|pair| pair.path != path);
+        self.nominated = self.nominated.filter(|&nominated| nominated != path);
+        if self.selected == Some(path) {
+            self.selected = None;
+            self.select(now);
+        }
+    }
+
     /// Every address that belongs to the peer or claims to.
     pub fn paths(&self) -> impl Iterator<Item = Path> + '_ {
         self.pairs.iter().map(|pair| pair.path)

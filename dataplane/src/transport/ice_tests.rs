@@ -298,3 +298,21 @@ fn a_check_that_overtakes_the_peers_answer_is_answered_and_its_address_proved_la
     let other = check("ours", "other", &ours().pwd, true);
     assert_eq!(world.hear(path(2), &other).expect_err("its name is known now"), DropReason::StunIntegrity);
 }
+
+#[test]
+fn a_path_that_is_no_more_gets_nothing_and_another_proved_one_takes_its_place() {
+    let mut world = World::connected();
+    world.agent.forget(path(1), world.now);
+    assert_eq!((world.agent.selected(), world.agent.egress(100)), (None, None));
+    world.sent.clear();
+    world.pass(ICE_CONSENT * 2);
+    assert!(world.sent.is_empty());
+    assert_eq!(world.agent.state(), IceState::Failed);
+    let mut world = World::connected();
+    world.answering.push(path(2));
+    world.hear(path(2), &valid(false)).expect("the peer's check");
+    world.pass(Duration::from_millis(1));
+    assert_eq!(world.agent.selected(), Some(path(1)));
+    world.agent.forget(path(1), world.now);
+    assert_eq!((world.agent.selected(), world.agent.state()), (Some(path(2)), IceState::Connected));
+}

@@ -370,7 +370,7 @@ impl Turn {
         }
         let lifetime = self.read_lifetime(message)?;
         if moved.is_some() {
-            self.move_client(key, known);
+            self.move_client(key, known, now);
         }
         let Some(allocation) = self.allocations.get_mut(key) else { return Ok(()) };
         allocation.expires = now + lifetime;
@@ -402,14 +402,14 @@ impl Turn {
     }
 
     /// The client is elsewhere from now on, and gets another ticket.
-    fn move_client(&mut self, key: AllocationKey, known: &Known<'_>) {
+    fn move_client(&mut self, key: AllocationKey, known: &Known<'_>, now: Now) {
         self.give_ticket(key);
         let Some(allocation) = self.allocations.get_mut(key) else { return };
         self.clients.remove(&allocation.client.path);
         allocation.client = known.reply.client;
         allocation.made_by = known.message.transaction_id();
         self.clients.insert(allocation.client.path, key);
-        self.set_links(key);
+        self.set_links(key, now);
     }
 
     /// The relayed address of a family.

@@ -87,10 +87,12 @@ impl Bandwidth {
         self.empty_until
     }
 
-    /// So many bytes have passed already.
+    /// So many bytes have passed already. What they owe is bounded by the burst: those who ask before they send are held up by a
+    /// fifth of a second, not by all that was sent without asking.
     pub(super) fn charge(&mut self, bytes: u64, now: Now) {
         let cost = bytes.saturating_mul(8_000_000_000).checked_div(self.bits_per_second).unwrap_or(0);
-        self.empty_until = self.empty_until.max(now) + Duration::from_nanos(cost);
+        let most = self.empty_until.max(now + BURST);
+        self.empty_until = (self.empty_until.max(now) + Duration::from_nanos(cost)).min(most);
     }
 
     /// Whether `bytes` may pass; if so, they have.
@@ -149,6 +151,12 @@ mod tests {
         let passed = (0..40_000u64).filter(|n| bandwidth.take(1000, Now(n * 250_000))).count();
         // Ten seconds of a megabyte each, and the burst.
         assert!((10_000..=10_202).contains(&passed), "{passed}");
+        // A minute's worth that nobody asked for holds up the others by no more than the burst.
+        let now = Now(20_000_000_000);
+        bandwidth.charge(60_000_000, now);
+        bandwidth.charge(60_000_000, now);
+        assert!(bandwidth.take(1000, now + BURST) && bandwidth.take(200_000, now + BURST));
+        assert!(!bandwidth.take(1000, now + BURST));
         assert!((0..1000).all(|_| Bandwidth::new(0).take(1500, Now(0))));
     }
 }

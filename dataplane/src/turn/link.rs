@@ -32,8 +32,8 @@ pub(super) struct TurnLink {
 /// What the worker is to know of links.
 #[derive(Clone, Copy, Debug)]
 pub enum LinkChange {
-    /// What is sent to this socket number goes so to the client from now on.
-    Set(SocketIndex, Prefix),
+    /// What is sent to this path goes so to the client from now on; `None`: nowhere, while there is no permission.
+    Set(Path, Option<Prefix>),
     /// The path leads nowhere any more.
     Closed(Path),
 }
@@ -68,8 +68,10 @@ impl Links {
     }
 
     /// How datagrams to the client look from now on.
-    pub(super) fn set(&mut self, link: LinkIndex, prefix: Prefix) {
-        self.changes.push(LinkChange::Set(socket_of(link.0), prefix));
+    pub(super) fn set(&mut self, link: LinkIndex, prefix: Option<Prefix>) {
+        if let Some(path) = self.get(link).map(|link| link.path) {
+            self.changes.push(LinkChange::Set(path, prefix));
+        }
     }
 
     /// An end to one.

@@ -124,6 +124,17 @@ impl Peers {
         &self.relays
     }
 
+    /// Behind a relay's address, announced or bound, are our own host's services. To them `open` does not lead, only the operator's
+    /// word for the address as it is named and as datagrams are sent to it.
+    fn allows_host(&self, ip: IpAddr) -> bool {
+        let bound = self.inner(SocketAddr::new(ip, 0)).ip();
+        [ip, bound].into_iter().all(|ip| self.is_named(ip) && !self.is_denied(ip))
+    }
+
+    fn is_named(&self, ip: IpAddr) -> bool {
+        self.allow.iter().any(|range| range.contains(ip))
+    }
+
     fn is_relay(&self, ip: IpAddr) -> bool {
         self.relays.iter().any(|&(announce, bind)| ip == announce || ip == bind)
     }
@@ -133,9 +144,10 @@ impl Peers {
     }
 
     fn allows(&self, ip: IpAddr) -> bool {
-        let is_allowed = |meaning: IpAddr| {
-            self.allow.iter().any(|range| range.contains(meaning)) || (self.open && !is_special(meaning))
-        };
+        if self.is_relay(ip) {
+            return self.allows_host(ip);
+        }
+        let is_allowed = |meaning: IpAddr| self.is_named(meaning) || (self.open && !is_special(meaning));
         !self.is_denied(ip) && meanings(ip).iter().all(|&meaning| is_allowed(meaning))
     }
 }

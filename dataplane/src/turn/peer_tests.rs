@@ -185,3 +185,31 @@ fn the_operators_word_counts_and_our_own_places_do_not_change() {
     assert!(peers.permit(media).unwrap().is_own());
     assert!(!peers.permit(other).unwrap().is_own(), "another worker's is reached through the kernel");
 }
+
+#[test]
+fn behind_our_relay_addresses_are_only_relays_unless_the_operator_says_more() {
+    let address = RelayAddress { bind: "10.0.0.5".parse().unwrap(), announce: "9.9.9.9".parse().unwrap() };
+    let relay = RelaySpec {
+        addresses: vec![address],
+        port_min: 10_000,
+        port_max: 20_000,
+        workers: 1,
+        mode: RelayMode::PerAllocation,
+    };
+    let range = |ip: &str| IpRange::network(ip.parse().unwrap(), 32).unwrap();
+    for (allow, relayed, announced, bound) in [
+        (vec![], true, false, false),
+        (vec![], false, false, false),
+        (vec![range("9.9.9.9")], false, false, false),
+        (vec![range("10.0.0.5")], false, false, true),
+        (vec![range("9.9.9.9"), range("10.0.0.5")], true, true, true),
+    ] {
+        let policy = PeerPolicy { open: true, relayed, allow: allow.clone(), ..PeerPolicy::default() };
+        let peers = Peers::new(&policy, &relay, WorkerIndex(0));
+        let permitted = ["9.9.9.9:161", "9.9.9.9:10000", "10.0.0.5:161", "10.0.0.5:10000"]
+            .map(|peer| peers.permit(peer.parse().unwrap()).is_ok());
+        assert_eq!(permitted, [announced, relayed, bound, relayed], "{allow:?}");
+        assert_eq!(peers.permit_ip("9.9.9.9".parse().unwrap()), announced || relayed);
+        assert!(peers.permit("8.8.8.8:161".parse().unwrap()).is_ok());
+    }
+}

@@ -57,6 +57,7 @@ impl Turn {
         }
         ips.iter().for_each(|&ip| allocation.permit(ip, until));
         ips.iter().for_each(|&ip| self.share_permission(key, ip));
+        self.set_links(key, now);
         self.finish_when_open(key, known, &relays, out)
     }
 
@@ -86,7 +87,7 @@ impl Turn {
             return Err(error::INSUFFICIENT_CAPACITY.into());
         }
         let route = match peer.is_own() {
-            true => Route::Link(self.link_to(key, address).ok_or(error::INSUFFICIENT_CAPACITY)?),
+            true => Route::Link(self.link_to(key, address, now).ok_or(error::INSUFFICIENT_CAPACITY)?),
             false if self.claim(key, relay, address, now) => Route::Relay(relay),
             false => return Err(error::INSUFFICIENT_CAPACITY.into()),
         };
@@ -96,7 +97,7 @@ impl Turn {
         }
         self.share_permission(key, address.ip());
         match route {
-            Route::Link(_) => self.set_links(key),
+            Route::Link(_) => self.set_links(key, now),
             Route::Relay(_) => {}
         }
         let relays: &[RelayKey] = if peer.is_own() { &[] } else { &[relay] };
@@ -163,28 +164,30 @@ impl Turn {
     }
 
     /// The way to our own media, opened at its first use.
-    pub(super) fn link_to(&mut self, key: AllocationKey, media: SocketAddr) -> Option<LinkIndex> {
+    pub(super) fn link_to(&mut self, key: AllocationKey, media: SocketAddr, now: Now) -> Option<LinkIndex> {
         if let Some(link) = self.allocations.get(key)?.link(media) {
             return Some(link);
         }
         let relay = self.relay_of(key, media.is_ipv4())?;
         let link = self.links.open(key, self.relays.get(relay)?.outer)?;
         self.allocations.get_mut(key)?.links.push((media, link));
-        self.set_links(key);
+        self.set_links(key, now);
         Some(link)
     }
 
-    /// Says how datagrams of our media look on their way to the client: ChannelData where there is a channel.
-    pub(super) fn set_links(&mut self, key: AllocationKey) {
+    /// Says how datagrams of our media look on their way to the client: ChannelData where there is a channel. Without a permission
+    /// there is no way, whether there is a channel or not (RFC 8656 §12).
+    pub(super) fn set_links(&mut self, key: AllocationKey, now: Now) {
         let Some(allocation) = self.allocations.get(key) else { return };
         let client = allocation.client;
         for &(media, link) in &allocation.links {
-            let channel = allocation.channel_of(media, Now(0)).map(|channel| channel.number);
-            let prefix = match channel {
+            let channel = allocation.channel_of(media, now).map(|channel| channel.number);
+            let prefix = || match channel {
                 Some(number) => Prefix::channel(client.path, number),
                 None => Prefix::indication(client.path, media, random_id(&mut self.random)),
             };
-            self.links.set(link, prefix);
+            let is_permitted = allocation.is_permitted(media.ip(), now);
+            self.links.set(link, is_permitted.then(prefix));
         }
     }
 
@@ -239,7 +242,8 @@ pub(super) fn random_id(random: &mut crate::random::Random) -> TransactionId {
     TransactionId(id)
 }
 
-/// RFC 8656 §12: what a channel's number may be.
-const CHANNELS: std::ops::RangeInclusive<u16> = 0x4000..=0x4fff;
+/// What a channel's number may be. RFC 8656 §12 keeps 0x5000 and above for later, and clients of RFC 5766, coturn's own among them, use
+/// them; on a port of TURN's alone nothing else begins like them.
+const CHANNELS: std::ops::RangeInclusive<u16> = 0x4000..=0x7fff;
 /// Ports tried for one Allocate.
 const PORT_TRIES: u8 = 8;

@@ -74,7 +74,7 @@ impl Turn {
         let dont_fragment = allocation.dont_fragment;
         self.spend(key, payload.len(), now)?;
         if peer.is_own() {
-            let link = self.link_to(key, address).ok_or(DropReason::TurnNoRelay)?;
+            let link = self.link_to(key, address, now).ok_or(DropReason::TurnNoRelay)?;
             return self.for_media(key, link, range).map(Some);
         }
         let relay = self.relay_of(key, address.is_ipv4()).ok_or(DropReason::TurnNoRelay)?;

@@ -43,8 +43,11 @@ impl Turn {
         now: Now,
         out: &mut dyn Transmit,
     ) -> Result<Option<ForMedia>, DropReason> {
+        // Channels of RFC 5766 reach up to 0x7fff, beyond what RFC 7983 leaves them on a port with media.
+        if matches!(bytes.first(), Some(0x40..=0x7f)) {
+            return self.handle_channel_data(client, bytes, now, out);
+        }
         match classify(bytes) {
-            Some(Protocol::TurnChannelData) => self.handle_channel_data(client, bytes, now, out),
             Some(Protocol::Stun) => {
                 let message = Message::parse(bytes)?;
                 match (message.class(), message.method()) {
@@ -178,9 +181,12 @@ impl Turn {
         now: Now,
         out: &mut dyn Transmit,
     ) -> Result<(), DropReason> {
+        let reply = reply_to(client, message);
+        if !client.is_proved() && !self.is_worth_a_challenge(client, size, message, &reply) {
+            return Err(DropReason::TurnReplyBudget);
+        }
         self.spend_reply(client, now)?;
         self.stats.challenges += 1;
-        let reply = reply_to(client, message);
         let code = match rejected {
             Rejected::Refuse(refusal) => return reply.refuse(&refusal, out),
             Rejected::Challenge(code) => code,
@@ -201,17 +207,29 @@ impl Turn {
 
     /// Whether a challenge is to have PASSWORD-ALGORITHMS.
     fn offers_algorithms(&self, client: Client, request: usize, reply: &ReplyTo) -> bool {
-        let cheap = || {
-            let ip = if client.path.remote.is_ipv4() { IPV4_UDP_SIZE } else { IPV6_UDP_SIZE };
-            let realm = self.spec.realm.len().next_multiple_of(4);
-            let challenge = CHALLENGE_SIZE + realm + if reply.fingerprint { 8 } else { 0 };
-            (ip + challenge) * 10 <= (ip + request) * 16
-        };
         match self.spec.password_algorithms {
             PasswordAlgorithms::Never => false,
             PasswordAlgorithms::Always => true,
-            PasswordAlgorithms::WhenCheap => client.is_proved() || cheap(),
+            PasswordAlgorithms::WhenCheap => {
+                client.is_proved() || self.is_cheap(client, request, CHALLENGE_SIZE, reply)
+            }
         }
+    }
+
+    /// Whether a request from an address that may be forged is answered. A client's first Allocate is, whatever the realm takes; of all
+    /// others those to which the answer is no gain: a header alone would pay an attacker best, and no client sends that.
+    fn is_worth_a_challenge(&self, client: Client, request: usize, message: &Message<'_>, reply: &ReplyTo) -> bool {
+        let is_first =
+            message.method() == method::ALLOCATE && message.attribute(attribute::REQUESTED_TRANSPORT).is_some();
+        is_first || self.is_cheap(client, request, PLAIN_CHALLENGE_SIZE, reply)
+    }
+
+    /// Whether a challenge, of so many bytes without the realm, takes no more than 1.6 times the request's on the wire.
+    fn is_cheap(&self, client: Client, request: usize, challenge: usize, reply: &ReplyTo) -> bool {
+        let ip = if client.path.remote.is_ipv4() { IPV4_UDP_SIZE } else { IPV6_UDP_SIZE };
+        let realm = self.spec.realm.len().next_multiple_of(4);
+        let challenge = challenge + realm + if reply.fingerprint { 8 } else { 0 };
+        (ip + challenge) * 10 <= (ip + request) * 16
     }
 
     /// One reply to somebody who has proved nothing. Those on connections have proved where they are.
@@ -282,6 +300,8 @@ const PASSWORD_ALGORITHMS: &[u8] = &[0, 2, 0, 0, 0, 1, 0, 0];
 const USERNAME_SIZE_MAX: usize = 508;
 /// Bytes of a challenge with algorithms, but the realm: header, error, realm's and nonce's headers, nonce, algorithms.
 const CHALLENGE_SIZE: usize = 20 + 8 + 4 + 4 + super::nonce::NONCE_LEN_MAX + 12;
+/// The same without algorithms, whose nonce is short.
+const PLAIN_CHALLENGE_SIZE: usize = 20 + 8 + 4 + 4 + super::nonce::NONCE_LEN_MIN.next_multiple_of(4);
 /// Bytes of the headers of IP and UDP.
 const IPV4_UDP_SIZE: usize = 28;
 const IPV6_UDP_SIZE: usize = 48;

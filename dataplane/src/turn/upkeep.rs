@@ -133,7 +133,7 @@ impl Turn {
             live
         });
         allocation.links = links;
-        self.set_links(key);
+        self.set_links(key, now);
     }
 
     fn end_all(&mut self, chosen: impl Fn(&Self, AllocationKey) -> bool, reason: TurnEnd, now: Now) {

@@ -98,12 +98,18 @@ impl Worker {
     }
 
     /// A path leads to a transport from now on, unless it surely leads to another one.
-    pub(super) fn claim(&mut self, key: TransportKey, path: Path, claim: Claim) {
+    pub(super) fn claim(&mut self, key: TransportKey, path: Path, claim: Claim, now: Now) {
         let holder = self.names.paths.get(&path).copied().filter(|&holder| holder != key);
         let held =
             holder.and_then(|holder| self.transports.get(holder)).is_some_and(|other| other.ice.admits_media(path));
         if claim == Claim::Proved || !held {
             self.names.paths.insert(path, key);
+            // When a link ends, whoever holds its path is told, and nobody else.
+            if path.socket.is_link()
+                && let Some(other) = holder.and_then(|holder| self.transports.get_mut(holder))
+            {
+                other.ice.forget(path, now);
+            }
         }
     }
 

@@ -108,7 +108,7 @@ impl Worker {
             }
         }
         if let (Some(claim), Some(path)) = (reaction.claims, from) {
-            self.claim(key, path, claim);
+            self.claim(key, path, claim, now);
         }
         let Some(transport) = self.transports.get_mut(key) else { return };
         let state = transport.ice.state();

@@ -57,7 +57,7 @@ impl Worker {
     ) -> Result<(), DropReason> {
         let turn = self.turn.as_deref_mut().ok_or(DropReason::UnknownProtocol)?;
         let result = turn.handle_client(client, datagram, now, out);
-        self.follow_links(out);
+        self.follow_links(now, out);
         match result? {
             None => Ok(()),
             Some(media) => {
@@ -117,20 +117,23 @@ impl Worker {
         if turn.next_deadline() <= now {
             turn.handle_timeout(now);
         }
-        out.batch().drain_link_traffic(|link, datagrams, bytes| turn.count_link(link, datagrams, bytes, now));
-        self.follow_links(out);
+        out.batch().links().drain_traffic(|link, datagrams, bytes| turn.count_link(link, datagrams, bytes, now));
+        self.follow_links(now, out);
         self.take_from_turn();
     }
 
-    /// Tells the way out, and the names, what became of links.
-    pub(super) fn follow_links(&mut self, out: &mut dyn Transmit) {
+    /// Tells the way out, and the transport that a link led to, what became of it.
+    fn follow_links(&mut self, now: Now, out: &mut dyn Transmit) {
         let Some(turn) = self.turn.as_deref_mut() else { return };
         for change in turn.link_changes().drain(..) {
             match change {
-                LinkChange::Set(link, prefix) => out.batch().set_link(link, Some(prefix)),
+                LinkChange::Set(path, prefix) => out.batch().links().set(path, prefix),
                 LinkChange::Closed(path) => {
-                    out.batch().set_link(path.socket, None);
-                    self.names.paths.remove(&path);
+                    out.batch().links().set(path, None);
+                    let holder = self.names.paths.remove(&path);
+                    if let Some(transport) = holder.and_then(|key| self.transports.get_mut(key)) {
+                        transport.ice.forget(path, now);
+                    }
                 }
             }
         }

@@ -6,7 +6,6 @@ use std::time::Duration;
 use ringmain_dataplane::packet::stun::{Class, IntegrityKey, Message, MessageWriter, TransactionId, attribute, method};
 use ringmain_dataplane::stream::{FromStream, StreamClient, StreamId, ToStream};
 use ringmain_dataplane::turn::derive_keys;
-use ringmain_shared::Now;
 use ringmain_shared::command::Command;
 use ringmain_shared::event::Event;
 use ringmain_shared::id::WorkerIndex;
@@ -15,6 +14,7 @@ use ringmain_shared::turn::{
     OwnMedia, PasswordAlgorithms, PeerPolicy, RelayAddress, RelayMode, RelaySpec, TurnCommand, TurnCredential, TurnEnd,
     TurnEvent, TurnFeatures, TurnLifetimes, TurnQuotas, TurnSpec, TurnTransport,
 };
+use ringmain_shared::{DropReason, Now};
 
 use crate::media::*;
 use crate::world::World;
@@ -149,12 +149,23 @@ fn media_through_turn_is_the_same_media_and_takes_no_socket() {
         assert_eq!(row.traffic.shortcut, row.traffic.to_peers + row.traffic.to_clients);
         assert!(row.traffic.to_peers + row.traffic.to_clients >= 120);
     }
-    // The client goes: what was sent to it goes nowhere, and the others do not notice.
-    world.command(0, Command::Turn(TurnCommand::Revoke { username: "guest".into() }));
-    let before = world.peers[through].rtp.len();
-    camera.send(&mut world, publisher, false, 4);
+    // The client goes: its transport has no way any more, so nothing is even tried, and the others do not notice.
+    let camera_at = world.join(Side::Publisher);
+    world.receive(camera_at, receive_spec(20_000, &[]));
+    for peer in [direct, through] {
+        subscribe(&mut world, peer, 20_000, VIDEO);
+    }
+    let mut camera = Camera::new(20_000, 0);
+    camera.send(&mut world, camera_at, true, 4);
     world.run_ms(10);
-    assert_eq!(world.peers[through].rtp.len(), before);
+    let before = [direct, through].map(|peer| world.peers[peer].rtp.len());
+    assert_eq!(before, [124, 124]);
+    world.command(0, Command::Turn(TurnCommand::Revoke { username: "guest".into() }));
+    world.run_ms(1);
+    camera.send(&mut world, camera_at, false, 4);
+    world.run_ms(10);
+    assert_eq!([direct, through].map(|peer| world.peers[peer].rtp.len()), [before[0] + 4, before[1]]);
+    assert_eq!(world.dropped(DropReason::TxFull), 0);
 }
 
 #[test]

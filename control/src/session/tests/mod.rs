@@ -6,6 +6,7 @@ mod joining;
 mod negotiation;
 mod plane;
 mod publishing;
+mod relay;
 mod storm;
 
 use std::collections::BTreeMap;

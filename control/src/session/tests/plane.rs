@@ -61,7 +61,9 @@ impl Plane {
                 assert_eq!(self.transport(*transport).spec.side, Side::Subscriber);
                 self.api.push((*transport, text.clone()));
             }
-            Command::Snapshot { .. } | Command::Turn(_) => panic!("nobody asked for one"),
+            // Looked at by the tests that lend credentials.
+            Command::Turn(_) => {}
+            Command::Snapshot { .. } => panic!("nobody asked for one"),
         }
     }
 

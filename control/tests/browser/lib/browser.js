@@ -19,6 +19,8 @@ const FLAGS = [
   '--autoplay-policy=no-user-gesture-required',
   // Candidates of 127.0.0.1, where the server under test is.
   '--allow-loopback-in-peer-connection',
+  // TURN over TLS with a certificate of the test's own.
+  '--ignore-certificate-errors',
 ];
 
 let started;
@@ -64,14 +66,14 @@ export async function closeBrowser() {
 /** A peer in a page of its own. What `page/peer.js` can do is called by name: `await peer.call('publish', 'camera')`. */
 export class Peer {
   /** Opens a page and its signalling connection. */
-  static async open(server, uid) {
+  static async open(server, uid, relay) {
     const { instance, url } = await browser();
     const context = await instance.newContext();
     const peer = new Peer(uid, context, await context.newPage());
     peer.page.on('console', (message) => peer.#console.push(message.text()));
     peer.page.on('pageerror', (error) => peer.#console.push(`error: ${error.message}`));
     await peer.page.goto(url);
-    await peer.call('connect', server.ws);
+    await peer.call('connect', server.ws, relay);
     return peer;
   }
 

@@ -32,9 +32,9 @@ class Room {
     this.peers = [];
   }
 
-  /** Lets a peer join. */
-  async join(uid, config) {
-    const peer = await Peer.open(this.server, uid);
+  /** Lets a peer join; with `relay`, by those of the server's relays only whose URLs match it. */
+  async join(uid, config, relay) {
+    const peer = await Peer.open(this.server, uid, relay);
     this.peers.push(peer);
     await peer.call('join', this.sid, uid, config);
     return peer;

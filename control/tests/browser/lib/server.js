@@ -12,9 +12,9 @@ const WORKERS = 2;
 export class Server {
   /**
    * Starts `ringmain` on loopback. `args` are further arguments; `wrapper` is a command that runs it, as a list;
-   * `announce` is the address that clients are told.
+   * `announce` is the address that clients are told, `workers` how many there are.
    */
-  static async start({ args = [], wrapper = [], announce = '127.0.0.1', env = {} } = {}) {
+  static async start({ args = [], wrapper = [], announce = '127.0.0.1', env = {}, workers = WORKERS } = {}) {
     const server = new Server();
     server.mediaPorts = await freePorts(WORKERS);
     const [listen, metrics] = [await freeTcpPort(), await freeTcpPort()];
@@ -25,7 +25,7 @@ export class Server {
       ...wrapper,
       binary(),
       ...['--listen', `127.0.0.1:${listen}`, '--metrics', `127.0.0.1:${metrics}`, '--bind', '127.0.0.1'],
-      ...['--announce', announce, '--base-port', server.mediaPorts[0], '--workers', WORKERS, '--pin=false'],
+      ...['--announce', announce, '--base-port', server.mediaPorts[0], '--workers', workers, '--pin=false'],
       ...args,
     ];
     server.#process = spawn(command[0], command.slice(1).map(String), {

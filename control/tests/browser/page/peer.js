@@ -5,6 +5,12 @@ import { IonSFUJSONRPCSignal } from 'ion-sdk-js/lib/signal/json-rpc-impl';
 
 const CONFIG = { codec: 'vp8', iceServers: [] };
 
+async function relayOnly(signal, relay) {
+  const { iceServers } = await signal.call('iceServers', {});
+  const chosen = iceServers.map((server) => ({ ...server, urls: server.urls.filter((url) => new RegExp(relay).test(url)) }));
+  return { iceServers: chosen, iceTransportPolicy: 'relay' };
+}
+
 const peer = {
   /** By stream id: what came from others. */
   remotes: new Map(),
@@ -16,8 +22,8 @@ const peer = {
   activeLayers: [],
   errors: [],
 
-  /** Opens the signalling connection. */
-  async connect(url) {
+  /** Opens the signalling connection. With `relay`, media may go by those of the server's relays only whose URLs match it. */
+  async connect(url, relay) {
     const signal = new IonSFUJSONRPCSignal(url);
     peer.signal = signal;
     await new Promise((resolve, reject) => {
@@ -28,7 +34,7 @@ const peer = {
     for (const method of ['peerevent', 'trackevent', 'iceconnectionstate']) {
       signal.on_notify(method, (params) => peer.notifications.push({ method, params }));
     }
-    const client = new Client(signal, CONFIG);
+    const client = new Client(signal, relay ? { ...CONFIG, ...(await relayOnly(signal, relay)) } : CONFIG);
     client.ontrack = onTrack;
     client.onspeaker = (streams) => peer.speakers.push(streams);
     client.onactivelayer = (params) => peer.activeLayers.push(params);
@@ -117,6 +123,14 @@ const peer = {
     const stats = await peer.client.transports[role].pc.getStats();
     const transport = [...stats.values()].find(({ type }) => type === 'transport');
     return stats.get(stats.get(transport.selectedCandidatePairId).remoteCandidateId).address;
+  },
+
+  /** Type and relay protocol of the candidate of ours that a connection's media goes by. */
+  async localCandidate(role) {
+    const stats = await peer.client.transports[role].pc.getStats();
+    const transport = [...stats.values()].find(({ type }) => type === 'transport');
+    const { candidateType, relayProtocol } = stats.get(stats.get(transport.selectedCandidatePairId).localCandidateId);
+    return { candidateType, relayProtocol };
   },
 
   /** A summary of what came in and how it decodes. */

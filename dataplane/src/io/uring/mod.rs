@@ -216,6 +216,8 @@ impl Transmit for Engine {
             return;
         }
         self.current = (index + 1) % ARENAS;
+        let [first, second] = &mut self.arenas;
+        first.batch.swap_links(&mut second.batch);
         // Sends do not wait, so submitting them answers them; a few attempts are for completions that come in pieces.
         for _ in 0..ATTEMPTS {
             if self.ledger.unanswered(self.current as u8) == 0 {

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::net::SocketAddr;
 
 use super::*;
-use crate::buf::RX_BATCH_MAX;
+use crate::buf::{Prefix, RX_BATCH_MAX};
 use crate::io::{RECEIVE_FAILURES_MAX, socket};
 
 const MORE: u32 = 1 << 1;
@@ -248,6 +248,41 @@ fn more_sends_than_the_queues_hold_are_all_sent() {
         assert_eq!((link.counters().sent, link.counters().send_failed), (round * 100, 0));
     }
     assert_eq!(link.engine.ledger.answers_due(), 0);
+}
+
+#[test]
+fn links_of_turn_go_with_the_batch_that_is_filled() {
+    let (mut link, _, peer) = small(64, 16, 32);
+    link.receive(Some(Duration::ZERO)).expect("works");
+    let client = Path { socket: SocketIndex(0), remote: peer.local_addr().expect("bound") };
+    let through = Path { socket: SocketIndex(SocketIndex::LINK_FIRST + 2), remote: ([192, 0, 2, 1], 9).into() };
+    let mut arenas = HashSet::new();
+    let mut bytes = [0; 100];
+    for number in [0x4000u16, 0x4001] {
+        let earlier = Path { remote: ([192, 0, 2, 1], 8).into(), ..through };
+        // A change holds for both arenas, whichever was filled when it came.
+        link.engine.batch().links().set(through, Some(Prefix::channel(client, number)));
+        for _ in 0..5 {
+            arenas.insert(link.engine.current);
+            assert!(link.engine.batch().reserve(earlier, 10).is_none(), "another one had the number before");
+            link.engine.batch().reserve(through, 10).expect("open").commit(10);
+            link.engine.flush();
+            link.receive(Some(Duration::ZERO)).expect("works");
+            assert_eq!(peer.recv(&mut bytes).expect("sent"), 14);
+            assert_eq!(bytes[..2], number.to_be_bytes());
+        }
+    }
+    assert_eq!(arenas.len(), ARENAS, "the test means both");
+    let mut traffic = Vec::new();
+    link.engine.batch().links().drain_traffic(|link, datagrams, bytes| traffic.push((link, datagrams, bytes)));
+    assert_eq!(traffic, [(through.socket, 10, 100)]);
+    link.engine.batch().links().set(through, None);
+    for _ in 0..4 {
+        assert!(link.engine.batch().reserve(through, 10).is_none());
+        link.engine.batch().reserve(client, 1).expect("room").commit(1);
+        link.engine.flush();
+        link.receive(Some(Duration::ZERO)).expect("works");
+    }
 }
 
 #[test]

@@ -312,3 +312,26 @@ fn a_million_strangers_leave_nothing_behind() {
     assert!((1..=20_000).contains(&answered), "the budget of all, in one or two seconds: {answered}");
     assert_eq!(size(&world.turn), before);
 }
+
+#[test]
+fn a_header_alone_is_not_answered_and_a_clients_first_allocate_always_is() {
+    for realm_len in [1, 4, 12, 48, 127] {
+        let mut spec = spec();
+        spec.realm = "r".repeat(realm_len);
+        let mut world = World::new(spec);
+        for method in [method::ALLOCATE, method::REFRESH, method::CREATE_PERMISSION, method::CHANNEL_BIND] {
+            let request = raw(method, world.transaction(), &[]);
+            assert_eq!(request.len(), 20);
+            assert_eq!(world.say(client(1), &request), Err(DropReason::TurnReplyBudget), "{method:#x} {realm_len}");
+            assert!(world.take().is_empty());
+            // An address that is proved gets its answer.
+            let proved = crate::turn::Client { transport: TurnTransport::Tcp, ..client(2) };
+            world.say(proved, &request).unwrap();
+            assert_eq!(world.take().len(), 1);
+        }
+        // 28 bytes, the least that browsers send.
+        let request = raw(method::ALLOCATE, world.transaction(), &[udp()]);
+        world.say(client(1), &request).unwrap();
+        assert_eq!(world.take().len(), 1, "{realm_len}");
+    }
+}

@@ -156,18 +156,19 @@ impl World {
         let (_, out) = self.link.parts();
         for change in self.turn.link_changes().drain(..) {
             match change {
-                LinkChange::Set(socket, prefix) => {
-                    *self.links.entry(socket).or_default() += 1;
-                    out.batch().set_link(socket, Some(prefix));
+                LinkChange::Set(path, prefix) => {
+                    *self.links.entry(path.socket).or_default() += 1;
+                    out.batch().links().set(path, prefix);
                 }
                 LinkChange::Closed(path) => {
                     self.links.remove(&path.socket);
-                    out.batch().set_link(path.socket, None);
+                    out.batch().links().set(path, None);
                 }
             }
         }
         out.batch()
-            .drain_link_traffic(|socket, datagrams, bytes| self.turn.count_link(socket, datagrams, bytes, self.now));
+            .links()
+            .drain_traffic(|socket, datagrams, bytes| self.turn.count_link(socket, datagrams, bytes, self.now));
         out.flush();
         self.sent.extend(self.link.take());
     }

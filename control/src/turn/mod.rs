@@ -1,0 +1,14 @@
+//! The control side of TURN (RFC 8656): `spec` makes of the configuration what the data plane is told, `credential` makes passwords,
+//! `admin` is the operator's socket and `client` its other end. Nothing of it relays: that is `ringmain_dataplane::turn`.
+
+mod admin;
+mod client;
+mod credential;
+mod spec;
+mod users;
+
+pub use admin::{AdminAnswer, AdminQuestion, listen};
+pub use client::{AdminOptions, ask};
+pub use credential::{CREDENTIAL_LIFETIME_S, CredentialOptions, Handed, Offer, print_credential};
+pub use spec::{Listeners, announced_host, listeners, offer, spec};
+pub use users::{Usage, Users, warnings};

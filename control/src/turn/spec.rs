@@ -1,0 +1,274 @@
+//! What the data plane is told of TURN: where to listen, and the rules. And what clients are told: the URLs.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use ringmain_dataplane::plane::{CertificateFiles, DtlsSettings, StreamListener, StreamSettings};
+use ringmain_shared::event::Hello;
+use ringmain_shared::id::WorkerIndex;
+use ringmain_shared::turn::{
+    OwnMedia, PasswordAlgorithms, PeerPolicy, RelayAddress, RelayMode, RelaySpec, TurnFeatures, TurnLifetimes,
+    TurnQuotas, TurnSecret, TurnSpec,
+};
+
+use super::Offer;
+use super::users::credentials;
+use crate::config::{Config, TlsMode, Turn, TurnPeers, TurnTransport};
+
+/// Where TURN listens.
+#[derive(Clone, Debug, Default)]
+pub struct Listeners {
+    /// Plain UDP.
+    pub udp: Vec<SocketAddr>,
+    /// TCP, TLS and DTLS.
+    pub streams: StreamSettings,
+}
+
+/// Where TURN is to listen, on a host with these addresses whose media is bound to `media`. Certificates are read here, so that what is
+/// wrong with them is said at once.
+pub fn listeners(config: &Config, media: &[IpAddr], host: &[IpAddr]) -> anyhow::Result<Listeners> {
+    let turn = &config.turn;
+    if !turn.enabled {
+        return Ok(Listeners::default());
+    }
+    let has = |transport| turn.transports.contains(&transport);
+    let addresses = addresses(turn, media, host);
+    if addresses.is_empty() {
+        anyhow::bail!("turn.listen: this host has no address to listen on");
+    }
+    let at = |port: u16| addresses.iter().map(move |&address| SocketAddr::new(address, port)).collect::<Vec<_>>();
+    let files = certificate_files(config).filter(|_| has(TurnTransport::Tls) || has(TurnTransport::Dtls));
+    let certificates = match &files {
+        Some((cert, key)) => {
+            let files = CertificateFiles::open(cert, key, CERTIFICATES_INTERVAL);
+            Some(files.map_err(anyhow::Error::msg).context("turn.tls_cert")?)
+        }
+        None => None,
+    };
+    let tls = certificates.is_some() && has(TurnTransport::Tls);
+    let tcp = has(TurnTransport::Tcp);
+    // As with coturn, either port takes either: the first byte tells TLS from TURN.
+    let ports = [Some(turn.port).filter(|_| tcp), Some(turn.tls_port).filter(|_| tls)];
+    let listen = |address| StreamListener { address, turn: true, ice: false, http: false, tls, tls_only: tls && !tcp };
+    let dtls = files.filter(|_| has(TurnTransport::Dtls));
+    let streams = StreamSettings {
+        listeners: ports.into_iter().flatten().flat_map(at).map(listen).collect(),
+        certificates: certificates.map(|files| Arc::new(files) as _),
+        dtls: dtls.map(|(certificate, key)| DtlsSettings { addresses: at(turn.tls_port), certificate, key }),
+        ..StreamSettings::default()
+    };
+    Ok(Listeners { udp: if has(TurnTransport::Udp) { at(turn.port) } else { Vec::new() }, streams })
+}
+
+/// The rules, for a data plane that said `hello` and whose media clients know as `candidates`, by worker.
+pub fn spec(
+    config: &Config,
+    hello: &Hello,
+    candidates: &[Vec<SocketAddr>],
+    host: &[IpAddr],
+) -> anyhow::Result<TurnSpec> {
+    let turn = &config.turn;
+    let media: Vec<IpAddr> = hello.workers.iter().flat_map(|worker| &worker.addresses).map(SocketAddr::ip).collect();
+    let own_media = hello.workers.iter().zip(candidates).zip(0..).flat_map(|((worker, candidates), index)| {
+        let all: BTreeSet<SocketAddr> = worker.addresses.iter().chain(candidates).copied().collect();
+        all.into_iter().map(move |address| OwnMedia { address, worker: WorkerIndex(index) })
+    });
+    let (users, keys_only) = credentials(turn)?;
+    let relay = relay_addresses(config, &addresses(turn, &media, host));
+    Ok(TurnSpec {
+        realm: turn.realm.clone(),
+        users,
+        secrets: turn.shared_secrets.iter().map(|secret| TurnSecret(secret.0.clone().into_bytes())).collect(),
+        binding: turn.binding,
+        // Whoever is known by an MD5 key alone could not answer an offer of SHA-256.
+        password_algorithms: if keys_only { PasswordAlgorithms::Never } else { PasswordAlgorithms::default() },
+        peers: PeerPolicy {
+            own_media: if config.turn_only { Vec::new() } else { own_media.collect() },
+            listeners: own_listeners(config, host, &relay),
+            open: turn.peers == TurnPeers::Open,
+            relayed: turn.peers == TurnPeers::Open,
+            allow: turn.allow_peers.iter().filter_map(|range| range.in_shared()).collect(),
+            deny: turn.deny_peers.iter().filter_map(|range| range.in_shared()).collect(),
+        },
+        relay: RelaySpec {
+            addresses: relay,
+            port_min: turn.min_port,
+            port_max: turn.max_port,
+            workers: hello.workers.len() as u16,
+            mode: match turn.shared_ports {
+                0 => RelayMode::PerAllocation,
+                count => RelayMode::Shared(count),
+            },
+        },
+        quotas: TurnQuotas {
+            allocations_per_user: turn.user_allocations,
+            allocations: turn.allocations,
+            user_bps: turn.user_rate_bps_max,
+            total_bps: turn.rate_bps_max,
+            ..TurnQuotas::default()
+        },
+        lifetimes: TurnLifetimes {
+            allocation_max: turn.allocation_lifetime_max,
+            permission: turn.permission_lifetime,
+            channel: turn.channel_lifetime,
+            nonce: turn.nonce_lifetime,
+            ..TurnLifetimes::default()
+        },
+        features: TurnFeatures { even_port: turn.even_port, mobility: turn.mobility, tcp_relay: turn.tcp_relay },
+    })
+}
+
+/// What signalling offers to peers; `None` without TURN. `unix_seconds` is the time at `Now(0)`.
+pub fn offer(config: &Config, listeners: &Listeners, host: &[IpAddr], unix_seconds: u64) -> Option<Offer> {
+    let turn = &config.turn;
+    if !turn.enabled {
+        return None;
+    }
+    let name = announced_host(config, listeners, host)?;
+    let mut urls = Vec::new();
+    if !listeners.udp.is_empty() {
+        urls.push(format!("turn:{name}:{}?transport=udp", turn.port));
+    }
+    if turn.transports.contains(&TurnTransport::Tcp) {
+        urls.push(format!("turn:{name}:{}?transport=tcp", turn.port));
+    }
+    // Browsers speak no TURN over DTLS.
+    if listeners.streams.listeners.iter().any(|listener| listener.tls) {
+        urls.push(format!("turns:{name}:{}?transport=tcp", turn.tls_port));
+    }
+    let realm = turn.realm.clone();
+    Some(Offer { realm, urls, lifetime: turn.credential_lifetime, unix_seconds })
+}
+
+/// The name in URLs: as configured, else an announced address, else one that is listened on.
+pub fn announced_host(config: &Config, listeners: &Listeners, host: &[IpAddr]) -> Option<String> {
+    if let Some(name) = &config.turn.host {
+        return Some(name.clone());
+    }
+    let listened = listeners.udp.iter().chain(listeners.streams.listeners.iter().map(|listener| &listener.address));
+    let external = config.turn.external.iter().map(|external| external.public);
+    let told: Vec<IpAddr> = config.announce.iter().copied().chain(external).collect();
+    let local: Vec<IpAddr> = listened.map(SocketAddr::ip).chain(host.iter().copied()).collect();
+    let first = told.first().or_else(|| local.iter().find(|address| !address.is_loopback())).or(local.first())?;
+    Some(if first.is_ipv6() { format!("[{first}]") } else { first.to_string() })
+}
+
+/// The addresses to listen on, none of them unspecified: an answer must leave from the address that was asked.
+fn addresses(turn: &Turn, media: &[IpAddr], host: &[IpAddr]) -> Vec<IpAddr> {
+    let wanted = if turn.listen.is_empty() { media } else { &turn.listen };
+    let wanted = if wanted.is_empty() { host } else { wanted };
+    let mut addresses: Vec<IpAddr> = Vec::new();
+    for &address in wanted {
+        let same_family = host.iter().copied().filter(|other| other.is_ipv4() == address.is_ipv4());
+        let meant: Vec<IpAddr> = if address.is_unspecified() { same_family.collect() } else { vec![address] };
+        addresses.extend(meant.into_iter().filter(|address| !addresses.contains(address)).collect::<Vec<_>>());
+    }
+    addresses.truncate(ADDRESSES_MAX);
+    addresses
+}
+
+/// At most one of each family, with what the world calls it.
+fn relay_addresses(config: &Config, listened: &[IpAddr]) -> Vec<RelayAddress> {
+    let turn = &config.turn;
+    let candidates = if turn.relay_addresses.is_empty() { listened } else { &turn.relay_addresses };
+    let family = |v4: bool| {
+        let those = || candidates.iter().copied().filter(move |address| address.is_ipv4() == v4);
+        let bind = those().find(|address| !address.is_loopback()).or_else(|| those().next())?;
+        let mapped = turn.external.iter().find(|external| external.private == Some(bind)).or_else(|| {
+            turn.external.iter().find(|external| external.private.is_none() && external.public.is_ipv4() == v4)
+        });
+        let announced = || config.announce.iter().copied().find(|address| address.is_ipv4() == v4);
+        let announce = mapped.map(|external| external.public).or_else(announced).unwrap_or(bind);
+        Some(RelayAddress { bind, announce })
+    };
+    [true, false].into_iter().filter_map(family).collect()
+}
+
+/// Everything that this process listens on, by every address that it may be known by.
+fn own_listeners(config: &Config, host: &[IpAddr], relay: &[RelayAddress]) -> Vec<SocketAddr> {
+    let turn = &config.turn;
+    let known = host.iter().chain(&config.bind).chain(&turn.listen).chain(&config.announce).copied();
+    let known = known.chain(relay.iter().flat_map(|relay| [relay.bind, relay.announce]));
+    let addresses: BTreeSet<IpAddr> = known.filter(|address| !address.is_unspecified()).collect();
+    let page = Some(config.listen.port).filter(|_| !config.turn_only);
+    let ports: BTreeSet<u16> = [Some(turn.port), Some(turn.tls_port), page, config.metrics.map(|metrics| metrics.port)]
+        .into_iter()
+        .flatten()
+        .collect();
+    addresses.iter().flat_map(|&address| ports.iter().map(move |&port| SocketAddr::new(address, port))).collect()
+}
+
+/// The certificate of TURN, or that of the page.
+fn certificate_files(config: &Config) -> Option<(PathBuf, PathBuf)> {
+    match (&config.turn.tls_cert, &config.turn.tls_key, config.tls.mode()) {
+        (Some(cert), Some(key), _) | (_, _, TlsMode::Files { cert, key }) => Some((cert.clone(), key.clone())),
+        _ => None,
+    }
+}
+
+/// Addresses of this host that TURN listens on without being told which.
+const ADDRESSES_MAX: usize = 16;
+/// Renewed certificates are found by then.
+const CERTIFICATES_INTERVAL: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Sources, load};
+    use ringmain_shared::event::WorkerInfo;
+    use ringmain_shared::transport::{Fingerprint, FingerprintHash};
+
+    fn config(text: &str) -> Config {
+        load(&Sources { file: Some(("f".into(), text.into())), cpu_count: 1, ..Sources::default() })
+            .expect("sound")
+            .config
+    }
+
+    fn ips(texts: &[&str]) -> Vec<IpAddr> {
+        texts.iter().map(|text| text.parse().expect("an address")).collect()
+    }
+
+    #[test]
+    fn turn_is_off_unless_wanted() {
+        let listeners = listeners(&config(""), &[], &ips(&["192.0.2.1"])).expect("sound");
+        assert!(listeners.udp.is_empty() && listeners.streams.is_empty());
+        assert_eq!(offer(&config(""), &listeners, &[], 0), None);
+    }
+
+    #[test]
+    fn an_unspecified_address_stands_for_those_of_its_family() {
+        let config = config("[turn]\nenabled = true\nlisten = \"0.0.0.0\"\n");
+        let host = ips(&["192.0.2.1", "2001:db8::1", "127.0.0.1"]);
+        let listeners = listeners(&config, &[], &host).expect("sound");
+        let at = ["192.0.2.1:3478", "127.0.0.1:3478"].map(|text| text.parse().expect("an address"));
+        assert_eq!(listeners.udp, at);
+        assert_eq!(listeners.streams.listeners.len(), 2, "TCP, and no TLS without a certificate");
+        let urls = offer(&config, &listeners, &host, 0).expect("on").urls;
+        assert_eq!(urls, ["turn:192.0.2.1:3478?transport=udp", "turn:192.0.2.1:3478?transport=tcp"]);
+    }
+
+    #[test]
+    fn peers_are_our_own_media_and_never_our_listeners() {
+        let config = config("announce = \"203.0.113.7\"\n[turn]\nenabled = true\nusers = [\"a:b\"]\n");
+        let media: SocketAddr = "192.0.2.1:5000".parse().expect("an address");
+        let told: SocketAddr = "203.0.113.7:5000".parse().expect("an address");
+        let hello = Hello {
+            fingerprint: Fingerprint { hash: FingerprintHash::Sha256, value: vec![0; 32] },
+            workers: vec![WorkerInfo { addresses: vec![media], turn: Vec::new(), link: String::new() }],
+        };
+        let spec = spec(&config, &hello, &[vec![told]], &ips(&["192.0.2.1"])).expect("sound");
+        let own: Vec<SocketAddr> = spec.peers.own_media.iter().map(|own| own.address).collect();
+        assert_eq!(own, [media, told]);
+        assert!(!spec.peers.open && !spec.peers.relayed);
+        for listener in ["192.0.2.1:3478", "203.0.113.7:3478", "192.0.2.1:5349", "192.0.2.1:7000", "192.0.2.1:8100"] {
+            assert!(spec.peers.listeners.contains(&listener.parse().expect("an address")), "{listener}");
+        }
+        let relay = RelayAddress { bind: media.ip(), announce: told.ip() };
+        assert_eq!(spec.relay.addresses, [relay]);
+        assert_eq!(spec.users.len(), 1);
+    }
+}

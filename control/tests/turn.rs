@@ -1,0 +1,288 @@
+//! The server in coturn's place: a `turnserver.conf` of coturn's, and coturn's own clients as Debian packages them.
+//!
+//! Without these clients (the package `coturn`, which scripts/test installs) the tests that want them say so and end.
+
+#![allow(missing_docs, reason = "a test has no readers but itself")]
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// The file of a host that has coturn beside its SFU, on ports of the test's own.
+fn coturn_file(port: u16, tls_port: u16, ports: (u16, u16), dir: &Path) -> String {
+    let dir = dir.display();
+    format!(
+        "realm=a\nserver-name=b\nfingerprint\nlistening-ip=127.0.0.1\nexternal-ip=127.0.0.1\nlistening-port={port}\n\
+         min-port={}\nmax-port={}\nlog-file={dir}/turnserver.log\nverbose\nuser=test:test123\nlt-cred-mech\n\
+         cert={dir}/cert.pem\npkey={dir}/key.pem\ntls-listening-port={tls_port}\nallow-loopback-peers\n",
+        ports.0, ports.1
+    )
+}
+
+struct Server {
+    process: Child,
+    port: u16,
+    tls_port: u16,
+    dir: PathBuf,
+}
+
+impl Server {
+    fn start(name: &str, workers: u16, ports: (u16, u16)) -> Self {
+        let dir = std::env::temp_dir().join(format!("ringmain-turn-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).expect("a directory");
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+        std::fs::write(dir.join("cert.pem"), made.cert.pem()).expect("a file");
+        std::fs::write(dir.join("key.pem"), made.signing_key.serialize_pem()).expect("a file");
+        let (port, tls_port) = (free_port(), free_port());
+        let text = coturn_file(port, tls_port, ports, &dir);
+        std::fs::write(dir.join("turnserver.conf"), text).expect("a file");
+        let process = Command::new(env!("CARGO_BIN_EXE_ringmain"))
+            .args(["turn", "--workers", &workers.to_string(), "--pin=false", "--coturn-config"])
+            .arg(dir.join("turnserver.conf"))
+            .arg("--admin-socket")
+            .arg(dir.join("admin"))
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary under test");
+        let mut server = Self { process, port, tls_port, dir };
+        let end = Instant::now() + Duration::from_secs(20);
+        while !server.dir.join("admin").exists() || std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+            let ended = server.process.try_wait().expect("a child");
+            if ended.is_some() || Instant::now() > end {
+                let mut told = String::new();
+                let _ = server.process.kill();
+                server.process.stderr.take().expect("piped").read_to_string(&mut told).expect("text");
+                panic!("it did not start: {told}{}", server.log());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        server
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.join("turnserver.log")).unwrap_or_default()
+    }
+
+    fn admin(&self, order: &[&str]) -> String {
+        let socket = self.dir.join("admin");
+        let done = Command::new(env!("CARGO_BIN_EXE_ringmain"))
+            .args(["admin", "--admin-socket"])
+            .arg(socket)
+            .args(order)
+            .output()
+            .expect("the binary under test");
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        String::from_utf8(done.stdout).expect("JSON")
+    }
+
+    fn allocations(&self) -> Vec<serde_json::Value> {
+        let answer: serde_json::Value = serde_json::from_str(&self.admin(&["allocations"])).expect("JSON");
+        answer["allocations"].as_array().expect("a list").clone()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// A port that is free for UDP and TCP.
+fn free_port() -> u16 {
+    for _ in 0..100 {
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("loopback");
+        let port = socket.local_addr().expect("bound").port();
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no port is free");
+}
+
+fn tool(name: &str) -> Option<Command> {
+    let found = Path::new("/usr/bin").join(name);
+    if found.exists() {
+        return Some(Command::new(found));
+    }
+    eprintln!("{name} is not installed (Debian: coturn): not tested");
+    None
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+/// Lets a client of coturn's talk through the server, and fails unless everything comes back.
+fn echo(server: &Server, arguments: &[&str]) {
+    let Some(mut client) = tool("turnutils_uclient") else { return };
+    let secure = arguments.contains(&"-S");
+    let port = if secure { server.tls_port } else { server.port };
+    let done = client
+        .args(["-u", "test", "-w", "test123", "-p", &port.to_string()])
+        .args(arguments)
+        .arg("127.0.0.1")
+        .output()
+        .expect("coturn's client");
+    let told = text(&done);
+    assert!(done.status.success(), "{arguments:?}: {told}\n{}", server.log());
+    assert!(told.contains("Total lost packets 0 (0.000000%)"), "{arguments:?}: {told}\n{}", server.log());
+    let received =
+        told.lines().rev().find_map(|line| line.split("tot_recv_msgs=").nth(1)?.split([',', ' ']).next()?.parse().ok());
+    assert!(received.is_some_and(|count: u64| count > 0), "{arguments:?}: nothing was received: {told}");
+}
+
+#[test]
+fn coturn_s_clients_lose_nothing_by_any_way() {
+    // One worker: these clients reserve a second port for RTCP, and a reservation is known to its own worker only.
+    let server = Server::start("ways", 1, (21_000, 22_999));
+    for way in [&[][..], &["-t"], &["-t", "-S"], &["-S"]] {
+        for size in ["100", "1200"] {
+            for method in [&[][..], &["-s"]] {
+                let all = [way, method, &["-y", "-n", "10", "-m", "2", "-z", "5", "-l", size]].concat();
+                echo(&server, &all);
+            }
+        }
+    }
+    // Their clients end without a word; the log has them all the same.
+    assert!(server.log().contains("allocated"), "verbose is applied: {}", server.log());
+}
+
+#[test]
+fn two_hundred_clients_lose_nothing() {
+    let server = Server::start("crowd", 2, (23_000, 26_999));
+    echo(&server, &["-y", "-n", "5", "-m", "200", "-z", "200", "-l", "100", "-c"]);
+    echo(&server, &["-y", "-n", "5", "-m", "200", "-z", "200", "-l", "1200", "-c"]);
+}
+
+#[test]
+fn what_is_asked_without_credentials_is_answered_as_coturn_does() {
+    let server = Server::start("stun", 2, (27_000, 27_099));
+    for name in ["turnutils_stunclient", "turnutils_natdiscovery"] {
+        let Some(mut client) = tool(name) else { return };
+        let more: &[&str] = if name.ends_with("stunclient") { &[] } else { &["-m"] };
+        let told = text(
+            &client.args(["-p", &server.port.to_string()]).args(more).arg("127.0.0.1").output().expect("a client"),
+        );
+        assert!(told.contains("127.0.0.1:"), "{name}: {told}");
+    }
+    let Some(mut client) = tool("turnutils_uclient") else { return };
+    let wrong = ["-u", "test", "-w", "wrong", "-y", "-n", "2", "-p", &server.port.to_string(), "127.0.0.1"];
+    assert!(!text(&client.args(wrong).output().expect("a client")).contains("tot_recv_msgs=2"), "a wrong password");
+    assert!(server.allocations().is_empty());
+}
+
+#[test]
+fn an_operator_lists_kills_and_drains() {
+    use std::os::unix::fs::PermissionsExt;
+    let server = Server::start("admin", 2, (28_000, 28_999));
+    let rights = std::fs::metadata(server.dir.join("admin")).expect("the socket").permissions().mode();
+    assert_eq!(rights & 0o777, 0o600);
+    assert!(server.allocations().is_empty());
+    let Some(mut client) = tool("turnutils_uclient") else { return };
+    let arguments = [
+        "-u",
+        "test",
+        "-w",
+        "test123",
+        "-y",
+        "-m",
+        "2",
+        "-c",
+        "-n",
+        "10000",
+        "-p",
+        &server.port.to_string(),
+        "127.0.0.1",
+    ];
+    let mut client = client.args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("a client");
+    let end = Instant::now() + Duration::from_secs(20);
+    let rows = loop {
+        let rows = server.allocations();
+        if rows.len() >= 2 || Instant::now() > end {
+            break rows;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    assert!(rows.len() >= 2, "{rows:?}");
+    assert_eq!((&rows[0]["user"], &rows[0]["transport"]), (&"test".into(), &"udp".into()));
+    let relayed: SocketAddr = rows[0]["relayed"][0].as_str().and_then(|text| text.parse().ok()).expect("an address");
+    assert!((28_000..=28_999).contains(&relayed.port()));
+    server.admin(&["drain"]);
+    for row in &rows {
+        server.admin(&["kill", row["id"].as_str().expect("an id")]);
+    }
+    let left = server.allocations();
+    assert!(rows.iter().all(|row| left.iter().all(|other| other["id"] != row["id"])), "{left:?}");
+    client.kill().expect("ours");
+    client.wait().expect("ours");
+}
+
+#[test]
+fn a_file_that_cannot_be_served_is_refused_with_every_line_that_is_wrong() {
+    let file = std::env::temp_dir().join(format!("ringmain-turn-refused-{}", std::process::id()));
+    std::fs::write(&file, "user=a:b\nno-auth\nlisening-port=3478\nuserdb=/var/db/turndb\n").expect("a file");
+    let done = Command::new(env!("CARGO_BIN_EXE_ringmain")).args(["turn", "--coturn-config"]).arg(&file).output();
+    let done = done.expect("the binary under test");
+    let told = text(&done);
+    assert!(!done.status.success());
+    for (key, line) in [("no-auth", 2), ("lisening-port", 3), ("userdb", 4)] {
+        assert!(told.contains(&format!("`{key}`")) && told.contains(&format!("line {line}")), "{told}");
+    }
+    std::fs::remove_file(file).expect("ours");
+}
+
+#[test]
+fn a_million_strangers_leave_nothing_behind() {
+    let server = Server::start("flood", 2, (29_000, 29_099));
+    let rss = || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", server.process.id())).expect("alive");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line").to_owned();
+        line.trim().trim_end_matches("kB").trim().parse::<i64>().expect("a number")
+    };
+    // An Allocate without credentials (RFC 8656 §7.1).
+    let mut request = [0; 28];
+    request[..8].copy_from_slice(&[0, 3, 0, 8, 0x21, 0x12, 0xa4, 0x42]);
+    request[20..].copy_from_slice(&[0, 0x19, 0, 4, 17, 0, 0, 0]);
+    let flood = |sockets: std::ops::Range<u32>, each: u32| {
+        for index in sockets {
+            // Every socket is another address; a port of its own for each further request would be counted with its address.
+            let address = std::net::Ipv4Addr::from_bits(0x7f01_0000 + index);
+            let Ok(socket) = UdpSocket::bind((address, 0)) else { continue };
+            for number in 0..each {
+                request[8..12].copy_from_slice(&(index ^ number << 24).to_be_bytes());
+                let _ = socket.send_to(&request, ("127.0.0.1", server.port));
+            }
+        }
+    };
+    let mut flood = flood;
+    flood(0..20_000, 1);
+    let before = rss();
+    flood(20_000..1_020_000, 1);
+    let after = rss();
+    assert!(after - before <= 256, "{before} to {after} KiB");
+    assert!(server.allocations().is_empty());
+}
+
+#[test]
+fn a_credential_is_printed_and_the_secret_is_not() {
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ringmain"));
+        let done = command.env("RINGMAIN_TURN_SHARED_SECRET", "north-by-northwest").args(arguments).output();
+        let done = done.expect("the binary under test");
+        assert!(done.status.success(), "{}", text(&done));
+        String::from_utf8(done.stdout).expect("text")
+    };
+    let told = run(&["turn-credentials", "alice", "--lifetime", "60", "--json"]);
+    let entry: serde_json::Value = serde_json::from_str(&told).expect("JSON");
+    let (expiry, user) = entry["username"].as_str().and_then(|name| name.split_once(':')).expect("expiry:user");
+    assert_eq!((user, expiry.len(), &entry["ttl"]), ("alice", 10, &60.into()));
+    assert_eq!(entry["credential"].as_str().expect("text").len(), 28, "base64 of HMAC-SHA1");
+    assert!(!run(&["config"]).contains("north-by-northwest"));
+    assert!(run(&["config"]).contains("shared_secret = [\"set\"]"));
+    let mut lines = BufReader::new(run(&["turn-credentials"]).as_bytes().to_vec().leak() as &[u8]).lines();
+    assert!(lines.next().and_then(Result::ok).is_some_and(|line| line.starts_with("username: ")));
+}
