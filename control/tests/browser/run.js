@@ -11,6 +11,7 @@ import './codecs.test.js';
 import './renegotiation.test.js';
 import './loss.test.js';
 import './links.test.js';
+import './turn.test.js';
 import './demo/alone.test.js';
 import './demo/room.test.js';
 import './demo/firefox.test.js';
