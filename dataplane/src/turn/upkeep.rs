@@ -70,7 +70,6 @@ impl Turn {
             self.ports.release(over.port);
             self.accounts.release(over.account);
         }
-        self.accounts.handle_timeout(now);
         while let Some(&Reverse((at, key))) = self.timers.peek()
             && at <= now
         {
@@ -87,6 +86,8 @@ impl Turn {
                 self.schedule(key);
             }
         }
+        // Last: what has just ended may have been all that its user held.
+        self.accounts.handle_timeout(now);
     }
 
     /// Sees to it that the allocation is looked at when something of it ends.
