@@ -59,7 +59,8 @@ export function install(peers) {
         answer: () => this.down.setRemoteDescription(params.desc).then(() => this.negotiated?.()),
         trickle: () => this.trickle(params),
       };
-      handlers[method]?.();
+      if (handlers[method]) handlers[method]();
+      else if (id !== undefined) this.reply(id, { error: { code: -32601, message: "no such method" } });
     }
 
     close() { this.end(1000); }
