@@ -1,5 +1,6 @@
 // The page in Firefox, in rooms with Chromium: another WebRTC stack, with another idea of SDP, ICE and RTP.
 
+import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
 import { networkInterfaces } from "node:os";
 import { after, before, test } from "node:test";
@@ -48,6 +49,19 @@ test("Firefox and Chromium see and hear each other", { skip }, async (t) => {
   await receives(fox, { videos: 1, audios: 1 });
   await receives(ann, { videos: 1, audios: 1 });
   for (const [page, other] of [[fox, "Ann"], [ann, "Fox"]]) await sees(page, other);
+});
+
+test("the layer that is chosen of Firefox's camera is the one that comes", { skip }, async (t) => {
+  await enterFirefox(t, "layers", "Fox");
+  const ann = await enterChromium(t, "layers", "Ann");
+  await sees(ann, "Fox");
+  // What comes at first may be any layer, and stays for a moment after the choice: each step names the heights that prove it.
+  for (const [quality, least, most] of [["low", 1, 360], ["high", 361, 2160], ["low", 1, 360]]) {
+    await ann.locator('.tile[data-kind=camera][aria-label="Fox"]').getByTestId("tile-menu").click();
+    await ann.getByTestId(`menu-quality-${quality}`).click();
+    await until(ann, ([least, most]) => (ringmain.stats?.received ?? [])
+      .some(({ kind, fps, height }) => kind === "video" && fps > 3 && height >= least && height <= most), [least, most]);
+  }
 });
 
 test("Firefox gets two others, and who leaves is gone", { skip }, async (t) => {
