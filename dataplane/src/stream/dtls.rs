@@ -5,7 +5,6 @@
 //! Our records without encryption get the numbers that the client expects (RFC 6347 §4.2.1), its own get numbers of ours: nobody
 //! vouches for those, and one forged high number would move the replay window past everything that is yet to come.
 
-use std::io::{self, Read, Write};
 use std::time::Duration;
 
 use openssl::error::ErrorStack;
@@ -18,6 +17,7 @@ use ringmain_shared::Now;
 
 use super::connection::{End, FIRST_MESSAGE, IDLE_MAX};
 use super::cookie::Hello;
+use crate::handshake::pipe::{Pipe, is_patient};
 
 /// What the sessions of a listener share: certificate and rules.
 pub struct Context(SslContext);
@@ -31,7 +31,7 @@ impl std::fmt::Debug for Context {
 /// One client.
 #[derive(Debug)]
 pub struct Session {
-    stream: SslStream<Pipe>,
+    stream: SslStream<Pipe<Vec<u8>, FLIGHT_DATAGRAMS_MAX>>,
     connected: bool,
     random: [u8; 32],
     /// What our plaintext records are numbered from.
@@ -124,7 +124,7 @@ impl Session {
             set_number(header, self.plain_records);
             self.plain_records += 1;
         }
-        self.stream.get_mut().incoming = Some(datagram);
+        self.stream.get_mut().incoming = Some(datagram.into());
         if !self.connected {
             match self.stream.do_handshake() {
                 Ok(()) => {
@@ -232,40 +232,6 @@ fn plain_records(datagram: &mut [u8]) -> Vec<&mut [u8; RECORD_HEADER_SIZE]> {
 
 fn set_number(header: &mut [u8; RECORD_HEADER_SIZE], number: u64) {
     header[5..11].copy_from_slice(&number.to_be_bytes()[2..]);
-}
-
-fn is_patient(error: &openssl::ssl::Error) -> bool {
-    matches!(error.code(), ErrorCode::WANT_READ | ErrorCode::WANT_WRITE)
-}
-
-/// What OpenSSL takes for a socket: one datagram in, some out.
-#[derive(Default, Debug)]
-struct Pipe {
-    incoming: Option<Vec<u8>>,
-    outgoing: Vec<Vec<u8>>,
-}
-
-impl Read for Pipe {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let datagram = self.incoming.take().ok_or(io::ErrorKind::WouldBlock)?;
-        let size = datagram.len().min(buffer.len());
-        buffer[..size].copy_from_slice(&datagram[..size]);
-        Ok(size)
-    }
-}
-
-impl Write for Pipe {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        // Datagrams may be lost, so one over the bound is.
-        if self.outgoing.len() < FLIGHT_DATAGRAMS_MAX {
-            self.outgoing.push(bytes.to_vec());
-        }
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 /// Forward secrecy and AEAD only.

@@ -9,7 +9,6 @@
 //! and for a handshake message. `SSL_MODE_RELEASE_BUFFERS` frees none of it in DTLS. Of the time of a handshake, OpenSSL 3.0
 //! takes a third to prepare for the key in the client's certificate.
 
-use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -23,6 +22,7 @@ use ringmain_shared::limits::{CERTIFICATE_SIZE_MAX, DATAGRAM_SIZE_MAX};
 use ringmain_shared::transport::DtlsRole;
 use zeroize::Zeroizing;
 
+use super::pipe::{Pipe, is_patient};
 use super::{DTLS_MTU, Datagram, Fatal, Produced, Proof, SrtpKeys};
 use crate::handshake::identity::{Identity, SetupError};
 use crate::srtp::Profile;
@@ -89,7 +89,7 @@ fn is_affordable(certificate: &openssl::x509::X509Ref) -> bool {
 
 /// One association.
 pub(in crate::handshake) struct Dtls12 {
-    stream: SslStream<Pipe>,
+    stream: SslStream<Pipe<Datagram, FLIGHT_DATAGRAMS_MAX>>,
     role: DtlsRole,
     connected: bool,
     /// The last flight that we sent, until the handshake is done.
@@ -253,42 +253,6 @@ impl Dtls12 {
             }
         };
         Ok(Proof { certificate, keys })
-    }
-}
-
-fn is_patient(error: &openssl::ssl::Error) -> bool {
-    matches!(error.code(), ErrorCode::WANT_READ | ErrorCode::WANT_WRITE)
-}
-
-/// What OpenSSL takes for a socket: one datagram in, some out.
-#[derive(Default, Debug)]
-struct Pipe {
-    incoming: Option<Box<[u8]>>,
-    outgoing: Vec<Datagram>,
-}
-
-impl Read for Pipe {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let datagram = self.incoming.take().ok_or(io::ErrorKind::WouldBlock)?;
-        let size = datagram.len().min(buffer.len());
-        buffer[..size].copy_from_slice(&datagram[..size]);
-        Ok(size)
-    }
-}
-
-impl Write for Pipe {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        // Datagrams may be lost, so one over the bounds is.
-        if let Ok(datagram) = Datagram::try_from(bytes)
-            && self.outgoing.len() < FLIGHT_DATAGRAMS_MAX
-        {
-            self.outgoing.push(datagram);
-        }
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod dtls12;
 mod dtls13;
+pub(crate) mod pipe;
 mod signing;
 
 use std::fmt;
