@@ -252,7 +252,7 @@ impl Turn {
     }
 
     fn known_attributes(&self) -> &'static [u16] {
-        if self.spec.features.even_port { KNOWN_WITH_EVEN_PORT } else { KNOWN }
+        if self.spec.features.even_port { KNOWN } else { &KNOWN[..KNOWN.len() - EVEN_PORT_COUNT] }
     }
 }
 
@@ -306,23 +306,8 @@ const PLAIN_CHALLENGE_SIZE: usize = 20 + 8 + 4 + 4 + super::nonce::NONCE_LEN_MIN
 const IPV4_UDP_SIZE: usize = 28;
 const IPV6_UDP_SIZE: usize = 48;
 
-/// What must be understood and is, in requests of TURN.
+/// What must be understood and is, in requests of TURN; [`EVEN_PORT_COUNT`] at the end where the feature is on.
 const KNOWN: &[u16] = &[
-    attribute::USERNAME,
-    attribute::REALM,
-    attribute::NONCE,
-    attribute::PASSWORD_ALGORITHM,
-    attribute::USERHASH,
-    attribute::CHANNEL_NUMBER,
-    attribute::LIFETIME,
-    attribute::XOR_PEER_ADDRESS,
-    attribute::DATA,
-    attribute::REQUESTED_ADDRESS_FAMILY,
-    attribute::REQUESTED_TRANSPORT,
-    attribute::DONT_FRAGMENT,
-];
-/// The same with EVEN-PORT and RESERVATION-TOKEN.
-const KNOWN_WITH_EVEN_PORT: &[u16] = &[
     attribute::USERNAME,
     attribute::REALM,
     attribute::NONCE,
@@ -338,3 +323,4 @@ const KNOWN_WITH_EVEN_PORT: &[u16] = &[
     attribute::EVEN_PORT,
     attribute::RESERVATION_TOKEN,
 ];
+const EVEN_PORT_COUNT: usize = 2;
