@@ -53,6 +53,8 @@ pub(super) enum Socket {
     Unopened,
     Opening,
     Open(SocketIndex),
+    /// It could not be bound. A request may try again; what merely sends does not.
+    Failed,
 }
 
 /// Whose a relayed address is.
@@ -169,7 +171,7 @@ impl Relays {
         if matches!(relay.socket, Socket::Open(_)) {
             return false;
         }
-        if relay.socket == Socket::Unopened {
+        if relay.socket == Socket::Unopened || (relay.socket == Socket::Failed && waiter.is_some()) {
             relay.socket = Socket::Opening;
             self.requests.push(SocketRequest::Open { relay: key, address: relay.inner, dont_fragment });
         }
@@ -192,7 +194,7 @@ impl Relays {
             self.requests.extend(socket.map(SocketRequest::Close));
             return Vec::new();
         };
-        relay.socket = socket.map_or(Socket::Unopened, Socket::Open);
+        relay.socket = socket.map_or(Socket::Failed, Socket::Open);
         let waiting = std::mem::take(&mut relay.waiting);
         if let Some(socket) = socket {
             let at = usize::from(socket.0);

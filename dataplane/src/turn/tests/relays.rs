@@ -244,6 +244,12 @@ fn a_port_that_somebody_else_has_is_passed_over() {
     let (mut alice, _) = allocated(&mut world, 1);
     assert_eq!(alice.permit(&mut world, &[PEER]), 508);
     assert_eq!(alice.permit(&mut world, &[MEDIA]), 0);
+    // What is only sent asks for no socket again; the next request does.
+    let asked = world.asked;
+    for _ in 0..10 {
+        assert_eq!(alice.send(&mut world, PEER, b"x"), Err(DropReason::TurnNoRelay));
+    }
+    assert_eq!(world.asked, asked);
     world.foreign.clear();
     assert_eq!(alice.bind(&mut world, 0x4000, PEER), 0);
 }

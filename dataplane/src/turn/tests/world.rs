@@ -61,6 +61,8 @@ pub(super) struct World {
     pub(super) now: Now,
     pub(super) sent: Vec<(Path, Vec<u8>)>,
     pub(super) sockets: HashMap<SocketIndex, (RelayKey, SocketAddr)>,
+    /// Sockets that were asked for, and those that were to be had.
+    pub(super) asked: usize,
     pub(super) opened: usize,
     /// Ports that somebody else has.
     pub(super) foreign: HashSet<u16>,
@@ -79,6 +81,7 @@ impl World {
             now: Now::from_millis(1_000_000),
             sent: Vec::new(),
             sockets: HashMap::new(),
+            asked: 0,
             opened: 0,
             foreign: HashSet::new(),
             links: HashMap::new(),
@@ -138,6 +141,7 @@ impl World {
             for request in requests {
                 match request {
                     SocketRequest::Open { relay, address, .. } => {
+                        self.asked += 1;
                         let socket = (!self.foreign.contains(&address.port())).then(|| {
                             self.next_socket += 1;
                             self.opened += 1;
