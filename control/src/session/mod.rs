@@ -3,7 +3,8 @@
 //!
 //! Along the way of a peer: `join` lets it in and out, `publish` takes its offers, `subscribe` decides what
 //! it gets and `negotiate` offers that to it, `media` follows its connections, `api` hears its wishes about layers,
-//! `speakers` and `news` tell it of the others, `relay` lends it a credential for TURN. `room` and `peer` are the records, `placement` picks workers.
+//! `speakers` and `news` tell it of the others, `ice_servers` lends it a credential for TURN. `room` and `peer` are the records,
+//! `placement` picks workers.
 //!
 //! Two rules keep the planes in step. A command that makes something goes out before the message that tells a peer of it,
 //! so a check or a packet never arrives before the data plane knows what it is for. And a subscription exists in the
@@ -13,6 +14,7 @@ mod admission;
 mod api;
 mod chance;
 mod chatter;
+mod ice_servers;
 mod join;
 mod media;
 mod negotiate;
@@ -20,7 +22,6 @@ mod news;
 mod peer;
 mod placement;
 mod publish;
-mod relay;
 mod room;
 mod settings;
 mod speakers;

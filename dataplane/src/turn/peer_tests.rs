@@ -1,3 +1,5 @@
+//! Whom clients may reach: every special range, in every way to write it, under each policy.
+
 use ringmain_shared::id::WorkerIndex;
 use ringmain_shared::turn::{OwnMedia, RelayAddress, RelayMode};
 

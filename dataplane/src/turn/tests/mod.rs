@@ -1,3 +1,5 @@
+//! A TURN server and its clients in virtual time: sockets are pretended, every byte is real.
+
 mod authentication;
 mod lifetimes;
 mod limits;
