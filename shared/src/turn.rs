@@ -280,8 +280,6 @@ pub struct TurnFeatures {
     pub even_port: bool,
     /// Allocations that follow their client to another address (RFC 8016).
     pub mobility: bool,
-    /// Relaying over TCP (RFC 6062). Not served yet: an Allocate that asks for it gets error 442 whatever is set here.
-    pub tcp_relay: bool,
 }
 
 /// How a client reaches us.

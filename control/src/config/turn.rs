@@ -73,8 +73,6 @@ pub struct Turn {
     pub even_port: bool,
     /// RFC 8016.
     pub mobility: bool,
-    /// RFC 6062.
-    pub tcp_relay: bool,
     /// Certificate of TLS and DTLS; `None` is the page's.
     pub tls_cert: Option<PathBuf>,
     /// Its key.
@@ -115,7 +113,6 @@ impl Default for Turn {
             binding: false,
             even_port: false,
             mobility: false,
-            tcp_relay: false,
             tls_cert: None,
             tls_key: None,
         }

@@ -267,14 +267,6 @@ pub(super) fn keys() -> Vec<Key> {
             |config| config.turn.mobility.to_string(),
         ),
         key!(
-            "turn.tcp_relay",
-            "turn-tcp-relay",
-            "BOOL",
-            "Relay to peers over TCP as well (RFC 6062), for clients that come by TCP or TLS.",
-            |config, value| value.boolean().map(|yes| config.turn.tcp_relay = yes),
-            |config| config.turn.tcp_relay.to_string(),
-        ),
-        key!(
             "turn.tls_cert",
             "turn-tls-cert",
             "FILE",

@@ -118,7 +118,7 @@ pub fn spec(
             nonce: turn.nonce_lifetime,
             ..TurnLifetimes::default()
         },
-        features: TurnFeatures { even_port: turn.even_port, mobility: turn.mobility, tcp_relay: turn.tcp_relay },
+        features: TurnFeatures { even_port: turn.even_port, mobility: turn.mobility },
     })
 }
 

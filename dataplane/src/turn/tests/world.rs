@@ -46,7 +46,7 @@ pub(super) fn spec() -> TurnSpec {
         },
         quotas: TurnQuotas::default(),
         lifetimes: TurnLifetimes::default(),
-        features: TurnFeatures { even_port: true, mobility: true, tcp_relay: false },
+        features: TurnFeatures { even_port: true, mobility: true },
     }
 }
 
