@@ -1,0 +1,183 @@
+//! Bare TCP: TURN, and ICE of media.
+
+use super::*;
+
+#[test]
+fn messages_come_back_whole_and_padded_wherever_they_were_cut() {
+    let world = World::new();
+    let mut client = world.client();
+    let messages = [stun(8), channel_data(5, 1), channel_data(1200, 2), stun(0), channel_data(3, 3)];
+    let mut wire = Vec::new();
+    messages.iter().for_each(|message| _ = Framing::Turn.write(message, &mut wire));
+    for step in [1, 3, 50, 5000] {
+        client.set_nodelay(true).expect("a socket");
+        for part in wire.chunks(step) {
+            client.write_all(part).expect("open");
+        }
+        assert_eq!(read_exactly(&mut client, wire.len()), wire);
+    }
+    let FromStream::Opened { id, client: told } = world.hear() else { panic!("it opens first") };
+    let expected = StreamClient {
+        remote: client.local_addr().expect("bound"),
+        local: world.address,
+        transport: TurnTransport::Tcp,
+    };
+    assert_eq!(told, expected);
+    drop(client);
+    assert_eq!(world.hear(), FromStream::Closed { id });
+}
+
+#[test]
+fn a_worker_can_end_a_connection_after_its_last_word() {
+    let world = World::new();
+    let mut client = world.client();
+    client.write_all(&stun(0)).expect("open");
+    read_exactly(&mut client, 20);
+    let FromStream::Opened { id, .. } = world.hear() else { panic!("it opens first") };
+    world.say.send(ToStream::Message { id, bytes: channel_data(4, 9), held_until: Now(0) }).expect("runs");
+    world.say.send(ToStream::Close { id }).expect("runs");
+    assert_eq!(read_exactly(&mut client, 8), channel_data(4, 9));
+    assert_closed(&mut client);
+    world.say.send(ToStream::Message { id, bytes: channel_data(4, 9), held_until: Now(0) }).expect("runs");
+    let mut next = world.client();
+    next.write_all(&stun(0)).expect("open");
+    assert_eq!(read_exactly(&mut next, 20), stun(0), "and not what was for the one before");
+}
+
+#[test]
+fn ice_goes_to_the_worker_that_the_first_check_names_and_to_nobody_else() {
+    let mut world = World::new();
+    let check = |ufrag| {
+        let request = BindingRequest {
+            transaction_id: TransactionId([3; 12]),
+            remote_ufrag: ufrag,
+            local_ufrag: "them",
+            priority: 1,
+            role: IceRole::Controlling(1, true),
+        };
+        let mut bytes = vec![0; 300];
+        let size = write_binding_request(&mut bytes, &request, &IntegrityKey::new(b"password")).expect("room");
+        bytes.truncate(size);
+        let mut wire = Vec::new();
+        assert!(Framing::Length.write(&bytes, &mut wire));
+        wire
+    };
+    world.order(StreamOrder::Name { ufrag: "ours".into(), worker: WorkerIndex(0) });
+    let mut known = world.client();
+    known.write_all(&check("ours")).expect("open");
+    assert_eq!(read_exactly(&mut known, check("ours").len()), check("ours"));
+    let mut media = vec![0, 3, 0x80, 1, 2];
+    known.write_all(&media).expect("open");
+    assert_eq!(read_exactly(&mut known, 5), media);
+    media.truncate(4);
+    known.write_all(&media).expect("open");
+    let mut unknown = world.client();
+    unknown.write_all(&check("nobody")).expect("open");
+    assert_closed(&mut unknown);
+    world.order(StreamOrder::Forget { ufrag: "ours".into() });
+    let mut late = world.client();
+    std::thread::sleep(Duration::from_millis(50));
+    late.write_all(&check("ours")).expect("open");
+    assert_closed(&mut late);
+    world.wait_for("two strangers", |stats| stats.unknown_protocol == 2);
+}
+
+#[test]
+fn one_address_has_its_share_and_others_are_served() {
+    let limits = StreamLimits { per_address_max: 8, ..StreamLimits::default() };
+    let mut world = World::with(StreamSettings { listeners: vec![listener(false)], limits, ..Default::default() });
+    let hogs: Vec<TcpStream> = (0..8).map(|_| world.client()).collect();
+    world.wait_for("all are in", |stats| stats.accepted == 8);
+    assert_closed(&mut world.client());
+    let mut other = world.client_from([127, 0, 0, 2].into());
+    other.write_all(&stun(4)).expect("open");
+    assert_eq!(read_exactly(&mut other, 24), stun(4));
+    drop(hogs);
+    world.wait_for("room again", |stats| stats.connections == 1 && stats.refused == 1);
+    let mut again = world.client();
+    again.write_all(&stun(4)).expect("open");
+    assert_eq!(read_exactly(&mut again, 24), stun(4));
+}
+
+#[test]
+fn slow_senders_are_closed_in_time_while_others_are_served() {
+    let mut world = World::new();
+    let start = Instant::now();
+    let mut slow: Vec<TcpStream> = (0..60).map(|_| world.client()).collect();
+    let message = stun(400);
+    let mut quick = world.client_from([127, 0, 0, 2].into());
+    quick.set_nodelay(true).expect("a socket");
+    let mut longest = Duration::ZERO;
+    for byte in message.iter().take(9) {
+        slow.iter_mut().for_each(|stream| stream.write_all(&[*byte]).expect("open so far"));
+        let asked = Instant::now();
+        quick.write_all(&stun(0)).expect("open");
+        read_exactly(&mut quick, 20);
+        longest = longest.max(asked.elapsed());
+        std::thread::sleep(Duration::from_millis(900));
+    }
+    slow.iter_mut().for_each(assert_closed);
+    assert!((8..16).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
+    assert!(longest < Duration::from_secs(1), "{longest:?} for an answer beside them");
+    world.wait_for("all were silent", |stats| stats.silent == 60);
+    quick.write_all(&stun(0)).expect("open");
+    assert_eq!(read_exactly(&mut quick, 20), stun(0));
+}
+
+#[test]
+fn a_thousand_connections_are_served_at_once() {
+    let mut world = World::new();
+    let mut clients: Vec<TcpStream> =
+        (0..1000u32).map(|number| world.client_from([127, 0, 9, (number / 50) as u8 + 1].into())).collect();
+    for round in 0..3 {
+        for (number, client) in clients.iter_mut().enumerate() {
+            let mut wire = stun(8);
+            Framing::Turn.write(&channel_data(number % 1000 + 1, round), &mut wire);
+            client.write_all(&wire).expect("open");
+        }
+        for (number, client) in clients.iter_mut().enumerate() {
+            let mut wire = stun(8);
+            Framing::Turn.write(&channel_data(number % 1000 + 1, round), &mut wire);
+            assert_eq!(read_exactly(client, wire.len()), wire);
+        }
+    }
+    let ids: HashSet<StreamId> = std::iter::from_fn(|| world.heard.try_recv().ok())
+        .map(|item| match item {
+            FromStream::Opened { id, .. } => id,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(ids.len(), 1000);
+    drop(clients);
+    let stats = world.wait_for("all gone", |stats| stats.connections == 0);
+    assert_eq!((stats.accepted, stats.lost, stats.queue_full, stats.refused), (1000, 0, 0, 0));
+}
+
+#[test]
+fn who_does_not_read_loses_messages_and_holds_up_nobody() {
+    let mut world = World::new();
+    let mut deaf = world.client();
+    let mut other = world.client_from([127, 0, 0, 2].into());
+    let mut wire = Vec::new();
+    (0..64).for_each(|_| _ = Framing::Turn.write(&channel_data(1000, 1), &mut wire));
+    deaf.write_all(&stun(0)).expect("open");
+    let (stop, stopped) = (Arc::new(AtomicBool::new(false)), Instant::now());
+    let flood = std::thread::spawn({
+        let stop = stop.clone();
+        move || {
+            while !stop.load(Ordering::Relaxed) {
+                deaf.write_all(&wire).expect("it is read");
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            deaf
+        }
+    });
+    world.wait_for("its queue is full", |stats| stats.queue_full > 100);
+    for _ in 0..20 {
+        other.write_all(&stun(4)).expect("open");
+        assert_eq!(read_exactly(&mut other, 24), stun(4));
+    }
+    assert!(stopped.elapsed() < Duration::from_secs(10));
+    stop.store(true, Ordering::Relaxed);
+    flood.join().expect("no panic");
+}
