@@ -171,11 +171,13 @@ fn announced_host(config: &Config, listeners: &Listeners, host: &[IpAddr]) -> Op
     if let Some(name) = &config.turn.host {
         return Some(name.clone());
     }
-    let listened = listeners.udp.iter().chain(listeners.streams.listeners.iter().map(|listener| &listener.address));
+    let streams = listeners.streams.listeners.iter().map(|listener| &listener.address);
+    let listened: Vec<IpAddr> = listeners.udp.iter().chain(streams).map(SocketAddr::ip).collect();
     let external = config.turn.external.iter().map(|external| external.public);
     let told: Vec<IpAddr> = config.announce.iter().copied().chain(external).collect();
-    let local: Vec<IpAddr> = listened.map(SocketAddr::ip).chain(host.iter().copied()).collect();
-    let local: Vec<IpAddr> = local.into_iter().filter(|address| !address.is_unspecified()).collect();
+    // An unspecified address stands for all of the host's.
+    let is_everywhere = listened.is_empty() || listened.iter().any(IpAddr::is_unspecified);
+    let local = if is_everywhere { host } else { &listened };
     let first = told.first().or_else(|| local.iter().find(|address| !address.is_loopback())).or(local.first())?;
     Some(if first.is_ipv6() { format!("[{first}]") } else { first.to_string() })
 }

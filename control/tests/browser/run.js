@@ -13,6 +13,7 @@ import './loss.test.js';
 import './links.test.js';
 import './turn.test.js';
 import './tcp.test.js';
+import './one_port.test.js';
 import './demo/alone.test.js';
 import './demo/room.test.js';
 import './demo/firefox.test.js';
