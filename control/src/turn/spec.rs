@@ -150,8 +150,8 @@ pub fn offer(config: &Config, listeners: &Listeners, host: &[IpAddr], unix_secon
     }
     let name = announced_host(config, listeners, host)?;
     let mut urls = Vec::new();
-    // With `one_port`, TURN over UDP is for those who ask for it by themselves: it reaches no more than media at the same port does, and
-    // a browser that knows a port as a TURN server's hears nothing else from there.
+    // With `one_port`, TURN over UDP is for those who ask for it by themselves. It gets no further than media at the same port, and
+    // Chromium, once it knows a port as a TURN server's, takes no media from there directly: it goes by the relay, or by TCP.
     if !listeners.udp.is_empty() {
         urls.push(format!("turn:{name}:{}?transport=udp", turn.port));
     }
