@@ -42,10 +42,11 @@ use ringmain_shared::id::WorkerIndex;
 use ringmain_shared::turn::{RelayMode, TurnEvent, TurnSpec, TurnStats};
 use slotmap::SlotMap;
 
+use crate::buf::Bandwidth;
 use crate::io::Path;
 use crate::random::Random;
 use allocation::Allocation;
-use budget::{Bandwidth, ReplyBudget};
+use budget::ReplyBudget;
 use credential::{AccountKey, Accounts, Credentials};
 use link::Links;
 use nonce::Nonces;
@@ -154,6 +155,11 @@ impl Turn {
         self.replies = ReplyBudget::new(quotas.replies_per_source, quotas.replies);
         self.bandwidth = Bandwidth::new(quotas.total_bps);
         self.accounts.set_bandwidth(quotas.user_bps);
+        for (key, allocation) in &self.allocations {
+            for &(_, link) in &allocation.links {
+                self.links.limit(link, self.link_budgets(key));
+            }
+        }
         self.nonces.set_lifetime(self.spec.lifetimes.nonce);
         self.read_spec();
         if moved {

@@ -31,13 +31,13 @@ use super::stream_loop::{StreamOrder, Workers};
 use crate::io::{Path, SocketIndex};
 use crate::packet::stun::Message;
 use crate::stream::admission::Admission;
+pub use crate::stream::admission::StreamLimits;
 use crate::stream::classify::{Protocol, TLS_HANDSHAKE};
 use crate::stream::connection::{Arrived, Connection, End, Offer};
 use crate::stream::dtls::Context;
 use crate::stream::queue::QUEUE_SIZE_MAX;
 use crate::stream::{FromStream, StreamClient, StreamId, ToStream};
 use dtls::{DtlsClient, DtlsListener};
-pub use crate::stream::admission::StreamLimits;
 pub use settings::{DtlsSettings, HttpSink, HttpStream, StreamListener, StreamSettings};
 use stream::{Role, Socket, Stream};
 
