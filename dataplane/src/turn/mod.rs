@@ -90,6 +90,8 @@ pub struct Turn {
     last_id: u64,
     draining: bool,
     events: Vec<TurnEvent>,
+    /// Paths of clients whose connections are to end.
+    disconnects: Vec<Path>,
 }
 
 /// A port kept for a second allocation (RFC 8656 §7.2).
@@ -138,6 +140,7 @@ impl Turn {
             last_id: 0,
             draining: false,
             events: Vec::new(),
+            disconnects: Vec::new(),
             spec,
         };
         turn.read_spec();
@@ -223,6 +226,11 @@ impl Turn {
     /// What control has to know. Emptied by the caller.
     pub fn events(&mut self) -> &mut Vec<TurnEvent> {
         &mut self.events
+    }
+
+    /// Paths of clients whose TCP, TLS or DTLS connection is to end with their allocation. Emptied by the caller.
+    pub fn disconnects(&mut self) -> &mut Vec<Path> {
+        &mut self.disconnects
     }
 
     /// Counters since the start.

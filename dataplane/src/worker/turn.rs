@@ -9,6 +9,7 @@ use ringmain_shared::{DropReason, Now};
 
 use super::Worker;
 use crate::io::{Path, SocketIndex, Transmit};
+use crate::stream::ToStream;
 use crate::turn::{Client, LinkChange, RelayKey, Turn};
 
 /// What came by a socket.
@@ -152,5 +153,7 @@ impl Worker {
         let Some(turn) = self.turn.as_deref_mut() else { return };
         self.outbox.sockets.append(turn.socket_requests());
         self.outbox.events.extend(turn.events().drain(..).map(|event| Event::Turn(Box::new(event))));
+        let over = turn.disconnects().drain(..).filter_map(|path| self.turn_streams.remove(path));
+        self.outbox.streams.extend(over.map(|id| ToStream::Close { id }));
     }
 }

@@ -253,6 +253,16 @@ fn a_client_on_a_connection_has_a_path_of_its_own_until_it_ends() {
     world.settle();
     let ended = |event: &&Event| matches!(event, Event::Turn(event) if matches!(**event, TurnEvent::Ended { reason: TurnEnd::Disconnected, .. }));
     assert_eq!(world.events.iter().filter(ended).count(), 1);
+    // The other one's credential is revoked: its connection ends too, and what comes of it until then is nobody's.
+    world.command(0, Command::Turn(TurnCommand::Revoke { username: "guest".into() }));
+    world.run_ms(1);
+    assert_eq!(std::mem::take(&mut world.workers[0].outbox().streams), [ToStream::Close { id: streams[1] }]);
+    let before = world.dropped(DropReason::TurnNoAllocation);
+    world.stream(FromStream::Message { id: streams[1], bytes: request(&nonces[1], 3) });
+    world.stream(FromStream::Closed { id: streams[1] });
+    world.settle();
+    assert_eq!(world.dropped(DropReason::TurnNoAllocation), before + 1);
+    assert!(world.workers[0].outbox().streams.is_empty());
 }
 
 fn request(nonce: &[u8], id: u8) -> Vec<u8> {
