@@ -44,9 +44,19 @@ pub(super) fn add_page(listeners: &mut Listeners, config: &Config, certificate: 
     streams.http = Some(sink);
 }
 
-/// Connections of rooms, at least: signalling, and media for each peer.
+/// As many connections as control has places for signalling. With `one_port` a whole office may open the page at once, behind one
+/// address, each browser by a few connections.
 pub(super) fn limits(config: &Config) -> StreamLimits {
-    StreamLimits { connections_max: config.limits.connections, per_address_max: config.limits.connections_per_ip }
+    let default = StreamLimits::default();
+    StreamLimits {
+        connections_max: config.limits.connections,
+        per_address_max: config.limits.connections_per_ip,
+        handshakes_per_address: match config.one_port {
+            Some(_) => default.handshakes_per_second / 2,
+            None => default.handshakes_per_address,
+        },
+        ..default
+    }
 }
 
 fn add(listeners: &mut Listeners, endpoints: &[SocketAddr], clear: Protocols, tls: Protocols) {

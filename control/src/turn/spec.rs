@@ -288,6 +288,15 @@ mod tests {
     }
 
     #[test]
+    fn urls_name_an_address_that_is_listened_on() {
+        let config = config("[turn]\nenabled = true\nlisten = \"127.0.0.1\"\n");
+        let host = ips(&["192.0.2.1", "127.0.0.1"]);
+        let listeners = listeners(&config, None, &[], &host).expect("sound");
+        let urls = offer(&config, &listeners, &host, 0).expect("on").urls;
+        assert_eq!(urls, ["turn:127.0.0.1:3478?transport=udp", "turn:127.0.0.1:3478?transport=tcp"]);
+    }
+
+    #[test]
     fn peers_are_our_own_media_and_never_our_listeners() {
         let config = config("announce = \"203.0.113.7\"\n[turn]\nenabled = true\nusers = [\"a:b\"]\n");
         let media: SocketAddr = "192.0.2.1:5000".parse().expect("an address");

@@ -21,6 +21,8 @@ pub(super) struct Stream {
     pub(super) counted: Option<IpAddr>,
     /// Who wants to hear that it is gone, besides its role.
     pub(super) owner: Option<usize>,
+    /// Its TLS handshake waits for a later second.
+    pub(super) held_back: bool,
     /// The kernel may have more to read.
     pub(super) may_read: bool,
     pub(super) may_write: bool,
@@ -69,6 +71,7 @@ impl Stream {
             remote,
             counted: None,
             owner: None,
+            held_back: false,
             may_read: false,
             may_write: true,
             since: now,
@@ -95,6 +98,14 @@ impl Socket {
     pub(super) fn keep_little_unsent(&self, size_max: u32) {
         if let Socket::Tcp(socket) = self {
             let _ = SockRef::from(socket).set_tcp_notsent_lowat(size_max);
+        }
+    }
+
+    /// The first bytes that a read would give, which stay where they are.
+    pub(super) fn peek(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Socket::Tcp(socket) => socket.peek(buffer),
+            Socket::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 
