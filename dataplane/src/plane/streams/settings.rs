@@ -72,11 +72,13 @@ pub struct StreamLimits {
     pub connections_max: usize,
     /// From one address, or one /64 of IPv6.
     pub per_address_max: usize,
+    /// To and from peers of relays (RFC 6062), besides.
+    pub peers_max: usize,
 }
 
 impl Default for StreamLimits {
     fn default() -> Self {
-        Self { connections_max: 16 * 1024, per_address_max: 64 }
+        Self { connections_max: 16 * 1024, per_address_max: 64, peers_max: 4096 }
     }
 }
 
