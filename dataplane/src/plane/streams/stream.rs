@@ -7,6 +7,7 @@ use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
 use ringmain_shared::Now;
 
+use super::meter::Meter;
 use crate::io::Path;
 use crate::stream::connection::Connection;
 
@@ -18,6 +19,8 @@ pub(super) struct Stream {
     pub(super) remote: SocketAddr,
     /// It counts as a connection of its address.
     pub(super) counted: Option<IpAddr>,
+    /// It is a peer's, which a worker allows so many bytes.
+    pub(super) meter: Option<Meter>,
     /// Who wants to hear that it is gone, besides its role.
     pub(super) owner: Option<usize>,
     /// Its TLS handshake waits for a later second.
@@ -71,6 +74,7 @@ impl Stream {
             local,
             remote,
             counted: None,
+            meter: None,
             owner: None,
             held_back: false,
             may_read: false,
