@@ -26,7 +26,7 @@ const USERS: [&str; 2] = ["alice", "bob"];
 /// Any bytes, from one client and one peer, to a server with every feature.
 pub fn turn(data: &[u8]) {
     let mut input = Input::new(data);
-    let mut host = Host::new(spec(TurnFeatures { even_port: true, mobility: true }));
+    let mut host = Host::new(spec(TurnFeatures { even_port: true, mobility: true, tcp_relay: true }));
     let mut nonce = Vec::new();
     for _ in 0..STEPS_MAX {
         if input.is_empty() {

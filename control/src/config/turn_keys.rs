@@ -267,6 +267,22 @@ pub(super) fn keys() -> Vec<Key> {
             |config| config.turn.mobility.to_string(),
         ),
         key!(
+            "turn.tcp_relay",
+            "turn-tcp-relay",
+            "BOOL",
+            "Relay TCP to peers too (RFC 6062), for clients that come by TCP or TLS; browsers never ask for it.",
+            |config, value| value.boolean().map(|yes| config.turn.tcp_relay = yes),
+            |config| config.turn.tcp_relay.to_string(),
+        ),
+        key!(
+            "turn.user_connections",
+            "turn-user-connections",
+            "COUNT",
+            "TCP connections of one user with peers, on each worker; 0 for no other limit than 32 for each allocation.",
+            |config, value| value.number(0, 1_000_000).map(|count| config.turn.user_connections = count),
+            |config| config.turn.user_connections.to_string(),
+        ),
+        key!(
             "turn.tls_cert",
             "turn-tls-cert",
             "FILE",

@@ -143,7 +143,7 @@ pub fn render(report: &Report, refused: &[(&str, u64)]) -> String {
 
 type PerWorker = (&'static str, &'static str, &'static str, fn(&WorkerStats) -> u64);
 
-const PER_WORKER: [PerWorker; 25] = [
+const PER_WORKER: [PerWorker; 27] = [
     ("ringmain_received_total", "counter", "Datagrams received.", |stats| stats.received),
     ("ringmain_received_bytes_total", "counter", "Bytes of UDP payload received.", |stats| stats.received_bytes),
     ("ringmain_sent_total", "counter", "Datagrams sent.", |stats| stats.sent),
@@ -169,6 +169,15 @@ const PER_WORKER: [PerWorker; 25] = [
     ("ringmain_turn_allocated_total", "counter", "TURN allocations made.", |stats| stats.turn.allocated),
     ("ringmain_turn_relay_sockets", "gauge", "Open relay sockets; our own media needs none.", |stats| {
         stats.turn.sockets
+    }),
+    (
+        "ringmain_turn_connections",
+        "gauge",
+        "TCP connections of peers (RFC 6062), those on their way included.",
+        |stats| stats.turn.connections,
+    ),
+    ("ringmain_turn_connected_total", "counter", "Such connections made, by either side.", |stats| {
+        stats.turn.connected
     }),
     ("ringmain_turn_to_peers_total", "counter", "Datagrams relayed to peers.", |stats| stats.turn.traffic.to_peers),
     ("ringmain_turn_to_peers_bytes_total", "counter", "Their payload.", |stats| stats.turn.traffic.to_peers_bytes),

@@ -127,6 +127,7 @@ pub fn spec(
         quotas: TurnQuotas {
             allocations_per_user: turn.user_allocations,
             allocations: turn.allocations,
+            connections_per_user: turn.user_connections,
             user_bps: turn.user_rate_bps_max,
             total_bps: turn.rate_bps_max,
             ..TurnQuotas::default()
@@ -138,7 +139,7 @@ pub fn spec(
             nonce: turn.nonce_lifetime,
             ..TurnLifetimes::default()
         },
-        features: TurnFeatures { even_port: turn.even_port, mobility: turn.mobility },
+        features: TurnFeatures { even_port: turn.even_port, mobility: turn.mobility, tcp_relay: turn.tcp_relay },
     })
 }
 

@@ -147,9 +147,10 @@ impl Connection {
         true
     }
 
-    /// From here on there are no frames. What came of a frame before is lost, so that is for the end of a request.
+    /// From here on there are no frames. What came of a frame before is lost, so that is for the end of a request. Deadlines are
+    /// somebody else's.
     pub fn become_bytes(&mut self) {
-        self.stage = Stage::Bytes;
+        (self.stage, self.proved) = (Stage::Bytes, true);
     }
 
     /// Says goodbye, where TLS has a word for it.

@@ -79,6 +79,16 @@ pub enum FromStream {
         /// The peer.
         peer: SocketAddr,
     },
+    /// So many bytes passed between a peer and the client that it is joined to. Comes when half of the credit is used, when it is over,
+    /// and once a second.
+    Relayed {
+        /// The peer's connection.
+        peer: StreamId,
+        /// Bytes since this was last told.
+        to_peer: u32,
+        /// The same, the other way.
+        to_client: u32,
+    },
 }
 
 /// From a worker to a stream thread.
@@ -110,7 +120,7 @@ pub enum ToStream {
         /// Which.
         id: StreamId,
     },
-    /// Not sent by any worker yet, like those below. RFC 6062 §5.2: open a connection to a peer from a relayed address.
+    /// RFC 6062 §5.2: open a connection to a peer from a relayed address.
     Connect {
         /// Comes back in `FromStream::Connected`.
         request: u64,
@@ -118,6 +128,13 @@ pub enum ToStream {
         local: SocketAddr,
         /// The peer, which the relay permits.
         peer: SocketAddr,
+        /// The peer is a relayed address itself: only if one of our listeners is there.
+        relayed: bool,
+    },
+    /// Nobody waits for that any more.
+    StopConnecting {
+        /// As in `Connect`.
+        request: u64,
     },
     /// RFC 6062 §5.1: accept connections of peers at a relayed address.
     Listen {
@@ -131,10 +148,24 @@ pub enum ToStream {
         /// As in `Listen`.
         request: u64,
     },
-    /// RFC 6062 §5.4: from here on, bytes of the one are bytes of the other, both ways.
+    /// RFC 6062 §5.4: from here on, bytes of the one are bytes of the other, both ways, as far as there is credit.
     Join {
-        /// The client's data connection, to which the last message was sent.
+        /// The client's data connection.
         client: StreamId,
+        /// The peer's.
+        peer: StreamId,
+        /// What the client is to be told before the bytes begin.
+        answer: Vec<u8>,
+    },
+    /// So many bytes more, both ways together.
+    Grant {
+        /// The peer's connection.
+        peer: StreamId,
+        /// How many.
+        bytes: u32,
+    },
+    /// End a peer's connection and its client's at once, whatever waits to be written.
+    Cut {
         /// The peer's.
         peer: StreamId,
     },

@@ -18,6 +18,7 @@ mod streams;
 mod tests;
 mod timers;
 mod turn;
+mod turn_peers;
 mod turn_streams;
 
 use std::time::Duration;

@@ -23,10 +23,14 @@ impl Worker {
                 }
             }
             FromStream::Message { id, mut bytes } => self.turn_stream_message(id, &mut bytes, now, out),
-            FromStream::Closed { id } => self.turn_stream_closed(id, now),
-            // Peers over TCP: nothing here asks for them.
-            FromStream::Arrived { id, .. } => self.outbox.streams.push(ToStream::Close { id }),
-            FromStream::Connected { .. } | FromStream::Listening { .. } => {}
+            FromStream::Closed { id } => {
+                self.turn_stream_closed(id, now);
+                self.handle_turn_peers(item, now, out);
+            }
+            FromStream::Arrived { .. }
+            | FromStream::Connected { .. }
+            | FromStream::Listening { .. }
+            | FromStream::Relayed { .. } => self.handle_turn_peers(item, now, out),
         }
     }
 

@@ -168,6 +168,8 @@ impl Worker {
     pub(super) fn take_from_turn(&mut self) {
         let Some(turn) = self.turn.as_deref_mut() else { return };
         self.outbox.sockets.append(turn.socket_requests());
+        self.take_peer_requests();
+        let Some(turn) = self.turn.as_deref_mut() else { return };
         self.outbox.events.extend(turn.events().drain(..).map(|event| Event::Turn(Box::new(event))));
         let over = turn.disconnects().drain(..).filter_map(|path| self.turn_streams.remove(path));
         self.outbox.streams.extend(over.map(|id| ToStream::Close { id }));

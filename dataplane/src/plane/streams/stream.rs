@@ -8,6 +8,7 @@ use mio::net::{TcpStream, UnixStream};
 use ringmain_shared::Now;
 use socket2::SockRef;
 
+use super::meter::Meter;
 use crate::io::Path;
 use crate::stream::connection::Connection;
 
@@ -19,6 +20,8 @@ pub(super) struct Stream {
     pub(super) remote: SocketAddr,
     /// It counts as a connection of its address.
     pub(super) counted: Option<IpAddr>,
+    /// It is a peer's, which a worker allows so many bytes.
+    pub(super) meter: Option<Meter>,
     /// Who wants to hear that it is gone, besides its role.
     pub(super) owner: Option<usize>,
     /// Its TLS handshake waits for a later second.
@@ -70,6 +73,7 @@ impl Stream {
             local,
             remote,
             counted: None,
+            meter: None,
             owner: None,
             held_back: false,
             may_read: false,
