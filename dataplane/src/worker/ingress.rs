@@ -64,7 +64,7 @@ impl Worker {
     ) -> Result<(), DropReason> {
         match classify(datagram) {
             Some(Protocol::Rtp) => self.handle_rtp(path, datagram, now),
-            Some(Protocol::Rtcp) => self.handle_rtcp(path, datagram, now, out),
+            Some(Protocol::Rtcp) => self.handle_rtcp(path, datagram, now),
             Some(Protocol::Stun) => self.handle_stun(path, datagram, now, out),
             Some(Protocol::Dtls) => self.handle_dtls(path, datagram, now),
             Some(Protocol::TurnChannelData) | None => Err(DropReason::UnknownProtocol),
