@@ -18,6 +18,8 @@ pub(super) struct Channels {
     endpoint: Endpoint,
     transport: Arc<TransportConfig>,
     association: Option<(AssociationHandle, Association)>,
+    /// It was our attempt that led to it.
+    has_begun: bool,
     is_up: bool,
     heard: VecDeque<Heard>,
     next_stream: u16,
@@ -60,6 +62,7 @@ impl Channels {
             endpoint: Endpoint::new(Arc::new(endpoint), Some(Arc::new(server))),
             transport,
             association: None,
+            has_begun: false,
             is_up: false,
             heard: VecDeque::new(),
             // RFC 8832 §6: the DTLS client opens even streams, the server odd ones.
@@ -76,14 +79,20 @@ impl Channels {
             config.transport = self.transport.clone();
             let connected = self.endpoint.connect(config, PEER);
             self.association = Some(connected.map_err(|error| format!("SCTP: {error}"))?);
+            self.has_begun = true;
             self.look(now);
         }
         Ok(())
     }
 
     pub(super) fn handle_packet(&mut self, packet: Bytes, now: Now) {
+        // When both begin, our attempt goes on: if both gave way, none would be left. A server that waits for its clients gives way.
+        // And a late copy of the server's would be a protocol error to the engine.
+        if (self.has_begun || self.is_up) && packet.get(COMMON_HEADER_SIZE) == Some(&INIT) {
+            return;
+        }
         match self.endpoint.handle(self.instant(now), PEER, None, None, packet) {
-            // The server has begun too. One of both attempts must give way, and it is ours.
+            // The server has begun first.
             Some((handle, DatagramEvent::NewAssociation(association))) => {
                 if let Some((previous, _)) = self.association.replace((handle, association)) {
                     self.endpoint.handle_event(previous, EndpointEvent::drained());
@@ -227,6 +236,9 @@ fn label(open: &[u8]) -> String {
     String::from_utf8_lossy(rest.get(..size).unwrap_or(rest)).into_owned()
 }
 
+const COMMON_HEADER_SIZE: usize = 12;
+/// RFC 9260 §3.2.
+const INIT: u8 = 1;
 const OPEN: u8 = 3;
 const ACK: u8 = 2;
 /// The engine wants an address for its peer; DTLS has one peer only.
@@ -273,6 +285,22 @@ mod tests {
         let message = |bytes: &[u8]| Heard::Message { stream, bytes: Bytes::copy_from_slice(bytes) };
         assert_eq!(at_ours, [opened(1, "other")]);
         assert_eq!(at_theirs, [opened(0, "chät"), message(b"first"), message(&[7; 20_000])]);
+    }
+
+    #[test]
+    fn who_begins_first_is_answered_and_who_begins_late_is_ignored() {
+        let base = Instant::now();
+        let (mut ours, mut theirs) = (Channels::new(true, base), Channels::new(false, base));
+        theirs.begin(Now(0)).expect("begins");
+        let mut init = Vec::new();
+        theirs.poll_transmit(Now(0), &mut init);
+        init.iter().for_each(|packet| ours.handle_packet(packet.clone(), Now(1)));
+        ours.begin(Now(1)).expect("there is one already");
+        assert_eq!(converse(&mut ours, &mut theirs, Now(1)), (vec![Heard::Up], vec![Heard::Up]));
+        init.into_iter().for_each(|packet| ours.handle_packet(packet, Now(2)));
+        let stream = ours.open("still there").expect("opens");
+        let (_, at_theirs) = converse(&mut ours, &mut theirs, Now(2));
+        assert_eq!(at_theirs, [Heard::Opened { stream, label: "still there".into() }]);
     }
 
     #[test]
