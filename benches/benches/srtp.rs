@@ -135,7 +135,10 @@ fn protecting(cipher: &Cipher, size: usize) -> Effort {
 }
 
 fn sending(cipher: &Cipher, size: usize, subscribers: usize, packets: usize) -> Effort {
-    let outbounds: Vec<_> = (0..subscribers).map(|_| Outbound::new(OutboundKeys::new(cipher.master()))).collect();
+    // As the worker has them: paths that are known, not put together for each packet.
+    let path = |port: usize| Path { socket: SocketIndex::default(), remote: ([192, 0, 2, 1], port as u16).into() };
+    let outbound = || Outbound::new(OutboundKeys::new(cipher.master()));
+    let outbounds: Vec<_> = (0..subscribers).map(|port| (path(port), outbound())).collect();
     let mut link = MemoryLink::counting();
     let clear = packet(1, size);
     let rounds = PACKETS.div_ceil(subscribers * packets);
@@ -143,8 +146,8 @@ fn sending(cipher: &Cipher, size: usize, subscribers: usize, packets: usize) -> 
         let (_, out) = link.parts();
         per_packet(rounds * subscribers * packets, || {
             for _ in 0..rounds {
-                for (port, outbound) in outbounds.iter().enumerate() {
-                    (0..packets).for_each(|_| send(outbound, port as u16, black_box(&clear), out.batch()));
+                for (path, outbound) in &outbounds {
+                    (0..packets).for_each(|_| send(outbound, *path, black_box(&clear), out.batch()));
                 }
                 out.flush();
             }
@@ -152,8 +155,7 @@ fn sending(cipher: &Cipher, size: usize, subscribers: usize, packets: usize) -> 
     })
 }
 
-fn send(outbound: &Outbound, port: u16, clear: &[u8], batch: &mut TxBatch) {
-    let path = Path { socket: SocketIndex::default(), remote: ([192, 0, 2, 1], port).into() };
+fn send(outbound: &Outbound, path: Path, clear: &[u8], batch: &mut TxBatch) {
     let mut slot = batch.reserve(path, clear.len() + Profile::RTP_OVERHEAD_MAX).expect("room");
     let (header, payload) = clear.split_at(HEADER_LEN);
     slot.bytes_mut()[..HEADER_LEN].copy_from_slice(header);
