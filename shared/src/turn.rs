@@ -212,12 +212,18 @@ pub enum RelayMode {
 pub struct TurnQuotas {
     /// Allocations of one user; a reserved port counts as one.
     pub allocations_per_user: u32,
+    /// Allocations that one user may make in a second, whatever becomes of them.
+    pub allocates_per_user_second: u32,
     /// Allocations of all.
     pub allocations: u32,
     /// Peers' addresses that one allocation may have permissions for.
     pub permissions: u32,
     /// Channels of one allocation.
     pub channels: u32,
+    /// Peers' TCP connections of one allocation, those on their way included.
+    pub connections: u32,
+    /// The same of all allocations of one user.
+    pub connections_per_user: u32,
     /// Bits a second, both ways together, that one user's allocations relay.
     pub user_bps: u64,
     /// Bits a second, both ways together, that all relay.
@@ -232,9 +238,12 @@ impl Default for TurnQuotas {
     fn default() -> Self {
         Self {
             allocations_per_user: 4,
+            allocates_per_user_second: 0,
             allocations: 0,
             permissions: 64,
             channels: 32,
+            connections: 32,
+            connections_per_user: 64,
             user_bps: 0,
             total_bps: 0,
             replies_per_source: 10,
@@ -280,6 +289,8 @@ pub struct TurnFeatures {
     pub even_port: bool,
     /// Allocations that follow their client to another address (RFC 8016).
     pub mobility: bool,
+    /// Relayed addresses of TCP, for clients that come by TCP or TLS (RFC 6062).
+    pub tcp_relay: bool,
 }
 
 /// How a client reaches us.
@@ -293,6 +304,15 @@ pub enum TurnTransport {
     Tls,
     /// `turns:…?transport=udp`
     Dtls,
+}
+
+/// What is spoken between a relayed address and its peers.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub enum RelayProtocol {
+    /// Datagrams (RFC 8656).
+    Udp,
+    /// Connections (RFC 6062).
+    Tcp,
 }
 
 /// One order to the TURN server.
@@ -374,6 +394,8 @@ pub struct TurnAllocation {
     pub client: SocketAddr,
     /// How it reaches us.
     pub transport: TurnTransport,
+    /// How its peers reach it.
+    pub protocol: RelayProtocol,
     /// What its peers see, as announced; one or one of each family.
     pub relayed: Vec<SocketAddr>,
     /// Seconds until it ends unless refreshed.
@@ -384,11 +406,13 @@ pub struct TurnAllocation {
     pub channels: u32,
     /// Relay sockets that are open for it; none while it talks to our own media only.
     pub sockets: u32,
+    /// Peers' TCP connections, those on their way included.
+    pub connections: u32,
     /// What it relayed.
     pub traffic: TurnTraffic,
 }
 
-/// What was relayed: payload, without TURN's headers.
+/// What was relayed: payload, without TURN's headers. Over TCP there are bytes and no datagrams.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct TurnTraffic {
     /// Datagrams from clients to peers.
@@ -410,8 +434,14 @@ pub struct TurnStats {
     pub allocations: u64,
     /// Allocations ever made.
     pub allocated: u64,
+    /// Allocates refused because their user had made too many in that second.
+    pub hasty: u64,
     /// Relay sockets open.
     pub sockets: u64,
+    /// Peers' TCP connections, those on their way included.
+    pub connections: u64,
+    /// Such connections that were ever made, by either side.
+    pub connected: u64,
     /// What was relayed.
     pub traffic: TurnTraffic,
     /// Binding requests answered.

@@ -65,8 +65,14 @@ impl Worker {
         match classify(datagram) {
             Some(Protocol::Rtp) => self.handle_rtp(path, datagram, now),
             Some(Protocol::Rtcp) => self.handle_rtcp(path, datagram, now),
+            Some(Protocol::Stun) if self.is_for_turn(path.socket, datagram) => {
+                self.handle_turn_client(path, datagram, now, out)
+            }
             Some(Protocol::Stun) => self.handle_stun(path, datagram, now, out),
             Some(Protocol::Dtls) => self.handle_dtls(path, datagram, now),
+            Some(Protocol::TurnChannelData) | None if self.takes_turn(path.socket) => {
+                self.handle_turn_client(path, datagram, now, out)
+            }
             Some(Protocol::TurnChannelData) | None => Err(DropReason::UnknownProtocol),
         }
     }
@@ -205,16 +211,12 @@ impl Worker {
 
     /// Puts one datagram into the transmit batch.
     pub(super) fn send(&mut self, path: Path, bytes: &[u8], out: &mut dyn Transmit) {
-        if !out.batch().has_room(bytes.len()) {
-            out.flush();
-        }
-        let sent = out.batch().reserve(path, bytes.len()).and_then(|mut slot| {
-            slot.bytes_mut().get_mut(..bytes.len())?.copy_from_slice(bytes);
-            slot.commit(bytes.len());
-            Some(())
-        });
-        if sent.is_none() {
-            self.count(DropReason::TxFull);
+        match out.reserve(path, bytes.len()) {
+            Ok(mut slot) => {
+                slot.bytes_mut().copy_from_slice(bytes);
+                slot.commit(bytes.len());
+            }
+            Err(reason) => self.count(reason),
         }
     }
 }

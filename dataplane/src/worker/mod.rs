@@ -19,6 +19,7 @@ mod streams;
 mod tests;
 mod timers;
 mod turn;
+mod turn_peers;
 mod turn_streams;
 
 use std::collections::VecDeque;
@@ -73,6 +74,8 @@ pub struct FixedSockets {
     pub media: u16,
     /// Behind them, for TURN's clients.
     pub turn: u16,
+    /// TURN's clients come by those for media as well.
+    pub turn_on_media: bool,
 }
 
 /// The core of a worker.
@@ -146,6 +149,7 @@ impl Worker {
     /// One turn: takes in the batch, forwards, answers, does what is due. What is for other threads is in the outbox afterwards.
     pub fn turn(&mut self, now: Now, rx: &mut RxBatch, out: &mut dyn Transmit) {
         self.stats.turns += 1;
+        self.begin_links(now, out);
         // What other workers sent before this turn does not wait for a datagram to come.
         self.forward_pending(now, out);
         let mut at = 0;

@@ -9,6 +9,8 @@ use ringmain_shared::{DropReason, Now};
 
 use super::Worker;
 use crate::io::{Path, SocketIndex, Transmit};
+use crate::packet::stun::{Class, Message, attribute, method};
+use crate::stream::ToStream;
 use crate::turn::{Client, LinkChange, RelayKey, Turn};
 
 /// What came by a socket.
@@ -34,6 +36,21 @@ impl Worker {
         } else {
             Role::TurnPeers
         }
+    }
+
+    /// Whether clients of TURN come by this socket, which is media's.
+    pub(super) fn takes_turn(&self, socket: SocketIndex) -> bool {
+        self.settings.sockets.turn_on_media && socket.0 < self.settings.sockets.media
+    }
+
+    /// Whether a STUN message that came by a media socket is TURN's: any method but Binding is, and so is a Binding request that names
+    /// no user, as no ICE check does (RFC 8445 §7.2.2). Responses and indications of Binding belong to ICE.
+    pub(super) fn is_for_turn(&self, socket: SocketIndex, datagram: &[u8]) -> bool {
+        self.takes_turn(socket)
+            && Message::parse(datagram).is_ok_and(|message| {
+                message.method() != method::BINDING
+                    || message.class() == Class::Request && message.attribute(attribute::USERNAME).is_none()
+            })
     }
 
     /// A datagram of a TURN client's.
@@ -111,13 +128,21 @@ impl Worker {
         }
     }
 
+    /// Time goes on for what is sent through links. At the beginning of each turn, and of what happens before it.
+    #[inline]
+    pub(super) fn begin_links(&self, now: Now, out: &mut dyn Transmit) {
+        if self.turn.is_some() {
+            out.batch().links().begin_turn(now);
+        }
+    }
+
     /// What TURN has to do by now, and what it has for others. At the end of each turn.
     pub(super) fn run_turn(&mut self, now: Now, out: &mut dyn Transmit) {
         let Some(turn) = self.turn.as_deref_mut() else { return };
         if turn.next_deadline() <= now {
             turn.handle_timeout(now);
         }
-        out.batch().links().drain_traffic(|link, datagrams, bytes| turn.count_link(link, datagrams, bytes, now));
+        out.batch().links().drain_traffic(|link, datagrams, bytes| turn.count_link(link, datagrams, bytes));
         self.follow_links(now, out);
         self.take_from_turn();
     }
@@ -127,6 +152,7 @@ impl Worker {
         let Some(turn) = self.turn.as_deref_mut() else { return };
         for change in turn.link_changes().drain(..) {
             match change {
+                LinkChange::Limit(link, budgets) => out.batch().links().limit(link, budgets),
                 LinkChange::Set(path, prefix) => out.batch().links().set(path, prefix),
                 LinkChange::Closed(path) => {
                     out.batch().links().set(path, None);
@@ -142,6 +168,10 @@ impl Worker {
     pub(super) fn take_from_turn(&mut self) {
         let Some(turn) = self.turn.as_deref_mut() else { return };
         self.outbox.sockets.append(turn.socket_requests());
+        self.take_peer_requests();
+        let Some(turn) = self.turn.as_deref_mut() else { return };
         self.outbox.events.extend(turn.events().drain(..).map(|event| Event::Turn(Box::new(event))));
+        let over = turn.disconnects().drain(..).filter_map(|path| self.turn_streams.remove(path));
+        self.outbox.streams.extend(over.map(|id| ToStream::Close { id }));
     }
 }
