@@ -1,6 +1,23 @@
-//! How many files the process may have open: each signalling connection is one.
+//! How many files the process may have open: each signalling connection is one, and so are TURN's connections and relay sockets.
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use crate::config::{Config, TurnPeers};
+
+/// As many as the settings allow to be opened.
+pub(super) fn wanted(config: &Config) -> u64 {
+    let turn = &config.turn;
+    let signalling = if config.turn_only { 0 } else { config.limits.connections };
+    let connections = if turn.enabled { turn.connections } else { 0 };
+    // Our own media needs no relay socket.
+    let has_foreign_peers = turn.peers == TurnPeers::Open || !turn.allow_peers.is_empty();
+    let relays = match turn.shared_ports {
+        _ if !turn.enabled || !has_foreign_peers => 0,
+        0 => turn.max_port.saturating_sub(turn.min_port).into(),
+        count => usize::from(count) * usize::from(config.media.workers.max(1)),
+    };
+    (signalling + connections + relays) as u64 + BESIDE
+}
 
 /// Raises the soft limit, which is 1024 on most systems for the sake of programs that use `select`, to the hard one. Says what
 /// to do where that is less than `wanted`.
@@ -10,15 +27,32 @@ pub(super) fn raise(wanted: u64) -> Option<String> {
     let limit = if raised { hard } else { soft };
     (limit < wanted).then(|| {
         format!(
-            "this process may open {limit} files, too few for limits.connections: raise `ulimit -n` or LimitNOFILE to \
-             {wanted}"
+            "this process may open {limit} files, too few for the connections and relay ports that the settings allow: \
+             raise `ulimit -n` or LimitNOFILE to {wanted}"
         )
     })
 }
 
+/// Media sockets, rings, the metrics listener.
+const BESIDE: u64 = 1024;
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_may_be_opened_is_counted_by_its_holders() {
+        let mut config = Config::default();
+        config.limits.connections = 100;
+        (config.turn.connections, config.turn.min_port, config.turn.max_port) = (1000, 50_000, 60_000);
+        assert_eq!(wanted(&config), 100 + BESIDE);
+        config.turn.enabled = true;
+        assert_eq!(wanted(&config), 1100 + BESIDE);
+        config.turn.peers = TurnPeers::Open;
+        assert_eq!(wanted(&config), 11_100 + BESIDE);
+        config.turn_only = true;
+        assert_eq!(wanted(&config), 11_000 + BESIDE);
+    }
 
     #[test]
     fn the_soft_limit_becomes_the_hard_one_and_too_little_is_said() {

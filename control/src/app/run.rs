@@ -52,7 +52,7 @@ pub trait Start {
 /// Runs until a signal ends it.
 pub async fn run(config: Config, start: impl Start) -> anyhow::Result<()> {
     let stop = stop_on_signal()?;
-    if let Some(hint) = descriptors::raise(config.limits.connections as u64 + DESCRIPTORS_BESIDE) {
+    if let Some(hint) = descriptors::raise(descriptors::wanted(&config)) {
         tracing::warn!("{hint}");
     }
     let host = host::addresses().context("cannot list the addresses of this host")?;
@@ -255,7 +255,5 @@ fn epoch() -> u32 {
 
 /// Addresses of this host that media uses without being told which.
 const ADDRESSES_MAX: usize = 16;
-/// Open files beside those of signalling: media sockets, rings, the metrics listener.
-const DESCRIPTORS_BESIDE: u64 = 1024;
 /// Connections to the metrics listener.
 const METRICS_CONNECTIONS_MAX: usize = 64;

@@ -51,12 +51,22 @@ pub struct Turn {
     pub deny_peers: Vec<PeerRange>,
     /// Allocations of one user; 0 is no limit.
     pub user_allocations: u32,
+    /// Allocations that one user may make in a second; 0 is no limit.
+    pub user_allocations_per_second: u32,
     /// Allocations of all; 0 is no limit.
     pub allocations: u32,
     /// Bits a second of one user, both ways; 0 is no limit.
     pub user_rate_bps_max: u64,
     /// Bits a second of all, both ways; 0 is no limit.
     pub rate_bps_max: u64,
+    /// Open TCP, TLS and DTLS connections; 0 is no limit.
+    pub connections: usize,
+    /// The same from one IPv4 address or one IPv6 /64.
+    pub connections_per_ip: usize,
+    /// TLS and DTLS handshakes that may begin in a second; 0 is no limit.
+    pub handshakes_per_second: usize,
+    /// The same from one IPv4 address or one IPv6 /64.
+    pub handshakes_per_second_per_ip: usize,
     /// How long a credential that signalling hands out may be used for new allocations.
     pub credential_lifetime: Duration,
     /// The most that an allocation may ask for.
@@ -102,9 +112,16 @@ impl Default for Turn {
             deny_peers: Vec::new(),
             // A browser makes one for each connection, URL and network: two connections, three URLs, Wi-Fi and cable are twelve.
             user_allocations: 16,
+            user_allocations_per_second: 32,
             allocations: 0,
             user_rate_bps_max: 0,
             rate_bps_max: 0,
+            connections: 16_384,
+            // An office behind one address: a hundred people, two connections each, and some that they try out.
+            connections_per_ip: 512,
+            // Half of a core's time with keys of RSA, a tenth with elliptic curves.
+            handshakes_per_second: 500,
+            handshakes_per_second_per_ip: 64,
             credential_lifetime: Duration::from_secs(600),
             allocation_lifetime_max: Duration::from_secs(3600),
             permission_lifetime: Duration::from_secs(300),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use ringmain_dataplane::plane::{CertificateFiles, DtlsSettings, StreamListener, StreamSettings};
+use ringmain_dataplane::plane::{CertificateFiles, DtlsSettings, StreamLimits, StreamListener, StreamSettings};
 use ringmain_shared::event::Hello;
 use ringmain_shared::id::WorkerIndex;
 use ringmain_shared::turn::{
@@ -59,6 +59,12 @@ pub fn listeners(config: &Config, media: &[IpAddr], host: &[IpAddr]) -> anyhow::
         listeners: ports.into_iter().flatten().flat_map(at).map(listen).collect(),
         certificates: certificates.map(|files| Arc::new(files) as _),
         dtls: dtls.map(|(certificate, key)| DtlsSettings { addresses: at(turn.tls_port), certificate, key }),
+        limits: StreamLimits {
+            connections_max: turn.connections,
+            per_address_max: turn.connections_per_ip,
+            handshakes_per_second: turn.handshakes_per_second,
+            handshakes_per_address: turn.handshakes_per_second_per_ip,
+        },
         ..StreamSettings::default()
     };
     Ok(Listeners { udp: if has(TurnTransport::Udp) { at(turn.port) } else { Vec::new() }, streams })
@@ -106,6 +112,7 @@ pub fn spec(
         },
         quotas: TurnQuotas {
             allocations_per_user: turn.user_allocations,
+            allocates_per_user_second: turn.user_allocations_per_second,
             allocations: turn.allocations,
             user_bps: turn.user_rate_bps_max,
             total_bps: turn.rate_bps_max,
