@@ -7,8 +7,12 @@ use crate::config::{Config, TurnPeers};
 /// As many as the settings allow to be opened.
 pub(super) fn wanted(config: &Config) -> u64 {
     let turn = &config.turn;
-    let signalling = if config.turn_only { 0 } else { config.limits.connections };
-    let connections = if turn.enabled { turn.connections } else { 0 };
+    // A connection of the page that comes by way of the data plane is three: the client's, and the two ends of the handover. Where
+    // TURN has ports of its own, it has as many connections as signalling.
+    let kinds = match config.one_port {
+        Some(_) => 3,
+        None => usize::from(!config.turn_only) + usize::from(turn.enabled),
+    };
     // Our own media needs no relay socket.
     let has_foreign_peers = turn.peers == TurnPeers::Open || !turn.allow_peers.is_empty();
     let relays = match turn.shared_ports {
@@ -16,7 +20,7 @@ pub(super) fn wanted(config: &Config) -> u64 {
         0 => turn.max_port.saturating_sub(turn.min_port).into(),
         count => usize::from(count) * usize::from(config.media.workers.max(1)),
     };
-    (signalling + connections + relays) as u64 + BESIDE
+    (kinds * config.limits.connections + relays) as u64 + BESIDE
 }
 
 /// Raises the soft limit, which is 1024 on most systems for the sake of programs that use `select`, to the hard one. Says what
@@ -44,14 +48,16 @@ mod tests {
     fn what_may_be_opened_is_counted_by_its_holders() {
         let mut config = Config::default();
         config.limits.connections = 100;
-        (config.turn.connections, config.turn.min_port, config.turn.max_port) = (1000, 50_000, 60_000);
+        (config.turn.min_port, config.turn.max_port) = (50_000, 60_000);
         assert_eq!(wanted(&config), 100 + BESIDE);
         config.turn.enabled = true;
-        assert_eq!(wanted(&config), 1100 + BESIDE);
+        assert_eq!(wanted(&config), 200 + BESIDE);
         config.turn.peers = TurnPeers::Open;
-        assert_eq!(wanted(&config), 11_100 + BESIDE);
+        assert_eq!(wanted(&config), 10_200 + BESIDE);
         config.turn_only = true;
-        assert_eq!(wanted(&config), 11_000 + BESIDE);
+        assert_eq!(wanted(&config), 10_100 + BESIDE);
+        config.one_port = Some(443);
+        assert_eq!(wanted(&config), 10_300 + BESIDE);
     }
 
     #[test]

@@ -1,8 +1,7 @@
 //! coturn's `turnserver.conf`, for `ringmain turn --coturn-config`: every key of coturn 4.6 is applied, or has nothing to do here, or is
 //! refused because the server would then do something else than the file says. What is refused is told in one go.
 //!
-//! Where the two differ: private addresses are no peers unless `allowed-peer-ip` says so, quotas count on each worker, and peers are
-//! reached over UDP only.
+//! Where the two differ: private addresses are no peers unless `allowed-peer-ip` says so, and quotas count on each worker.
 
 use std::time::Duration;
 
@@ -63,7 +62,6 @@ struct Reader {
     metrics_port: u16,
     metrics: bool,
     tls_wanted: bool,
-    no_tcp_relay: bool,
 }
 
 impl Reader {
@@ -75,11 +73,13 @@ impl Reader {
         // coturn has no such limits, and whoever moves here may have many clients behind one name or one address.
         turn.user_allocations = 0;
         turn.user_allocations_per_second = 0;
-        turn.connections_per_ip = 0;
-        turn.handshakes_per_second_per_ip = 0;
+        config.limits.connections_per_ip = config.limits.connections;
+        config.limits.handshakes_per_second_per_ip = 0;
         // What coturn does unless told otherwise.
         turn.binding = true;
         turn.even_port = true;
+        turn.tcp_relay = true;
+        turn.user_connections = 0;
         Self {
             config,
             warnings: Vec::new(),
@@ -88,7 +88,6 @@ impl Reader {
             metrics_port: 9641,
             metrics: false,
             tls_wanted: false,
-            no_tcp_relay: false,
         }
     }
 
@@ -137,7 +136,7 @@ impl Reader {
             "allowed-peer-ip" => turn.allow_peers.push(range(&value)?),
             "denied-peer-ip" => self.denied.push(range(&value)?),
             "relay-threads" => self.config.media.workers = value.number(0, 1024)?,
-            "no-tcp-relay" => self.no_tcp_relay = on,
+            "no-tcp-relay" => turn.tcp_relay = !on,
             "prometheus" => self.metrics = on,
             "prometheus-port" => self.metrics_port = value.port()?,
             "verbose" | "Verbose" if on => self.config.log.filter = "info,ringmain_control=debug".into(),
@@ -167,12 +166,6 @@ impl Reader {
         };
         if turn.users.is_empty() && turn.shared_secrets.is_empty() {
             self.problems.push(at_all("nobody could use this server: give it a `user` or a `static-auth-secret`"));
-        }
-        if !self.no_tcp_relay {
-            self.warnings.push(at_all(
-                "unlike coturn, Ringmain relays to peers over UDP only; clients that ask for TCP (RFC 6062) get error 442. Say \
-                 `no-tcp-relay` if that is as you want it",
-            ));
         }
         if self.tls_wanted && (turn.tls_cert.is_none() || turn.tls_key.is_none()) {
             self.warnings.push(at_all(

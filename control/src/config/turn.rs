@@ -59,14 +59,6 @@ pub struct Turn {
     pub user_rate_bps_max: u64,
     /// Bits a second of all, both ways; 0 is no limit.
     pub rate_bps_max: u64,
-    /// Open TCP, TLS and DTLS connections; 0 is no limit.
-    pub connections: usize,
-    /// The same from one IPv4 address or one IPv6 /64.
-    pub connections_per_ip: usize,
-    /// TLS and DTLS handshakes that may begin in a second; 0 is no limit.
-    pub handshakes_per_second: usize,
-    /// The same from one IPv4 address or one IPv6 /64.
-    pub handshakes_per_second_per_ip: usize,
     /// How long a credential that signalling hands out may be used for new allocations.
     pub credential_lifetime: Duration,
     /// The most that an allocation may ask for.
@@ -83,6 +75,10 @@ pub struct Turn {
     pub even_port: bool,
     /// RFC 8016.
     pub mobility: bool,
+    /// Relay TCP to peers (RFC 6062).
+    pub tcp_relay: bool,
+    /// TCP connections of one user with peers; 0 is no limit.
+    pub user_connections: u32,
     /// Certificate of TLS and DTLS; `None` is the page's.
     pub tls_cert: Option<PathBuf>,
     /// Its key.
@@ -116,12 +112,6 @@ impl Default for Turn {
             allocations: 0,
             user_rate_bps_max: 0,
             rate_bps_max: 0,
-            connections: 16_384,
-            // An office behind one address: a hundred people, two connections each, and some that they try out.
-            connections_per_ip: 512,
-            // Half of a core's time with keys of RSA, a tenth with elliptic curves.
-            handshakes_per_second: 500,
-            handshakes_per_second_per_ip: 64,
             credential_lifetime: Duration::from_secs(600),
             allocation_lifetime_max: Duration::from_secs(3600),
             permission_lifetime: Duration::from_secs(300),
@@ -130,6 +120,8 @@ impl Default for Turn {
             binding: false,
             even_port: false,
             mobility: false,
+            tcp_relay: false,
+            user_connections: 64,
             tls_cert: None,
             tls_key: None,
         }

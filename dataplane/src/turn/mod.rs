@@ -6,10 +6,11 @@
 //!
 //! In the order of a client's life: [`request`] finds out who asks ([`nonce`], [`credential`]), strangers within their [`budget`];
 //! [`allocate`] gives a relayed address ([`ports`], [`relay`]); [`permission`] lets peers in that [`peer`] allows; [`relaying`] moves
-//! the packets; [`upkeep`] ends what is over. A peer that is our own media gets a [`link`] instead of a socket.
+//! the packets; [`upkeep`] ends what is over. A peer that is our own media gets a [`link`] instead of a socket. Peers over TCP (RFC
+//! 6062) are [`connection`]s, which [`connect`] lets in and out; their bytes pass by the stream thread.
 //!
 //! What is left out, and why: ICMP errors are not passed on, since sockets do not queue them here; TTL, ECN and DSCP of relayed
-//! datagrams are the host's own; a datagram without payload is not relayed. TCP towards peers (RFC 6062) is not served yet.
+//! datagrams are the host's own; a datagram without payload is not relayed.
 //!
 //! Each worker is a server of its own: it has its share of the relay ports and counts quotas for itself, and a client that moves
 //! (RFC 8016) is found only if the kernel gives its new address to the same worker.
@@ -18,6 +19,8 @@ mod allocate;
 mod allocation;
 mod base64;
 mod budget;
+mod connect;
+mod connection;
 mod credential;
 mod link;
 mod nonce;
@@ -47,6 +50,7 @@ use crate::io::Path;
 use crate::random::Random;
 use allocation::Allocation;
 use budget::ReplyBudget;
+use connection::Connections;
 use credential::{AccountKey, Accounts, Credentials};
 use link::Links;
 use nonce::Nonces;
@@ -55,6 +59,7 @@ use ports::{Ports, Wish};
 use relay::{Holder, Relays, Sharing};
 
 pub use allocation::{AllocationKey, Client};
+pub use connection::{ConnectionKey, PeerRequest};
 pub use credential::{derive_keys, timed_password};
 pub use link::LinkChange;
 pub use relay::{RelayKey, SocketRequest};
@@ -84,6 +89,7 @@ pub struct Turn {
     tickets: HashMap<[u8; 16], AllocationKey, RandomState>,
     relays: Relays,
     links: Links,
+    connections: Connections,
     timers: BinaryHeap<Reverse<(Now, AllocationKey)>>,
     random: Random,
     stats: TurnStats,
@@ -134,6 +140,7 @@ impl Turn {
             tickets: HashMap::default(),
             relays: Relays::default(),
             links: Links::default(),
+            connections: Connections::default(),
             timers: BinaryHeap::new(),
             random,
             stats: TurnStats::default(),
@@ -209,13 +216,20 @@ impl Turn {
         let allocation = self.timers.peek().map(|Reverse((at, _))| *at);
         let reservation = self.reservations.front().map(|reservation| reservation.until);
         let quarantine = self.quarantine.front().map(|&(until, _)| until);
-        let others = [allocation, reservation, quarantine, self.accounts.next_deadline()].into_iter().flatten();
+        let connection = self.connections.next_deadline();
+        let others = [allocation, reservation, quarantine, connection, self.accounts.next_deadline()];
+        let others = others.into_iter().flatten();
         others.fold(self.nonces.next_rotation(), Now::min)
     }
 
     /// Sockets to open and close, in this order. Emptied by the caller.
     pub fn socket_requests(&mut self) -> &mut Vec<SocketRequest> {
         &mut self.relays.requests
+    }
+
+    /// What the stream thread is to do for relayed addresses of TCP, in this order. Emptied by the caller.
+    pub fn peer_requests(&mut self) -> &mut Vec<PeerRequest> {
+        &mut self.relays.peer_requests
     }
 
     /// What the worker has to know of links, in this order. Emptied by the caller.
@@ -235,7 +249,12 @@ impl Turn {
 
     /// Counters since the start.
     pub fn stats(&self) -> TurnStats {
-        TurnStats { allocations: self.allocations.len() as u64, sockets: self.relays.open() as u64, ..self.stats }
+        TurnStats {
+            allocations: self.allocations.len() as u64,
+            sockets: self.relays.open() as u64,
+            connections: self.connections.len() as u64,
+            ..self.stats
+        }
     }
 
     /// Seconds since 1970.

@@ -18,6 +18,7 @@ use ringmain_shared::turn::{IpRange, PeerPolicy, RelaySpec};
 pub(super) struct PermittedPeer {
     address: SocketAddr,
     own: bool,
+    relayed: bool,
 }
 
 impl PermittedPeer {
@@ -29,6 +30,11 @@ impl PermittedPeer {
     /// It is a media address of this very worker.
     pub(super) fn is_own(self) -> bool {
         self.own
+    }
+
+    /// It has an address and port that this server relays from, on this worker or another.
+    pub(super) fn is_relayed(self) -> bool {
+        self.relayed
     }
 }
 
@@ -86,7 +92,7 @@ impl Peers {
     pub(super) fn permit(&self, named: SocketAddr) -> Result<PermittedPeer, DropReason> {
         let address = canonical(named);
         if self.own.contains(&address) {
-            return Ok(PermittedPeer { address, own: true });
+            return Ok(PermittedPeer { address, own: true, relayed: false });
         }
         let ip = address.ip();
         let is_relayed = self.ports.contains(&address.port()) && self.is_relay(ip);
@@ -95,9 +101,16 @@ impl Peers {
             && (self.others.contains(&address)
                 || if is_relayed { self.relayed && !self.is_denied(ip) } else { self.allows(ip) });
         match allowed {
-            true => Ok(PermittedPeer { address: self.inner(address), own: false }),
+            true => Ok(PermittedPeer { address: self.inner(address), own: false, relayed: is_relayed }),
             false => Err(DropReason::TurnPeerForbidden),
         }
+    }
+
+    /// The only way to a peer over TCP, and from one. Our media is reached by UDP: what is on its ports by TCP is something else.
+    pub(super) fn permit_tcp(&self, named: SocketAddr) -> Result<PermittedPeer, DropReason> {
+        let is_media = self.others.contains(&canonical(named));
+        let peer = self.permit(named)?;
+        if peer.own || is_media { Err(DropReason::TurnPeerForbidden) } else { Ok(peer) }
     }
 
     /// Whether any port of this address may be a peer, as permissions are by address (RFC 8656 §9).
