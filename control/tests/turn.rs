@@ -159,6 +159,41 @@ fn two_hundred_clients_lose_nothing() {
 }
 
 #[test]
+fn two_hundred_clients_lose_nothing_over_streams_and_dtls() {
+    let server = Server::start("streams", 2, (32_000, 35_999));
+    let server = &server;
+    // All ways at once: this client takes half a minute until two hundred are connected, whoever serves it.
+    std::thread::scope(|scope| {
+        for (way, size) in [(&["-t"][..], "1200"), (&["-t", "-S"], "1200"), (&["-S"], "100")] {
+            let arguments = [way, &["-y", "-n", "5", "-m", "200", "-z", "200", "-l", size, "-c"]].concat();
+            scope.spawn(move || echo(server, &arguments));
+        }
+    });
+}
+
+#[test]
+fn a_rotated_log_goes_on_in_a_new_file() {
+    let server = Server::start("rotation", 1, (36_000, 36_099));
+    let rotated = server.dir.join("turnserver.log.1");
+    std::fs::rename(server.dir.join("turnserver.log"), &rotated).expect("it logs to a file");
+    let hangup = Command::new("kill").args(["-HUP", &server.process.id().to_string()]).status().expect("kill");
+    assert!(hangup.success());
+    let end = Instant::now() + Duration::from_secs(10);
+    while !server.log().contains("opened anew") {
+        assert!(Instant::now() < end, "no new file: {}", server.log());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let before = std::fs::read_to_string(&rotated).expect("a file");
+    assert!(before.contains("Ringmain"), "{before}");
+    // Whoever is served is served on, and what is logged of it is in the new file only.
+    echo(&server, &["-y", "-n", "2", "-m", "1", "-c"]);
+    if Path::new("/usr/bin/turnutils_uclient").exists() {
+        assert!(server.log().contains("allocated"), "{}", server.log());
+    }
+    assert_eq!(std::fs::read_to_string(&rotated).expect("a file"), before);
+}
+
+#[test]
 fn what_is_asked_without_credentials_is_answered_as_coturn_does() {
     let server = Server::start("stun", 2, (27_000, 27_099));
     for name in ["turnutils_stunclient", "turnutils_natdiscovery"] {
