@@ -407,7 +407,7 @@ impl Host {
     /// `None` when the link leads nowhere.
     fn media_says(&mut self, path: Path) -> Option<Sent> {
         let (_, out) = self.link.parts();
-        let mut slot = out.batch().reserve(path, 100)?;
+        let mut slot = out.batch().reserve(path, 100).ok()?;
         slot.bytes_mut()[..3].copy_from_slice(b"abc");
         slot.commit(3);
         Some(self.settle())
@@ -448,13 +448,12 @@ impl Host {
         let (_, out) = self.link.parts();
         for change in self.turn.link_changes().drain(..) {
             match change {
+                LinkChange::Limit(link, budgets) => out.batch().links().limit(link, budgets),
                 LinkChange::Set(path, prefix) => out.batch().links().set(path, prefix),
                 LinkChange::Closed(path) => out.batch().links().set(path, None),
             }
         }
-        out.batch()
-            .links()
-            .drain_traffic(|link, datagrams, bytes| self.turn.count_link(link, datagrams, bytes, self.now));
+        out.batch().links().drain_traffic(|link, datagrams, bytes| self.turn.count_link(link, datagrams, bytes));
         self.turn.events().clear();
         out.flush();
         let mut sent = self.link.take();

@@ -58,6 +58,10 @@ impl Turn {
         if reserved.is_none() && quotas.allocations_per_user > 0 && held + extra > quotas.allocations_per_user {
             return Err(error::ALLOCATION_QUOTA_REACHED.into());
         }
+        if self.accounts.is_hasty(&known.claim.user, quotas.allocates_per_user_second, now) {
+            self.stats.hasty += 1;
+            return Err(error::ALLOCATION_QUOTA_REACHED.into());
+        }
         let full = quotas.allocations > 0 && self.allocations.len() >= quotas.allocations as usize;
         if self.draining || full {
             return Err(error::INSUFFICIENT_CAPACITY.into());
@@ -67,6 +71,9 @@ impl Turn {
             None => self.find_place(wishes.protocol, wishes.port).ok_or(error::INSUFFICIENT_CAPACITY)?,
         };
         let account = self.accounts.hold(&known.claim.user, quotas.user_bps);
+        if quotas.allocates_per_user_second > 0 {
+            self.accounts.count_allocate(account, now);
+        }
         if reserved.is_some() {
             // The reservation's place in the account is the allocation's now.
             self.accounts.release(account);

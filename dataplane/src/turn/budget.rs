@@ -1,11 +1,10 @@
-//! What is given to those who have proved nothing, and what the proven may relay. Owns numbers only.
+//! What is given to those who have proved nothing, and how often the proven may ask for more. Owns numbers only.
 //!
 //! Strangers are counted by their address without the port, or by the /64 of IPv6, in a table of fixed size: a million of them cost
 //! no byte more than one. Two who share a place in it share its replies.
 
 use std::hash::BuildHasher;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
 
 use foldhash::fast::RandomState;
 use ringmain_shared::Now;
@@ -22,7 +21,7 @@ pub(super) struct ReplyBudget {
 
 /// How many there were in one second.
 #[derive(Clone, Copy, Debug, Default)]
-struct Second {
+pub(super) struct Second {
     second: u32,
     count: u32,
 }
@@ -36,29 +35,40 @@ impl ReplyBudget {
 
     /// Whether to answer a stranger at `address`. `known` ones do not compete with all the others.
     pub(super) fn take(&mut self, address: SocketAddr, known: bool, now: Now) -> bool {
-        let second = (now.as_millis() / 1000) as u32;
         let place = self.hasher.hash_one(source(address)) as usize % SOURCES;
         let Some(source) = self.sources.get_mut(place) else { return false };
         let mut all = Second::default();
         let all = if known { &mut all } else { &mut self.all };
-        if source.is_full(second, self.per_source) || all.is_full(second, self.per_second) {
+        if source.is_full(self.per_source, now) || all.is_full(self.per_second, now) {
             return false;
         }
-        source.add(second);
-        all.add(second);
+        source.add(now);
+        all.add(now);
         true
     }
 }
 
 impl Second {
-    fn is_full(&self, second: u32, max: u32) -> bool {
-        max > 0 && self.second == second && self.count >= max
+    /// Whether there have been `max` in this second; zero is no bound.
+    pub(super) fn is_full(&self, max: u32, now: Now) -> bool {
+        max > 0 && self.second == second_of(now) && self.count >= max
     }
 
-    fn add(&mut self, second: u32) {
+    /// One more.
+    pub(super) fn add(&mut self, now: Now) {
+        let second = second_of(now);
         self.count = if self.second == second { self.count + 1 } else { 1 };
         self.second = second;
     }
+
+    /// When it is over, if there was any in it.
+    pub(super) fn end(&self) -> Option<Now> {
+        (self.count > 0).then(|| Now::from_millis((u64::from(self.second) + 1) * 1000))
+    }
+}
+
+fn second_of(now: Now) -> u32 {
+    (now.as_millis() / 1000) as u32
 }
 
 /// Who is counted as one: an IPv4 address, or the network of an IPv6 address, which whoever has one has all of.
@@ -69,51 +79,8 @@ fn source(address: SocketAddr) -> u64 {
     }
 }
 
-/// So many bits a second, a fifth of a second's worth at once.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Bandwidth {
-    bits_per_second: u64,
-    empty_until: Now,
-}
-
-impl Bandwidth {
-    /// Zero is no bound.
-    pub(super) fn new(bits_per_second: u64) -> Self {
-        Self { bits_per_second, empty_until: Now(0) }
-    }
-
-    /// When what has passed is paid for.
-    pub(super) fn empty_until(&self) -> Now {
-        self.empty_until
-    }
-
-    /// So many bytes have passed already. What they owe is bounded by the burst: those who ask before they send are held up by a
-    /// fifth of a second, not by all that was sent without asking.
-    pub(super) fn charge(&mut self, bytes: u64, now: Now) {
-        let cost = bytes.saturating_mul(8_000_000_000).checked_div(self.bits_per_second).unwrap_or(0);
-        let most = self.empty_until.max(now + BURST);
-        self.empty_until = (self.empty_until.max(now) + Duration::from_nanos(cost)).min(most);
-    }
-
-    /// Whether `bytes` may pass; if so, they have.
-    #[inline]
-    pub(super) fn take(&mut self, bytes: usize, now: Now) -> bool {
-        if self.bits_per_second == 0 {
-            return true;
-        }
-        let cost = (bytes as u64).saturating_mul(8_000_000_000) / self.bits_per_second;
-        let from = self.empty_until.max(now);
-        if from.since(now) > BURST {
-            return false;
-        }
-        self.empty_until = from + Duration::from_nanos(cost);
-        true
-    }
-}
-
 /// Places in the table of sources: half a megabyte, so that 10,000 strangers a second hardly ever share one.
 const SOURCES: usize = 64 * 1024;
-const BURST: Duration = Duration::from_millis(200);
 
 #[cfg(test)]
 mod tests {
@@ -143,20 +110,5 @@ mod tests {
         assert_eq!(answered(&mut budget, 1, stranger), 1000);
         assert!(budget.take(([198, 51, 100, 1], 1).into(), true, Now(1_999_999_999)));
         assert!(!budget.take(([198, 51, 100, 2], 1).into(), false, Now(1_999_999_999)));
-    }
-
-    #[test]
-    fn bandwidth_is_what_it_says() {
-        let mut bandwidth = Bandwidth::new(8_000_000);
-        let passed = (0..40_000u64).filter(|n| bandwidth.take(1000, Now(n * 250_000))).count();
-        // Ten seconds of a megabyte each, and the burst.
-        assert!((10_000..=10_202).contains(&passed), "{passed}");
-        // A minute's worth that nobody asked for holds up the others by no more than the burst.
-        let now = Now(20_000_000_000);
-        bandwidth.charge(60_000_000, now);
-        bandwidth.charge(60_000_000, now);
-        assert!(bandwidth.take(1000, now + BURST) && bandwidth.take(200_000, now + BURST));
-        assert!(!bandwidth.take(1000, now + BURST));
-        assert!((0..1000).all(|_| Bandwidth::new(0).take(1500, Now(0))));
     }
 }

@@ -14,7 +14,8 @@ use slotmap::SlotMap;
 use zeroize::Zeroize;
 
 use super::base64;
-use super::budget::Bandwidth;
+use super::budget::Second;
+use crate::buf::Bandwidth;
 
 slotmap::new_key_type! {
     /// A user's account.
@@ -158,7 +159,7 @@ impl Credentials {
 pub(super) struct Accounts {
     by_user: HashMap<String, AccountKey, RandomState>,
     accounts: SlotMap<AccountKey, Account>,
-    /// Accounts that hold nothing, but have used bandwidth up to then that is not there yet.
+    /// Accounts that hold nothing, but are remembered up to then for what they have used up.
     leaving: BTreeSet<(Now, AccountKey)>,
 }
 
@@ -169,6 +170,8 @@ pub(super) struct Account {
     /// Allocations and reserved ports.
     pub(super) held: u32,
     pub(super) bandwidth: Bandwidth,
+    /// Allocates of this second.
+    allocates: Second,
     /// Its place among those that are leaving.
     leaving: Option<Now>,
 }
@@ -183,11 +186,24 @@ impl Accounts {
     pub(super) fn hold(&mut self, user: &str, bits_per_second: u64) -> AccountKey {
         let accounts = &mut self.accounts;
         let key = *self.by_user.entry(user.into()).or_insert_with(|| {
-            let bandwidth = Bandwidth::new(bits_per_second);
-            accounts.insert(Account { user: user.into(), held: 0, bandwidth, leaving: None })
+            let (bandwidth, allocates) = (Bandwidth::new(bits_per_second), Second::default());
+            accounts.insert(Account { user: user.into(), held: 0, bandwidth, allocates, leaving: None })
         });
         self.hold_again(key);
         key
+    }
+
+    /// Whether a user has made `max` allocations in this second; zero is no bound.
+    pub(super) fn is_hasty(&self, user: &str, max: u32, now: Now) -> bool {
+        let account = self.by_user.get(user).and_then(|&key| self.accounts.get(key));
+        account.is_some_and(|account| account.allocates.is_full(max, now))
+    }
+
+    /// One of the allocations that are counted by the second.
+    pub(super) fn count_allocate(&mut self, key: AccountKey, now: Now) {
+        if let Some(account) = self.accounts.get_mut(key) {
+            account.allocates.add(now);
+        }
     }
 
     /// One more of an account that there is.
@@ -199,14 +215,15 @@ impl Accounts {
         }
     }
 
-    /// One less; after the last one the account goes, once its bandwidth is paid for: else who allocates anew would owe nothing.
+    /// One less; after the last one the account goes, once its bandwidth is paid for and the second of its last Allocate is over: else
+    /// who allocates anew would owe nothing.
     pub(super) fn release(&mut self, key: AccountKey) {
         let Some(account) = self.accounts.get_mut(key) else { return };
         account.held = account.held.saturating_sub(1);
         if account.held > 0 {
             return;
         }
-        let until = account.bandwidth.empty_until();
+        let until = account.bandwidth.empty_until().max(account.allocates.end().unwrap_or_default());
         if until == Now(0) {
             return self.remove(key);
         }
@@ -239,11 +256,7 @@ impl Accounts {
         self.accounts.get(key)
     }
 
-    pub(super) fn get_mut(&mut self, key: AccountKey) -> Option<&mut Account> {
-        self.accounts.get_mut(key)
-    }
-
-    /// New rules for all.
+    /// New rules for all. Links hold what was there before.
     pub(super) fn set_bandwidth(&mut self, bits_per_second: u64) {
         self.accounts.values_mut().for_each(|account| account.bandwidth = Bandwidth::new(bits_per_second));
     }

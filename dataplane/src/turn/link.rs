@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use super::allocation::AllocationKey;
-use crate::buf::Prefix;
+use crate::buf::{LinkBudgets, Prefix};
 use crate::io::{Path, SocketIndex};
 
 /// A link's place.
@@ -30,8 +30,10 @@ pub(super) struct TurnLink {
 }
 
 /// What the worker is to know of links.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub enum LinkChange {
+    /// What is sent through this link is within these budgets from now on. Comes first.
+    Limit(SocketIndex, LinkBudgets),
     /// What is sent to this path goes so to the client from now on; `None`: nowhere, while there is no permission.
     Set(Path, Option<Prefix>),
     /// The path leads nowhere any more.
@@ -48,7 +50,12 @@ pub(super) struct Links {
 
 impl Links {
     /// A new one, from a relayed address.
-    pub(super) fn open(&mut self, allocation: AllocationKey, relayed: SocketAddr) -> Option<LinkIndex> {
+    pub(super) fn open(
+        &mut self,
+        allocation: AllocationKey,
+        relayed: SocketAddr,
+        budgets: LinkBudgets,
+    ) -> Option<LinkIndex> {
         // Numbers are all used once before the first is used again.
         let index = match u16::try_from(self.links.len()).ok().filter(|&len| len < LINKS_MAX) {
             Some(len) => {
@@ -59,7 +66,13 @@ impl Links {
         };
         let path = Path { socket: socket_of(index), remote: relayed };
         *self.links.get_mut(usize::from(index))? = Some(TurnLink { allocation, path });
+        self.limit(LinkIndex(index), budgets);
         Some(LinkIndex(index))
+    }
+
+    /// What may be sent through it from now on.
+    pub(super) fn limit(&mut self, link: LinkIndex, budgets: LinkBudgets) {
+        self.changes.push(LinkChange::Limit(socket_of(link.0), budgets));
     }
 
     #[inline]

@@ -45,10 +45,11 @@ use ringmain_shared::id::WorkerIndex;
 use ringmain_shared::turn::{RelayMode, TurnEvent, TurnSpec, TurnStats};
 use slotmap::SlotMap;
 
+use crate::buf::Bandwidth;
 use crate::io::Path;
 use crate::random::Random;
 use allocation::Allocation;
-use budget::{Bandwidth, ReplyBudget};
+use budget::ReplyBudget;
 use connection::Connections;
 use credential::{AccountKey, Accounts, Credentials};
 use link::Links;
@@ -95,6 +96,8 @@ pub struct Turn {
     last_id: u64,
     draining: bool,
     events: Vec<TurnEvent>,
+    /// Paths of clients whose connections are to end.
+    disconnects: Vec<Path>,
 }
 
 /// A port kept for a second allocation (RFC 8656 §7.2).
@@ -144,6 +147,7 @@ impl Turn {
             last_id: 0,
             draining: false,
             events: Vec::new(),
+            disconnects: Vec::new(),
             spec,
         };
         turn.read_spec();
@@ -161,6 +165,11 @@ impl Turn {
         self.replies = ReplyBudget::new(quotas.replies_per_source, quotas.replies);
         self.bandwidth = Bandwidth::new(quotas.total_bps);
         self.accounts.set_bandwidth(quotas.user_bps);
+        for (key, allocation) in &self.allocations {
+            for &(_, link) in &allocation.links {
+                self.links.limit(link, self.link_budgets(key));
+            }
+        }
         self.nonces.set_lifetime(self.spec.lifetimes.nonce);
         self.read_spec();
         if moved {
@@ -231,6 +240,11 @@ impl Turn {
     /// What control has to know. Emptied by the caller.
     pub fn events(&mut self) -> &mut Vec<TurnEvent> {
         &mut self.events
+    }
+
+    /// Paths of clients whose TCP, TLS or DTLS connection is to end with their allocation. Emptied by the caller.
+    pub fn disconnects(&mut self) -> &mut Vec<Path> {
+        &mut self.disconnects
     }
 
     /// Counters since the start.

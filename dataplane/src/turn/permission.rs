@@ -13,7 +13,7 @@ use super::peer::PermittedPeer;
 use super::relay::{Relay, RelayKey};
 use super::reply::Refusal;
 use super::request::Known;
-use crate::buf::Prefix;
+use crate::buf::{LinkBudgets, Prefix};
 use crate::io::{SocketIndex, Transmit};
 use crate::packet::stun::{Class, TransactionId, attribute, error};
 
@@ -186,10 +186,18 @@ impl Turn {
             return Some(link);
         }
         let relay = self.relay_of(key, media.is_ipv4())?;
-        let link = self.links.open(key, self.relays.get(relay)?.outer)?;
+        let budgets = self.link_budgets(key);
+        let link = self.links.open(key, self.relays.get(relay)?.outer, budgets)?;
         self.allocations.get_mut(key)?.links.push((media, link));
         self.set_links(key, now);
         Some(link)
+    }
+
+    /// What our own media may send to the client of an allocation: out of the same as what its peers send. What has no bound costs nothing.
+    pub(super) fn link_budgets(&self, key: AllocationKey) -> LinkBudgets {
+        let account = self.allocations.get(key).and_then(|allocation| self.accounts.get(allocation.owner.account));
+        let budgets = [account.map(|account| &account.bandwidth), Some(&self.bandwidth)];
+        budgets.map(|budget| budget.filter(|budget| budget.is_bounded()).cloned())
     }
 
     /// Says how datagrams of our media look on their way to the client: ChannelData where there is a channel. Without a permission

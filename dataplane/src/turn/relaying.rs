@@ -169,8 +169,8 @@ impl Turn {
         Ok(())
     }
 
-    /// What our own media sent through a link since this was last told.
-    pub fn count_link(&mut self, socket: SocketIndex, datagrams: u64, bytes: u64, now: Now) {
+    /// What our own media sent through a link since this was last told. Its budgets were asked and charged as it was sent.
+    pub fn count_link(&mut self, socket: SocketIndex, datagrams: u64, bytes: u64) {
         let Some(link) = LinkIndex::of(socket).and_then(|index| self.links.get(index)) else { return };
         let key = link.allocation;
         let Some(allocation) = self.allocations.get_mut(key) else { return };
@@ -178,12 +178,6 @@ impl Turn {
             traffic.to_clients += datagrams;
             traffic.to_clients_bytes += bytes;
             traffic.shortcut += datagrams;
-        }
-        // What is sent is sent; it is missing from what may be sent next.
-        let account = allocation.owner.account;
-        self.bandwidth.charge(bytes, now);
-        if let Some(account) = self.accounts.get_mut(account) {
-            account.bandwidth.charge(bytes, now);
         }
     }
 
@@ -199,15 +193,19 @@ impl Turn {
 
     /// Takes bytes out of what the user and all users may relay.
     #[inline]
-    pub(super) fn spend(&mut self, key: AllocationKey, size: usize, now: Now) -> Result<(), DropReason> {
+    pub(super) fn spend(&self, key: AllocationKey, size: usize, now: Now) -> Result<(), DropReason> {
         let quotas = &self.spec.quotas;
         if quotas.user_bps == 0 && quotas.total_bps == 0 {
             return Ok(());
         }
         let account = self.allocations.get(key).map(|allocation| allocation.owner.account);
-        let account = account.and_then(|account| self.accounts.get_mut(account));
-        let granted = account.is_none_or(|account| account.bandwidth.take(size, now)) && self.bandwidth.take(size, now);
-        granted.then_some(()).ok_or(DropReason::TurnBandwidth)
+        let account = account.and_then(|account| self.accounts.get(account));
+        let budgets = [account.map(|account| &account.bandwidth), Some(&self.bandwidth)];
+        if budgets.iter().flatten().any(|budget| !budget.is_open(now)) {
+            return Err(DropReason::TurnBandwidth);
+        }
+        budgets.iter().flatten().for_each(|budget| budget.charge(size, now));
+        Ok(())
     }
 }
 

@@ -7,7 +7,7 @@ use ringmain_shared::Now;
 use ringmain_shared::turn::{TurnAllocation, TurnCommand, TurnEnd, TurnEvent};
 
 use super::Turn;
-use super::allocation::{Allocation, AllocationKey};
+use super::allocation::{Allocation, AllocationKey, Client};
 use super::connection::Stage;
 use super::relay::{RelayKey, Socket};
 use crate::io::{Path, Transmit};
@@ -150,6 +150,11 @@ impl Turn {
         let row = self.row(key, now);
         let told = self.allocations.get(key).is_some_and(|allocation| !allocation.is_coming());
         self.events.extend(row.filter(|_| told).map(|allocation| TurnEvent::Ended { allocation, reason }));
+        // Whom control has put out keeps no connection either: it would be held open for an allocation that there is no more.
+        if matches!(reason, TurnEnd::Revoked | TurnEnd::Killed) {
+            let client = self.allocations.get(key).map(|allocation| allocation.client);
+            self.disconnects.extend(client.filter(Client::is_proved).map(|client| client.path));
+        }
         self.forget(key);
     }
 

@@ -9,6 +9,7 @@ use ringmain_shared::{DropReason, Now};
 
 use super::Worker;
 use crate::io::{Path, SocketIndex, Transmit};
+use crate::stream::ToStream;
 use crate::turn::{Client, LinkChange, RelayKey, Turn};
 
 /// What came by a socket.
@@ -111,13 +112,21 @@ impl Worker {
         }
     }
 
+    /// Time goes on for what is sent through links. At the beginning of each turn, and of what happens before it.
+    #[inline]
+    pub(super) fn begin_links(&self, now: Now, out: &mut dyn Transmit) {
+        if self.turn.is_some() {
+            out.batch().links().begin_turn(now);
+        }
+    }
+
     /// What TURN has to do by now, and what it has for others. At the end of each turn.
     pub(super) fn run_turn(&mut self, now: Now, out: &mut dyn Transmit) {
         let Some(turn) = self.turn.as_deref_mut() else { return };
         if turn.next_deadline() <= now {
             turn.handle_timeout(now);
         }
-        out.batch().links().drain_traffic(|link, datagrams, bytes| turn.count_link(link, datagrams, bytes, now));
+        out.batch().links().drain_traffic(|link, datagrams, bytes| turn.count_link(link, datagrams, bytes));
         self.follow_links(now, out);
         self.take_from_turn();
     }
@@ -127,6 +136,7 @@ impl Worker {
         let Some(turn) = self.turn.as_deref_mut() else { return };
         for change in turn.link_changes().drain(..) {
             match change {
+                LinkChange::Limit(link, budgets) => out.batch().links().limit(link, budgets),
                 LinkChange::Set(path, prefix) => out.batch().links().set(path, prefix),
                 LinkChange::Closed(path) => {
                     out.batch().links().set(path, None);
@@ -145,5 +155,7 @@ impl Worker {
         self.take_peer_requests();
         let Some(turn) = self.turn.as_deref_mut() else { return };
         self.outbox.events.extend(turn.events().drain(..).map(|event| Event::Turn(Box::new(event))));
+        let over = turn.disconnects().drain(..).filter_map(|path| self.turn_streams.remove(path));
+        self.outbox.streams.extend(over.map(|id| ToStream::Close { id }));
     }
 }

@@ -26,6 +26,13 @@ pub(super) struct TurnStreams {
 const NUMBERS: u16 = SocketIndex::LINK_FIRST - SocketIndex::TURN_STREAM_FIRST;
 
 impl TurnStreams {
+    /// Whatever else comes of the connection with this path is ignored. Its name.
+    pub(super) fn remove(&mut self, path: Path) -> Option<StreamId> {
+        let stream = self.streams.remove(&path)?;
+        self.clients.remove(&stream);
+        Some(stream)
+    }
+
     /// The connection that a path stands for.
     pub(super) fn stream_at(&self, path: Path) -> Option<StreamId> {
         self.streams.get(&path).copied()

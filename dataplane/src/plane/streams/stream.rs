@@ -23,6 +23,8 @@ pub(super) struct Stream {
     pub(super) meter: Option<Meter>,
     /// Who wants to hear that it is gone, besides its role.
     pub(super) owner: Option<usize>,
+    /// Its TLS handshake waits for a later second.
+    pub(super) held_back: bool,
     /// The kernel may have more to read.
     pub(super) may_read: bool,
     pub(super) may_write: bool,
@@ -74,6 +76,7 @@ impl Stream {
             counted: None,
             meter: None,
             owner: None,
+            held_back: false,
             may_read: false,
             may_write: true,
             since: now,
@@ -93,6 +96,14 @@ impl Socket {
         match self {
             Socket::Tcp(socket) => socket.read(buffer),
             Socket::Unix(socket) => socket.read(buffer),
+        }
+    }
+
+    /// The first bytes that a read would give, which stay where they are.
+    pub(super) fn peek(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Socket::Tcp(socket) => socket.peek(buffer),
+            Socket::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 
