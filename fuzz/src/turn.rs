@@ -528,6 +528,7 @@ pub(crate) fn spec(features: TurnFeatures) -> TurnSpec {
             channels: 2,
             connections: 2,
             connections_per_user: 3,
+            connects_per_second: 0,
             replies_per_source: 0,
             replies: 0,
             ..TurnQuotas::default()
