@@ -37,7 +37,7 @@ pub(super) fn keys() -> Vec<Key> {
             "turn.tls_port",
             "turn-tls-port",
             "PORT",
-            "Port of TURN over TLS (TCP) and DTLS (UDP), served where there is a certificate.",
+            "Port of TURN over TLS (TCP), served where there is a certificate, and DTLS (UDP), where that is in files.",
             |config, value| value.port().map(|port| config.turn.tls_port = port),
             |config| config.turn.tls_port.to_string(),
         ),
@@ -45,7 +45,7 @@ pub(super) fn keys() -> Vec<Key> {
             "turn.transports",
             "turn-transports",
             "WORD,…",
-            "What clients may come by: udp, tcp, tls, dtls.",
+            "What clients may come by: udp, tcp, tls, dtls (which `one_port` has not).",
             |config, value| {
                 value.list(|word| word.word(TURN_TRANSPORTS)).map(|transports| config.turn.transports = transports)
             },

@@ -108,9 +108,10 @@ pub fn render(report: &Report, refused: &[(&str, u64)]) -> String {
         page.one(
             "ringmain_stream_connections",
             "gauge",
-            "Open TCP, TLS and DTLS connections of TURN.",
+            "Open TCP, TLS and DTLS connections that the data plane serves: TURN, ICE-TCP, and with one_port also HTTP.",
             streams.connections,
         );
+        page.one("ringmain_stream_ice_connections", "gauge", "Of those, media by ICE-TCP.", streams.ice);
         page.one("ringmain_stream_accepted_total", "counter", "Such connections accepted.", streams.accepted);
         page.one("ringmain_stream_refused_total", "counter", "Such connections beyond the bounds.", streams.refused);
         page.one(
@@ -118,6 +119,12 @@ pub fn render(report: &Report, refused: &[(&str, u64)]) -> String {
             "counter",
             "Such connections on which TLS failed.",
             streams.tls_failed,
+        );
+        page.one(
+            "ringmain_stream_queue_full_total",
+            "counter",
+            "Messages and packets dropped because their client on TCP reads too slowly.",
+            streams.queue_full,
         );
     }
 

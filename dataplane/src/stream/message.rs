@@ -51,6 +51,11 @@ pub enum FromStream {
         /// At most `limits::DATAGRAM_SIZE_MAX`.
         bytes: Vec<u8>,
     },
+    /// The connection of a client of ICE-TCP is gone.
+    PathClosed {
+        /// As in its datagrams.
+        path: Path,
+    },
     /// The answer to `ToStream::Connect`.
     Connected {
         /// As asked.
@@ -104,6 +109,11 @@ pub enum ToStream {
         path: Path,
         /// One datagram.
         bytes: Vec<u8>,
+    },
+    /// End the connection of a client of ICE-TCP, whose transport is gone, once what was sent to it has left.
+    ClosePath {
+        /// As in its datagrams.
+        path: Path,
     },
     /// End a connection, a client's or a peer's, once what was sent to it has left.
     Close {

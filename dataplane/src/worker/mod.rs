@@ -72,6 +72,8 @@ pub struct FixedSockets {
     pub media: u16,
     /// Behind them, for TURN's clients.
     pub turn: u16,
+    /// TURN's clients come by those for media as well.
+    pub turn_on_media: bool,
 }
 
 /// The core of a worker.

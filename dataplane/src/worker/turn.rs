@@ -9,6 +9,7 @@ use ringmain_shared::{DropReason, Now};
 
 use super::Worker;
 use crate::io::{Path, SocketIndex, Transmit};
+use crate::packet::stun::{Class, Message, attribute, method};
 use crate::stream::ToStream;
 use crate::turn::{Client, LinkChange, RelayKey, Turn};
 
@@ -35,6 +36,21 @@ impl Worker {
         } else {
             Role::TurnPeers
         }
+    }
+
+    /// Whether clients of TURN come by this socket, which is media's.
+    pub(super) fn takes_turn(&self, socket: SocketIndex) -> bool {
+        self.settings.sockets.turn_on_media && socket.0 < self.settings.sockets.media
+    }
+
+    /// Whether a STUN message that came by a media socket is TURN's: any method but Binding is, and so is a Binding request that names
+    /// no user, as no ICE check does (RFC 8445 §7.2.2). Responses and indications of Binding belong to ICE.
+    pub(super) fn is_for_turn(&self, socket: SocketIndex, datagram: &[u8]) -> bool {
+        self.takes_turn(socket)
+            && Message::parse(datagram).is_ok_and(|message| {
+                message.method() != method::BINDING
+                    || message.class() == Class::Request && message.attribute(attribute::USERNAME).is_none()
+            })
     }
 
     /// A datagram of a TURN client's.

@@ -30,9 +30,10 @@ impl Worker {
                 turn.handle_peer_closed(id);
                 Ok(())
             }
-            FromStream::Opened { .. } | FromStream::Message { .. } | FromStream::Datagram { .. } => {
-                Err(DropReason::TurnMalformed)
-            }
+            FromStream::Opened { .. }
+            | FromStream::Message { .. }
+            | FromStream::Datagram { .. }
+            | FromStream::PathClosed { .. } => Err(DropReason::TurnMalformed),
         };
         self.take_from_turn();
         if let Err(reason) = result {

@@ -146,7 +146,7 @@ impl Streams {
     }
 
     pub(in crate::plane) fn stats(&self) -> StreamStats {
-        StreamStats { connections: self.admission.count() as u64, ..self.stats }
+        StreamStats { connections: self.admission.count() as u64, ice: self.paths.len() as u64, ..self.stats }
     }
 
     pub(in crate::plane) fn handle_order(&mut self, order: StreamOrder) {
@@ -248,6 +248,11 @@ impl Streams {
                 }
             },
             ToStream::Datagram { path, bytes } => self.send(self.paths.get(&path).copied(), &bytes, now),
+            ToStream::ClosePath { path } => {
+                if let Some(slot) = self.paths.remove(&path) {
+                    self.finish(slot, now);
+                }
+            }
             ToStream::Close { id } => {
                 if let Some(client) = self.find_dtls(id) {
                     self.end_dtls(client, End::Closed, registry, workers);
@@ -291,7 +296,7 @@ impl Streams {
             let listens = listens.clone();
             match socket.accept() {
                 Ok((socket, remote)) => match listens {
-                    Listens::Clients(offer) => self.accept_client(socket, remote, listener, offer, registry, now),
+                    Listens::Clients(offer) => self.accept_client(socket, remote, offer, registry, now),
                     Listens::Relay { worker, request } => {
                         let Some(id) = self.accept_peer(socket, remote, worker, registry, now) else { continue };
                         workers.give(worker, FromStream::Arrived { request, id, peer: remote });
@@ -318,7 +323,6 @@ impl Streams {
         &mut self,
         socket: TcpStream,
         remote: SocketAddr,
-        listener: usize,
         offer: Arc<Offer>,
         registry: &Registry,
         now: Now,
@@ -334,7 +338,7 @@ impl Streams {
         // What relays wait for is not held back to fill a segment.
         let _ = socket.set_nodelay(true);
         let mut stream = Stream::new(Socket::Tcp(socket), Connection::new(offer, now), local, remote, now);
-        (stream.counted, stream.role) = (Some(remote.ip()), Role::New { listener });
+        (stream.counted, stream.role) = (Some(remote.ip()), Role::New);
         if self.insert(Content::Stream(Box::new(stream)), registry).is_err() {
             self.admission.leave(remote.ip());
         }
@@ -425,10 +429,10 @@ impl Streams {
                 let client = StreamClient { remote: stream.remote, local: stream.local, transport };
                 workers.give(worker, FromStream::Opened { id, client });
             }
-            (News::Speaks(Protocol::Ice), Role::New { listener }) => {
-                let socket = SocketIndex(SocketIndex::STREAM_FIRST + listener as u16);
-                let path = Path { socket, remote: stream.remote };
+            (News::Speaks(Protocol::Ice), Role::New) => {
+                let path = Path { socket: ice_socket(slot), remote: stream.remote };
                 stream.role = Role::Ice { path, worker: None };
+                stream.socket.keep_little_unsent(ICE_UNSENT_MAX);
                 self.paths.insert(path, slot);
             }
             (News::Speaks(Protocol::Http), _) => self.carry_http(slot, registry, now).map_err(|_| End::Unknown)?,
@@ -546,15 +550,18 @@ impl Streams {
                 self.connecting.remove(&(worker, request));
                 workers.give(worker, FromStream::Connected { request, peer: None });
             }
-            Role::Ice { path, .. } => {
+            Role::Ice { path, worker } => {
                 // The path may have come to be another's: the same client, connected anew.
                 if self.paths.get(&path) == Some(&slot) {
                     self.paths.remove(&path);
+                    if let Some(worker) = worker {
+                        workers.give(worker, FromStream::PathClosed { path });
+                    }
                 }
             }
             // What was said to the end is still for the other.
             Role::Joined { to } => self.finish(to, now),
-            Role::New { .. } | Role::Waiting | Role::Ending => {}
+            Role::New | Role::Waiting | Role::Ending => {}
         }
         if let Some(worker) = owner.filter(|_| !matches!(role, Role::Connecting { .. })) {
             workers.give(worker, FromStream::Closed { id });
@@ -651,6 +658,13 @@ impl Streams {
     }
 }
 
+/// What the connection in a slot is called as a socket. With the client's address it makes a path, and two connections of one address
+/// have the same number only if there are thousands between them.
+fn ice_socket(slot: usize) -> SocketIndex {
+    let numbers = usize::from(SocketIndex::TURN_STREAM_FIRST - SocketIndex::STREAM_FIRST);
+    SocketIndex(SocketIndex::STREAM_FIRST + (slot % numbers) as u16)
+}
+
 fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
@@ -685,6 +699,9 @@ const READS_MAX: usize = 4;
 const ACCEPTS_MAX: usize = 64;
 /// What the other side of a pair must have room for: what is read at once, a TLS record that began before, and what TLS puts around it.
 const PAIR_ROOM: usize = 2 * READ_SIZE + 1024;
+/// Bytes of media that the kernel holds back for a client of ICE-TCP before it takes more. What waits beyond waits in our own queue,
+/// which has a bound; the kernel's would grow to seconds of video.
+const ICE_UNSENT_MAX: u32 = 32 * 1024;
 /// Time to connect to a peer, for a peer to be joined (RFC 6062 §5.2: 30 s), or to write what is left.
 const PATIENCE: Duration = Duration::from_secs(30);
 const _: () = assert!(PAIR_ROOM <= QUEUE_SIZE_MAX / 2, "an empty queue takes what is read at once");

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
 use ringmain_shared::Now;
+use socket2::SockRef;
 
 use super::meter::Meter;
 use crate::io::Path;
@@ -34,9 +35,7 @@ pub(super) struct Stream {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Role {
     /// Nobody knows yet what it speaks.
-    New {
-        listener: usize,
-    },
+    New,
     Turn {
         worker: usize,
     },
@@ -96,6 +95,13 @@ impl Socket {
         match self {
             Socket::Tcp(socket) => socket.read(buffer),
             Socket::Unix(socket) => socket.read(buffer),
+        }
+    }
+
+    /// Has the kernel take no more while so many bytes wait there to be sent. Where it cannot, what waits only grows older.
+    pub(super) fn keep_little_unsent(&self, size_max: u32) {
+        if let Socket::Tcp(socket) = self {
+            let _ = SockRef::from(socket).set_tcp_notsent_lowat(size_max);
         }
     }
 
