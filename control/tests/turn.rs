@@ -194,6 +194,52 @@ fn a_rotated_log_goes_on_in_a_new_file() {
 }
 
 #[test]
+fn coturn_s_client_reaches_peers_over_tcp() {
+    let server = Server::start("tcp", 2, (20_000, 20_499));
+    for way in [&["-T"][..], &["-T", "-S"]] {
+        for size in ["100", "1200"] {
+            echo(&server, &[way, &["-n", "20", "-m", "6", "-z", "5", "-l", size]].concat());
+        }
+    }
+    // Peers that connect to it: these do not count what they send themselves as received.
+    let Some(mut client) = tool("turnutils_uclient") else { return };
+    let client = client.args(["-P", "-m", "2", "-n", "5", "-u", "test", "-w", "test123", "-p"]);
+    let told = text(&client.arg(server.port.to_string()).arg("127.0.0.1").output().expect("coturn's client"));
+    assert!(told.contains("tot_recv_msgs=5"), "{told}\n{}", server.log());
+}
+
+#[test]
+fn an_operator_sees_connections_of_peers_and_ends_them() {
+    let server = Server::start("tcprows", 1, (20_500, 20_999));
+    let Some(mut client) = tool("turnutils_uclient") else { return };
+    let client = client.args(["-T", "-m", "2", "-n", "10000", "-u", "test", "-w", "test123", "-p"]);
+    let client = client.arg(server.port.to_string()).arg("127.0.0.1").stdout(Stdio::null()).stderr(Stdio::null());
+    let mut client = client.spawn().expect("a client");
+    let wait = |right: &dyn Fn(&[serde_json::Value]) -> bool| {
+        let end = Instant::now() + Duration::from_secs(20);
+        loop {
+            let rows = server.allocations();
+            if right(&rows) {
+                break rows;
+            }
+            assert!(Instant::now() < end, "{rows:?}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    };
+    let number = |row: &serde_json::Value, key: &str| row[key].as_u64().unwrap_or(0);
+    let is_relaying = |row: &serde_json::Value| {
+        row["protocol"] == "tcp" && number(row, "connections") > 0 && number(row, "to_peers_bytes") > 0
+    };
+    let rows = wait(&|rows| rows.len() == 2 && rows.iter().all(is_relaying));
+    for row in &rows {
+        server.admin(&["kill", row["id"].as_str().expect("an id")]);
+    }
+    wait(&|rows| rows.is_empty());
+    client.kill().expect("ours");
+    client.wait().expect("ours");
+}
+
+#[test]
 fn what_is_asked_without_credentials_is_answered_as_coturn_does() {
     let server = Server::start("stun", 2, (27_000, 27_099));
     for name in ["turnutils_stunclient", "turnutils_natdiscovery"] {
