@@ -1,7 +1,7 @@
 //! Who may allocate: users that control named, and time-limited ones that prove themselves by a shared secret.
 //!
-//! Owns keys and never a password. What a user has used up is counted here too, since quotas are per user and a user may have many
-//! credentials. Looking up somebody unknown leaves nothing behind.
+//! Owns keys and never a password, and the users with allocations here: a user may have many credentials. Looking up somebody unknown
+//! leaves nothing behind.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -153,7 +153,7 @@ impl Credentials {
     }
 }
 
-/// What users have used up.
+/// Users who have allocations here.
 #[derive(Debug, Default)]
 pub(super) struct Accounts {
     by_user: HashMap<String, AccountKey, RandomState>,
@@ -166,37 +166,27 @@ pub(super) struct Accounts {
 #[derive(Debug)]
 pub(super) struct Account {
     pub(super) user: String,
-    /// Allocations and reserved ports.
-    pub(super) held: u32,
+    /// Allocations on this worker.
+    held: u32,
     pub(super) bandwidth: Bandwidth,
     /// Its place among those that are leaving.
     leaving: Option<Now>,
 }
 
 impl Accounts {
-    /// How much a user holds.
-    pub(super) fn held(&self, user: &str) -> u32 {
-        self.by_user.get(user).and_then(|&key| self.accounts.get(key)).map_or(0, |account| account.held)
-    }
-
-    /// One more allocation or reservation of this user.
-    pub(super) fn hold(&mut self, user: &str, bits_per_second: u64) -> AccountKey {
+    /// One more allocation of this user.
+    pub(super) fn hold(&mut self, user: &str, bandwidth: impl FnOnce() -> Bandwidth) -> AccountKey {
         let accounts = &mut self.accounts;
         let key = *self.by_user.entry(user.into()).or_insert_with(|| {
-            let bandwidth = Bandwidth::new(bits_per_second);
-            accounts.insert(Account { user: user.into(), held: 0, bandwidth, leaving: None })
+            accounts.insert(Account { user: user.into(), held: 0, bandwidth: bandwidth(), leaving: None })
         });
-        self.hold_again(key);
-        key
-    }
-
-    /// One more of an account that there is.
-    pub(super) fn hold_again(&mut self, key: AccountKey) {
-        let Some(account) = self.accounts.get_mut(key) else { return };
-        account.held += 1;
-        if let Some(until) = account.leaving.take() {
-            self.leaving.remove(&(until, key));
+        if let Some(account) = accounts.get_mut(key) {
+            account.held += 1;
+            if let Some(until) = account.leaving.take() {
+                self.leaving.remove(&(until, key));
+            }
         }
+        key
     }
 
     /// One less; after the last one the account goes, once its bandwidth is paid for: else who allocates anew would owe nothing.
@@ -245,7 +235,12 @@ impl Accounts {
 
     /// New rules for all.
     pub(super) fn set_bandwidth(&mut self, bits_per_second: u64) {
-        self.accounts.values_mut().for_each(|account| account.bandwidth = Bandwidth::new(bits_per_second));
+        self.accounts.values_mut().for_each(|account| account.bandwidth.set(bits_per_second));
+    }
+
+    #[cfg(test)]
+    pub(super) fn held(&self, user: &str) -> u32 {
+        self.by_user.get(user).and_then(|&key| self.accounts.get(key)).map_or(0, |account| account.held)
     }
 
     #[cfg(test)]
@@ -256,7 +251,10 @@ impl Accounts {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::turn::Ledger;
 
     #[test]
     fn keys_are_those_of_every_client() {
@@ -290,7 +288,9 @@ mod tests {
     #[test]
     fn accounts_go_with_their_last_allocation() {
         let mut accounts = Accounts::default();
-        let keys: Vec<_> = (0..3).map(|_| accounts.hold("alice", 0)).collect();
+        let ledger = Arc::new(Ledger::new([3; 32]));
+        let unbounded = || Bandwidth::new(Arc::clone(&ledger), ledger.user("alice").into(), 0);
+        let keys: Vec<_> = (0..3).map(|_| accounts.hold("alice", unbounded)).collect();
         assert_eq!((accounts.held("alice"), accounts.held("bob"), accounts.len()), (3, 0, 1));
         keys.iter().for_each(|&key| accounts.release(key));
         assert_eq!((accounts.held("alice"), accounts.len()), (0, 0));

@@ -11,14 +11,16 @@
 //! What is left out, and why: ICMP errors are not passed on, since sockets do not queue them here; TTL, ECN and DSCP of relayed
 //! datagrams are the host's own; a datagram without payload is not relayed. TCP towards peers (RFC 6062) is not served yet.
 //!
-//! Each worker is a server of its own: it has its share of the relay ports and counts quotas for itself, and a client that moves
-//! (RFC 8016) is found only if the kernel gives its new address to the same worker.
+//! Each worker is a server of its own, with its clients and their allocations. What they count together is in the [`ledger`]: quotas,
+//! relay ports, reservations. What they tell each other is in [`between`].
 
 mod allocate;
 mod allocation;
 mod base64;
+mod between;
 mod budget;
 mod credential;
+mod ledger;
 mod link;
 mod nonce;
 mod peer;
@@ -35,6 +37,7 @@ mod upkeep;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::ops::Range;
+use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use ringmain_shared::Now;
@@ -46,15 +49,18 @@ use crate::io::Path;
 use crate::random::Random;
 use allocation::Allocation;
 use budget::{Bandwidth, ReplyBudget};
-use credential::{AccountKey, Accounts, Credentials};
+use credential::{Accounts, Credentials};
+use ledger::{Debtor, User};
 use link::Links;
 use nonce::Nonces;
 use peer::Peers;
-use ports::{Ports, Wish};
+use ports::{Ports, Reserved, Wish};
 use relay::{Holder, Relays, Sharing};
 
 pub use allocation::{AllocationKey, Client};
+pub use between::{FarLink, TurnItem};
 pub use credential::{derive_keys, timed_password};
+pub use ledger::Ledger;
 pub use link::LinkChange;
 pub use relay::{RelayKey, SocketRequest};
 
@@ -65,6 +71,7 @@ pub struct Turn {
     spec: TurnSpec,
     /// Nanoseconds since 1970 at `Now(0)`.
     unix_nanos_at_start: u64,
+    ledger: Arc<Ledger>,
     peers: Peers,
     credentials: Credentials,
     accounts: Accounts,
@@ -74,15 +81,21 @@ pub struct Turn {
     ports: Ports,
     /// Ports that many share; empty where each allocation has its own.
     shared: Vec<[Option<RelayKey>; 2]>,
+    /// Such ports of before, which are given back with the last allocation on them.
+    retired: Vec<(u16, [Option<RelayKey>; 2])>,
     /// Ports that could not be bound, and when to try them again.
     quarantine: VecDeque<(Now, u16)>,
-    /// In the order in which they end.
+    /// Those made here, in the order in which they end.
     reservations: VecDeque<Reservation>,
     allocations: SlotMap<AllocationKey, Allocation>,
     clients: HashMap<Path, AllocationKey, RandomState>,
     tickets: HashMap<[u8; 16], AllocationKey, RandomState>,
     relays: Relays,
     links: Links,
+    /// Where clients are whose allocations are other workers'.
+    moved: HashMap<Path, WorkerIndex, RandomState>,
+    /// Sockets that every worker has at the same address.
+    shared_sockets: Range<u16>,
     timers: BinaryHeap<Reverse<(Now, AllocationKey)>>,
     random: Random,
     stats: TurnStats,
@@ -91,12 +104,11 @@ pub struct Turn {
     events: Vec<TurnEvent>,
 }
 
-/// A port kept for a second allocation (RFC 8656 §7.2).
+/// A port kept for a second allocation (RFC 8656 §7.2), which may be on another worker.
 #[derive(Debug)]
 struct Reservation {
-    token: [u8; 8],
-    port: u16,
-    account: AccountKey,
+    port: Reserved,
+    user: User,
     until: Now,
 }
 
@@ -107,32 +119,48 @@ pub struct ForMedia {
     pub path: Path,
     /// Where the datagram is in the message.
     pub payload: Range<usize>,
+    /// The worker whose media it is, and by which link, if it is another one.
+    pub far: Option<(WorkerIndex, FarLink)>,
 }
 
 impl Turn {
-    /// A server on the worker `index`. `seed` makes it unguessable, or repeatable in a test.
+    /// A server on the worker `index` that counts for itself. `seed` makes it unguessable, or repeatable in a test.
     pub fn new(index: WorkerIndex, spec: TurnSpec, unix_nanos_at_start: u64, seed: [u8; 32]) -> Self {
-        let mut random = Random::from_seed(seed);
+        Self::sharing(Arc::new(Ledger::new(seed)), index, spec, unix_nanos_at_start, seed)
+    }
+
+    /// One of several workers that are one server.
+    pub fn sharing(
+        ledger: Arc<Ledger>,
+        index: WorkerIndex,
+        spec: TurnSpec,
+        unix_nanos_at_start: u64,
+        seed: [u8; 32],
+    ) -> Self {
         let mut turn = Self {
             index,
             unix_nanos_at_start,
-            peers: Peers::new(&spec.peers, &spec.relay, index),
+            peers: Peers::new(&spec.peers, &spec.relay),
             credentials: Credentials::default(),
             accounts: Accounts::default(),
-            nonces: Nonces::new(spec.lifetimes.nonce, &mut random),
-            replies: ReplyBudget::new(spec.quotas.replies_per_source, spec.quotas.replies),
-            bandwidth: Bandwidth::new(spec.quotas.total_bps),
-            ports: Ports::new(1, 0, 0, 1),
+            nonces: Nonces::new(spec.lifetimes.nonce, Arc::clone(&ledger)),
+            replies: ReplyBudget::new(Arc::clone(&ledger), spec.quotas.replies_per_source, spec.quotas.replies),
+            bandwidth: Bandwidth::new(Arc::clone(&ledger), Debtor::all(), spec.quotas.total_bps),
+            ports: Ports::new(Arc::clone(&ledger), spec.relay.port_min, spec.relay.port_max),
+            ledger,
             shared: Vec::new(),
+            retired: Vec::new(),
             quarantine: VecDeque::new(),
             reservations: VecDeque::new(),
             allocations: SlotMap::with_key(),
             clients: HashMap::default(),
             tickets: HashMap::default(),
             relays: Relays::default(),
-            links: Links::default(),
+            links: Links::new(index),
+            moved: HashMap::default(),
+            shared_sockets: 0..0,
             timers: BinaryHeap::new(),
-            random,
+            random: Random::from_seed(seed),
             stats: TurnStats::default(),
             last_id: 0,
             draining: false,
@@ -149,10 +177,10 @@ impl Turn {
     pub fn configure(&mut self, spec: TurnSpec) {
         let moved = self.spec.relay != spec.relay;
         self.spec = spec;
-        self.peers = Peers::new(&self.spec.peers, &self.spec.relay, self.index);
+        self.peers = Peers::new(&self.spec.peers, &self.spec.relay);
         let quotas = self.spec.quotas;
-        self.replies = ReplyBudget::new(quotas.replies_per_source, quotas.replies);
-        self.bandwidth = Bandwidth::new(quotas.total_bps);
+        self.replies = ReplyBudget::new(Arc::clone(&self.ledger), quotas.replies_per_source, quotas.replies);
+        self.bandwidth.set(quotas.total_bps);
         self.accounts.set_bandwidth(quotas.user_bps);
         self.nonces.set_lifetime(self.spec.lifetimes.nonce);
         self.read_spec();
@@ -165,24 +193,17 @@ impl Turn {
         self.credentials.configure(&self.spec.realm, &self.spec.users, &self.spec.secrets);
     }
 
-    /// Decides which ports are ours. Those of allocations and reservations stay taken.
+    /// Decides which ports there are. Those of allocations and reservations stay taken.
     fn lay_out_ports(&mut self) {
-        let relay = &self.spec.relay;
-        self.ports = Ports::new(relay.port_min, relay.port_max, self.index.0, relay.workers);
-        self.quarantine.clear();
-        for port in self.allocations.values().filter_map(|allocation| allocation.port) {
-            self.ports.claim(port);
-        }
-        for reservation in &self.reservations {
-            self.ports.claim(reservation.port);
-        }
+        let (min, max) = (self.spec.relay.port_min, self.spec.relay.port_max);
+        self.ports = Ports::new(Arc::clone(&self.ledger), min, max);
         // Shared ports of before end with the last allocation on them.
-        for key in std::mem::take(&mut self.shared).into_iter().flatten().flatten() {
-            if self.relays.sharing(key).is_some_and(|sharing| sharing.allocations == 0) {
-                self.relays.remove(key);
-            }
+        for keys in std::mem::take(&mut self.shared) {
+            let port = keys.iter().flatten().find_map(|&key| Some(self.relays.get(key)?.outer.port()));
+            self.retired.extend(port.map(|port| (port, keys)));
         }
-        if let RelayMode::Shared(count) = relay.mode {
+        self.release_retired();
+        if let RelayMode::Shared(count) = self.spec.relay.mode {
             for _ in 0..count.max(1) {
                 let Some(port) = self.ports.take(Wish::Any, &mut self.random) else { break };
                 let mut keys = [None; 2];
@@ -193,6 +214,24 @@ impl Turn {
                 self.shared.push(keys);
             }
         }
+    }
+
+    /// Gives back shared ports of before that nobody has any more.
+    fn release_retired(&mut self) {
+        let Self { retired, relays, ports, .. } = self;
+        retired.retain(|&(port, keys)| {
+            let mut is_held = false;
+            for key in keys.into_iter().flatten() {
+                match relays.sharing(key).is_some_and(|sharing| sharing.allocations > 0) {
+                    true => is_held = true,
+                    false => relays.remove(key),
+                }
+            }
+            if !is_held {
+                ports.release(port);
+            }
+            is_held
+        });
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is due.

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,6 +20,7 @@ use ringmain_dataplane::packet::stun::{
 use ringmain_dataplane::srtp::Profile;
 use ringmain_dataplane::stream::{FromStream, StreamId, ToStream};
 use ringmain_dataplane::transport::PublisherSettings;
+use ringmain_dataplane::turn::Ledger;
 use ringmain_dataplane::worker::{FixedSockets, Worker, WorkerCommand, WorkerSettings};
 use ringmain_shared::command::{Command, ReceiveSpec};
 use ringmain_shared::event::Event;
@@ -53,8 +55,8 @@ pub struct World {
     random: u64,
     /// The last transport-wide number of the publisher; tests that look at it have one publisher.
     pub wide_sequence: u16,
-    /// Clients of TURN, by the relayed address that the workers' media side knows them by.
-    pub turned: HashMap<SocketAddr, SocketAddr>,
+    /// Clients of TURN, by the relayed address that the workers' media side knows them by, and the worker that they come to.
+    pub turned: HashMap<SocketAddr, (usize, SocketAddr)>,
     /// Messages that came to clients of TURN, other than data.
     pub turn_replies: Vec<Vec<u8>>,
 }
@@ -114,8 +116,14 @@ impl World {
             audio_interval: Duration::from_secs(1),
             sockets: FixedSockets { media: 1, turn: 1 },
         };
+        let ledger = Arc::new(Ledger::new([seed; 32]));
+        let worker = |index| {
+            let mut worker = Worker::new(settings(index));
+            worker.share_ledger(Arc::clone(&ledger));
+            worker
+        };
         Self {
-            workers: (0..workers as u16).map(|index| Worker::new(settings(index))).collect(),
+            workers: (0..workers as u16).map(worker).collect(),
             links: (0..workers).map(|_| MemoryLink::new()).collect(),
             now: Now::from_millis(1_000),
             peers: Vec::new(),
@@ -254,7 +262,7 @@ impl World {
         self.traffic.entry(from).or_default().to_workers += bytes.len();
         match self.turned.get(&from) {
             None => self.links[worker].push(path(from), bytes),
-            Some(&client) => self.links[worker].push(turn_path(client), &crate::turn::wrap(bytes)),
+            Some(&(at, client)) => self.links[at].push(turn_path(client), &crate::turn::wrap(bytes)),
         }
     }
 
@@ -352,6 +360,7 @@ impl World {
         let mut busy = !rx.is_empty();
         self.workers[worker].turn(self.now, rx, out);
         out.flush();
+        out.diverted().drain(|path, bytes| self.workers[worker].carry(path, bytes));
         let sent = self.links[worker].take();
         let outbox = self.workers[worker].outbox();
         let events = std::mem::take(&mut outbox.events);
@@ -377,7 +386,8 @@ impl World {
 
     fn deliver(&mut self, worker: usize, path: Path, bytes: Vec<u8>) {
         if path.socket == TURN_SOCKET {
-            let relayed = self.turned.iter().find(|(_, client)| **client == path.remote).map(|(&relayed, _)| relayed);
+            let relayed =
+                self.turned.iter().find(|(_, (_, client))| *client == path.remote).map(|(&relayed, _)| relayed);
             match crate::turn::unwrap(&bytes) {
                 Some(data) => self.deliver_media(worker, crate::world::path(relayed.expect("allocated")), data),
                 None => self.turn_replies.push(bytes),

@@ -1,0 +1,219 @@
+//! What the TURN servers of two workers say to each other: a client is one worker's, and the media that it wants another's; or its
+//! datagrams come to one worker, and its allocation is another's.
+//!
+//! **Links.** The client's worker takes the datagram out of the message and hands it to the media's worker, where it goes on as from a
+//! path of its own. The way back is shorter: where every worker has a socket at the address that the client knows, the media's worker
+//! wraps and sends for itself, and tells how much. Only what goes to a connection, or to a socket of one worker alone, takes the ring.
+//!
+//! **Clients that moved** (RFC 8016). A ticket names its worker. Who gets a Refresh with a ticket of another worker's hands it over as it
+//! is; if that worker takes the client, it says so, and gets all that comes from there until it says otherwise.
+//!
+//! Datagrams may be lost on the way, as on any; the rest is kept until there is room for it, in its order.
+
+use std::net::SocketAddr;
+use std::ops::Range;
+
+use ringmain_shared::id::WorkerIndex;
+use ringmain_shared::{DropReason, Now};
+
+use super::Turn;
+use super::allocation::{Allocation, Client};
+use super::link::{Ends, LinkIndex, Links};
+use super::reply::transmit;
+use crate::buf::Prefix;
+use crate::handshake::Datagram;
+use crate::io::{Path, Transmit};
+use crate::packet::stun::{Message, attribute};
+
+/// What a worker tells another one.
+#[derive(Clone, Debug)]
+pub enum TurnItem {
+    /// To the media's worker: what is sent through this link goes so to the client from now on; `None`: nowhere.
+    SetLink {
+        /// Which.
+        link: FarLink,
+        /// The client as the media knows it: its relayed address.
+        relayed: SocketAddr,
+        /// What goes around datagrams, and by which path they go.
+        prefix: Option<Prefix>,
+    },
+    /// To the media's worker: the link is no more.
+    CloseLink(FarLink),
+    /// To the media's worker: a client's datagram for its media.
+    ToMedia {
+        /// By which link.
+        link: FarLink,
+        /// What the client said.
+        bytes: Datagram,
+    },
+    /// To the client's worker: a datagram for the client, wrapped already.
+    ToClient {
+        /// By which link.
+        link: FarLink,
+        /// What the client is to get.
+        bytes: Datagram,
+    },
+    /// To the client's worker: what was sent to the client.
+    Sent {
+        /// By which link.
+        link: FarLink,
+        /// How many datagrams.
+        datagrams: u64,
+        /// Their bytes, without what is around them.
+        bytes: u64,
+    },
+    /// To a client's worker: what came from the client elsewhere.
+    Client {
+        /// Where it came.
+        by: WorkerIndex,
+        /// By which path; the socket is one that every worker has.
+        path: Path,
+        /// The message.
+        bytes: Datagram,
+    },
+    /// To the worker that a client's datagrams come to: they are this one's, or no longer.
+    Moved {
+        /// Whose the client is, or was.
+        owner: WorkerIndex,
+        /// Where the client is, or was.
+        path: Path,
+        /// It is there.
+        here: bool,
+    },
+}
+
+impl TurnItem {
+    /// It is a datagram: whoever sent it counts on its getting lost.
+    pub fn is_datagram(&self) -> bool {
+        matches!(self, TurnItem::ToMedia { .. } | TurnItem::ToClient { .. } | TurnItem::Client { .. })
+    }
+}
+
+/// A link as both its workers call it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct FarLink {
+    /// The client's worker.
+    pub(super) home: WorkerIndex,
+    /// Its number there.
+    pub(super) index: LinkIndex,
+    /// Numbers are used again.
+    pub(super) generation: u32,
+}
+
+impl FarLink {
+    /// The worker whose client it belongs to.
+    pub fn home(self) -> WorkerIndex {
+        self.home
+    }
+}
+
+impl Turn {
+    /// What other workers have to know, in this order. Emptied by the caller.
+    pub fn items(&mut self) -> &mut Vec<(WorkerIndex, TurnItem)> {
+        &mut self.links.items
+    }
+
+    /// These sockets every worker has, each bound to the same address: what one sends by them, clients take for any other's.
+    pub fn share_sockets(&mut self, sockets: Range<u16>) {
+        self.shared_sockets = sockets;
+    }
+
+    /// How datagrams go to a client of another worker's from here on.
+    pub fn handle_set_link(&mut self, link: FarLink, relayed: SocketAddr, prefix: Option<Prefix>) {
+        // Without a number it leads nowhere, and what comes by it is dropped.
+        let Some(index) = self.links.open_guest(link, relayed) else { return };
+        let Some(path) = self.links.get(index).map(|link| link.path) else { return };
+        let is_shared = |prefix: &Prefix| self.shared_sockets.contains(&prefix.path().socket.0);
+        // What is sent by the link itself is diverted, and handed to the client's worker.
+        let prefix = prefix.map(|prefix| if is_shared(&prefix) { prefix } else { prefix.by(path) });
+        self.links.set(index, prefix);
+    }
+
+    /// A link of another worker's client is no more.
+    pub fn handle_close_link(&mut self, link: FarLink) {
+        self.links.close_guest(link);
+    }
+
+    /// The path by which our media knows a client of another worker's.
+    #[inline]
+    pub fn guest_path(&self, link: FarLink) -> Result<Path, DropReason> {
+        let link = self.links.guest(link).and_then(|index| self.links.get(index));
+        link.map(|link| link.path).ok_or(DropReason::TurnNoRelay)
+    }
+
+    /// Whose a datagram is that was sent by a path of our media's and that no socket sends: a link of another worker's client.
+    pub fn guest_of(&self, path: Path) -> Option<FarLink> {
+        match self.links.get(LinkIndex::of(path.socket)?)?.ends {
+            Ends::Guest(link) => Some(link),
+            _ => None,
+        }
+    }
+
+    /// A datagram of another worker's media for a client of ours.
+    pub fn handle_to_client(&mut self, link: FarLink, bytes: &[u8], out: &mut dyn Transmit) -> Result<(), DropReason> {
+        let key = self.links.own(link).ok_or(DropReason::TurnNoRelay)?;
+        let allocation = self.allocations.get(key).ok_or(DropReason::TurnNoAllocation)?;
+        transmit(allocation.client.path, bytes, out)
+    }
+
+    /// What another worker's media sent to a client of ours.
+    pub fn handle_sent(&mut self, link: FarLink, datagrams: u64, bytes: u64, now: Now) {
+        if let Some(key) = self.links.own(link) {
+            self.count_to_client(key, datagrams, bytes, now);
+        }
+    }
+
+    /// The worker that a datagram of a client belongs to, if it is another one. To be asked of shared sockets only.
+    #[inline]
+    pub fn elsewhere(&mut self, path: Path, bytes: &[u8], now: Now) -> Option<WorkerIndex> {
+        if !self.moved.is_empty()
+            && let Some(&owner) = self.moved.get(&path)
+        {
+            return Some(owner);
+        }
+        let may_move = self.spec.features.mobility && bytes.starts_with(&REFRESH);
+        if may_move { self.ticket_owner(path, bytes, now) } else { None }
+    }
+
+    /// The worker that made the ticket that a stranger shows. It is a stranger's request there too.
+    fn ticket_owner(&mut self, path: Path, bytes: &[u8], now: Now) -> Option<WorkerIndex> {
+        if self.clients.contains_key(&path) {
+            return None;
+        }
+        let message = Message::parse(bytes).ok()?;
+        let ticket = <[u8; 16]>::try_from(message.attribute(attribute::MOBILITY_TICKET)?).ok()?;
+        let owner = WorkerIndex(u16::from_be_bytes([ticket[0], ticket[1]]));
+        let is_another = owner != self.index && owner.0 < self.spec.relay.workers;
+        (is_another && self.replies.take(path.remote, false, now)).then_some(owner)
+    }
+
+    /// A client's datagram that came to another worker has been dealt with.
+    pub fn came_by(&mut self, by: WorkerIndex, client: Client) {
+        let key = self.clients.get(&client.path).copied();
+        let Some(allocation) = key.and_then(|key| self.allocations.get_mut(key)) else { return };
+        if allocation.via != Some(by) {
+            allocation.via = Some(by);
+            let moved = TurnItem::Moved { owner: self.index, path: client.path, here: true };
+            self.links.items.push((by, moved));
+        }
+    }
+
+    /// What comes from a client here is another worker's, or no longer.
+    pub fn handle_moved(&mut self, owner: WorkerIndex, path: Path, here: bool) {
+        if here {
+            self.moved.insert(path, owner);
+        } else if self.moved.get(&path) == Some(&owner) {
+            self.moved.remove(&path);
+        }
+    }
+}
+
+/// The client is not any more where it was.
+pub(super) fn leave(allocation: &Allocation, owner: WorkerIndex, links: &mut Links) {
+    if let Some(by) = allocation.via {
+        links.items.push((by, TurnItem::Moved { owner, path: allocation.client.path, here: false }));
+    }
+}
+
+/// How a Refresh request begins (RFC 8656 §18.1).
+const REFRESH: [u8; 2] = [0, 4];
