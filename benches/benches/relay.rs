@@ -1,20 +1,23 @@
 //! What a relayed packet costs, without a kernel: ChannelData to a peer and a peer's datagram to a client, beside a loop that only
-//! receives and sends as many bytes; and a subscriber's packet through TURN's shortcut, beside a direct subscriber's.
+//! receives and sends as many bytes; and a subscriber's packet through TURN's shortcut, beside a direct subscriber's; and a publisher's,
+//! whose room is on the worker that it comes to or on another.
 
 #![allow(missing_docs)]
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ringmain_benches::measure::{Args, cpu_of, take_turns};
 use ringmain_benches::peers::{self, Camera, address, worker};
 use ringmain_benches::report::{Report, Row};
+use ringmain_benches::upload::{self, Upload};
 
 use ringmain_dataplane::buf::Prefix;
 use ringmain_dataplane::io::memory::MemoryLink;
 use ringmain_dataplane::io::{Link, Path, SocketIndex};
 use ringmain_dataplane::packet::stun::{Class, IntegrityKey, Message, MessageWriter, TransactionId, attribute, method};
-use ringmain_dataplane::turn::{Client, SocketRequest, Turn, derive_keys};
+use ringmain_dataplane::turn::{Client, Ledger, SocketRequest, Turn, derive_keys};
 use ringmain_dataplane::worker::Worker;
 use ringmain_shared::Now;
 use ringmain_shared::id::WorkerIndex;
@@ -31,6 +34,8 @@ const CLIENTS: u16 = 100;
 const RUN: usize = 2;
 const CHANNEL: [u8; 2] = [0x40, 0];
 const SUBSCRIBERS: u64 = 20;
+/// More than there is time for.
+const BITS_PER_SECOND: u64 = 1_000_000_000_000;
 
 fn main() {
     let args = Args::read();
@@ -46,10 +51,22 @@ fn main() {
         }
     }
     for sizes in [[1100; 8], [100; 8]] {
-        let mut contenders = [false, true].map(|through| Room::new(through, sizes));
+        let mut contenders = [Road::Direct, Road::Link, Road::Metered].map(|road| Room::new(road, sizes));
         let results = take_turns(&mut contenders, rounds, Room::cost);
-        let row = Row::new(format!("{} bytes to a subscriber through TURN", sizes[0]), results[1].median(), "ns");
-        report.row(row.beside_by("direct", results[0].median(), results[1].ratio(&results[0])).ratio_at_most(1.15));
+        for (name, result) in [("through TURN", &results[1]), ("through TURN with a bound", &results[2])] {
+            let row = Row::new(format!("{} bytes to a subscriber {name}", sizes[0]), result.median(), "ns");
+            report.row(row.beside_by("direct", results[0].median(), result.ratio(&results[0])).ratio_at_most(1.15));
+        }
+    }
+    for sizes in [[1100; 8], [100; 8]] {
+        let mut contenders =
+            [upload::Way::Direct, upload::Way::Near, upload::Way::Far].map(|way| Upload::new(way, sizes, spec()));
+        let results = take_turns(&mut contenders, rounds, Upload::cost);
+        assert!(contenders.iter_mut().all(|upload| upload.taken() > 0), "media arrives by every way");
+        for (name, result) in [("through TURN", &results[1]), ("through TURN on another worker", &results[2])] {
+            let row = Row::new(format!("{} bytes of a publisher {name}", sizes[0]), result.median(), "ns");
+            report.row(row.beside_by("direct", results[0].median(), result.ratio(&results[0])));
+        }
     }
     report.finish();
 }
@@ -152,6 +169,15 @@ fn allocate(turn: &mut Turn, link: &mut MemoryLink, client: Client, number: u16,
     socket
 }
 
+/// How subscribers are reached.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Road {
+    Direct,
+    Link,
+    /// A link with a bandwidth of its own, and one that it shares with all.
+    Metered,
+}
+
 /// One publisher, whose subscribers are direct, or behind links of TURN.
 struct Room {
     worker: Worker,
@@ -162,17 +188,26 @@ struct Room {
 }
 
 impl Room {
-    fn new(through: bool, sizes: [usize; 8]) -> Self {
+    fn new(road: Road, sizes: [usize; 8]) -> Self {
+        let through = road != Road::Direct;
         let mut now = Now::from_millis(1_000);
         let (mut worker, mut link) = (worker(), MemoryLink::new());
         let path = |peer: u64| match through && peer > 0 {
             true => Path { socket: SocketIndex(SocketIndex::LINK_FIRST + peer as u16), remote: address(peer).remote },
             false => address(peer),
         };
+        let ledger = Arc::new(Ledger::new([7; 32]));
+        let all = ledger.bandwidth_of_all(BITS_PER_SECOND);
         let set_links = |link: &mut MemoryLink| {
             for peer in (1..=SUBSCRIBERS).filter(|_| through) {
                 let prefix = Prefix::channel(address(peer), u16::from_be_bytes(CHANNEL));
-                link.parts().1.batch().links().set(path(peer), Some(prefix));
+                let links = link.parts().1.batch().links();
+                links.set(path(peer), Some(prefix));
+                if road == Road::Metered {
+                    let user = ledger.user(&peer.to_string());
+                    let budgets = [ledger.bandwidth_of(user, BITS_PER_SECOND), all.clone()];
+                    links.limit(path(peer).socket, budgets.map(Some));
+                }
             }
         };
         set_links(&mut link);
@@ -214,6 +249,8 @@ impl Room {
         let before = self.link.counters().sent;
         let (rx, out) = self.link.parts();
         let spent = cpu_of(|| {
+            // As a worker with a TURN server does.
+            out.batch().links().begin_turn(self.now);
             self.worker.turn(self.now, rx, out);
             out.flush();
         });

@@ -189,7 +189,7 @@ impl Caller {
 
     /// Sends a check to a worker's media and takes what comes from there until its answer, answering the media's own checks, which are
     /// counted. False if it is not answered.
-    fn is_answered(&self, worker: u16, ufrag: &str, number: u8, checks_seen: &mut usize) -> bool {
+    fn is_answered(&self, worker: u16, ufrag: &str, number: u8, checks_seen: &mut [usize; 2]) -> bool {
         let id = TransactionId([number; 12]);
         let request = BindingRequest {
             transaction_id: id,
@@ -209,7 +209,7 @@ impl Caller {
             match message.class() {
                 Class::Success if message.transaction_id() == id => return from_worker == worker,
                 Class::Request => {
-                    *checks_seen += 1;
+                    checks_seen[usize::from(from_worker)] += 1;
                     let from = self.socket.local_addr().expect("bound");
                     let len = write_binding_success(&mut bytes, message.transaction_id(), from, &key).expect("room");
                     self.send_on_channel(from_worker, &bytes[..len]);
@@ -303,7 +303,7 @@ fn clients_reach_the_media_of_every_worker_both_ways_on_every_link() {
             // Turn and turn about, so that whatever a way out has two of is tried.
             for number in 0..20 {
                 let worker = u16::from(number % 2);
-                let answered = caller.is_answered(worker, &ufrag, number, &mut checks_seen[usize::from(worker)]);
+                let answered = caller.is_answered(worker, &ufrag, number, &mut checks_seen);
                 assert!(answered, "{link:?}: {number} of caller {index}");
             }
             assert!(
@@ -332,7 +332,7 @@ fn clients_that_move_are_found_whichever_worker_they_come_to_on_every_link() {
         let ticket = Message::parse(&answer).expect("sound").attribute(attribute::MOBILITY_TICKET).map(<[u8]>::to_vec);
         let mut ticket = ticket.expect("one");
         (0..).zip(&media).for_each(|(worker, &media)| caller.bind(worker, media));
-        let mut checks_seen = 0;
+        let mut checks_seen = [0; 2];
         for number in 0..10 {
             ticket = caller.move_on(&ticket);
             for worker in 0..2 {

@@ -434,13 +434,12 @@ impl Host {
         let (_, out) = self.link.parts();
         for change in self.turn.link_changes().drain(..) {
             match change {
+                LinkChange::Limit(link, budgets) => out.batch().links().limit(link, budgets),
                 LinkChange::Set(path, prefix) => out.batch().links().set(path, prefix),
                 LinkChange::Closed(path) => out.batch().links().set(path, None),
             }
         }
-        out.batch()
-            .links()
-            .drain_traffic(|link, datagrams, bytes| self.turn.count_link(link, datagrams, bytes, self.now));
+        out.batch().links().drain_traffic(|link, datagrams, bytes| self.turn.count_link(link, datagrams, bytes));
         self.turn.events().clear();
         out.flush();
         self.link.take()

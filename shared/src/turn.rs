@@ -212,6 +212,8 @@ pub enum RelayMode {
 pub struct TurnQuotas {
     /// Allocations of one user; a reserved port counts as one.
     pub allocations_per_user: u32,
+    /// Allocations that one user may make in a second, whatever becomes of them.
+    pub allocates_per_user_second: u32,
     /// Allocations of all.
     pub allocations: u32,
     /// Peers' addresses that one allocation may have permissions for.
@@ -232,6 +234,7 @@ impl Default for TurnQuotas {
     fn default() -> Self {
         Self {
             allocations_per_user: 4,
+            allocates_per_user_second: 0,
             allocations: 0,
             permissions: 64,
             channels: 32,
@@ -410,6 +413,8 @@ pub struct TurnStats {
     pub allocations: u64,
     /// Allocations ever made.
     pub allocated: u64,
+    /// Allocates refused because their user had made too many in that second.
+    pub hasty: u64,
     /// Relay sockets open.
     pub sockets: u64,
     /// What was relayed.

@@ -152,7 +152,8 @@ pub fn announced_host(config: &Config, listeners: &Listeners, host: &[IpAddr]) -
     let listened = listeners.udp.iter().chain(listeners.streams.listeners.iter().map(|listener| &listener.address));
     let external = config.turn.external.iter().map(|external| external.public);
     let told: Vec<IpAddr> = config.announce.iter().copied().chain(external).collect();
-    let local: Vec<IpAddr> = listened.map(SocketAddr::ip).chain(host.iter().copied()).collect();
+    let listened: Vec<IpAddr> = listened.map(SocketAddr::ip).collect();
+    let local = if listened.is_empty() { host } else { &listened };
     let first = told.first().or_else(|| local.iter().find(|address| !address.is_loopback())).or(local.first())?;
     Some(if first.is_ipv6() { format!("[{first}]") } else { first.to_string() })
 }
@@ -249,6 +250,15 @@ mod tests {
         assert_eq!(listeners.streams.listeners.len(), 2, "TCP, and no TLS without a certificate");
         let urls = offer(&config, &listeners, &host, 0).expect("on").urls;
         assert_eq!(urls, ["turn:192.0.2.1:3478?transport=udp", "turn:192.0.2.1:3478?transport=tcp"]);
+    }
+
+    #[test]
+    fn urls_name_an_address_that_is_listened_on() {
+        let config = config("[turn]\nenabled = true\nlisten = \"127.0.0.1\"\n");
+        let host = ips(&["192.0.2.1", "127.0.0.1"]);
+        let listeners = listeners(&config, &[], &host).expect("sound");
+        let urls = offer(&config, &listeners, &host, 0).expect("on").urls;
+        assert_eq!(urls, ["turn:127.0.0.1:3478?transport=udp", "turn:127.0.0.1:3478?transport=tcp"]);
     }
 
     #[test]

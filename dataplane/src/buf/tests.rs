@@ -67,18 +67,18 @@ fn end_train_cuts() {
 #[test]
 fn a_full_batch_gives_no_slot_until_it_is_cleared() {
     let mut batch = TxBatch::new(1000, 2);
-    assert!(batch.reserve(path(1), 1001).is_none());
+    assert!(batch.reserve(path(1), 1001).is_err());
     batch.reserve(path(1), 1000).expect("room").commit(900);
-    assert!(batch.reserve(path(1), 101).is_none());
+    assert!(batch.reserve(path(1), 101).is_err());
     batch.reserve(path(1), 100).expect("room").commit(50);
-    assert!(batch.reserve(path(2), 10).is_some());
+    assert!(batch.reserve(path(2), 10).is_ok());
     batch.clear();
     batch.reserve(path(1), 1).expect("room").commit(1);
     batch.reserve(path(2), 1).expect("room").commit(1);
-    assert!(batch.reserve(path(3), 1).is_none(), "two trains are the most");
+    assert!(batch.reserve(path(3), 1).is_err(), "two trains are the most");
     batch.clear();
     batch.lend();
-    assert!(batch.reserve(path(3), 1).is_none(), "the kernel still reads it");
+    assert!(batch.reserve(path(3), 1).is_err(), "the kernel still reads it");
 }
 
 #[test]

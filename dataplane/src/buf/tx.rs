@@ -6,6 +6,8 @@
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
+use ringmain_shared::DropReason;
+
 use super::links::LinkTable;
 use crate::buf::Slab;
 use crate::io::{Path, SocketIndex};
@@ -68,12 +70,12 @@ pub struct TxSlot<'a> {
 }
 
 impl TxBatch {
-    /// Room for a datagram of up to `size_max` bytes. `None` when the batch is full: flush and reserve again; also when the path
-    /// is a link that is closed.
+    /// Room for a datagram of up to `size_max` bytes. When the batch is full (`TxFull`), flush and reserve again; when the path is a
+    /// link that is closed, or whose user has used up what there is, nothing can be done.
     #[inline]
-    pub fn reserve(&mut self, path: Path, size_max: usize) -> Option<TxSlot<'_>> {
+    pub fn reserve(&mut self, path: Path, size_max: usize) -> Result<TxSlot<'_>, DropReason> {
         if !self.has_room(size_max) {
-            return None;
+            return Err(DropReason::TxFull);
         }
         if let Some(sealer) = &mut self.sealer {
             sealer.unstage();
@@ -83,14 +85,14 @@ impl TxBatch {
             return self.reserve_link(path, size_max);
         }
         self.path = path;
-        Some(TxSlot { batch: self, size_max })
+        Ok(TxSlot { batch: self, size_max })
     }
 
     #[cold]
-    fn reserve_link(&mut self, path: Path, size_max: usize) -> Option<TxSlot<'_>> {
+    fn reserve_link(&mut self, path: Path, size_max: usize) -> Result<TxSlot<'_>, DropReason> {
         let prefix = self.links.prefix(path)?;
         (self.path, self.front, self.link) = (prefix.path(), prefix.size(), path.socket);
-        Some(TxSlot { batch: self, size_max })
+        Ok(TxSlot { batch: self, size_max })
     }
 
     /// The links. They are the way out's, whichever of its batches is being filled.

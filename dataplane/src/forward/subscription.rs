@@ -433,7 +433,7 @@ impl Subscription {
             descriptor,
         };
         let size_max = HEADER_SIZE_MAX.min(64 + descriptor.len()) + body_len + Profile::RTP_OVERHEAD_MAX;
-        let mut slot = out.reserve(egress.path, size_max).ok_or(DropReason::TxFull)?;
+        let mut slot = out.reserve(egress.path, size_max)?;
         let header_len = self.template.write(slot.bytes_mut(), &values, packet).ok_or(DropReason::TxFull)?;
         Ok((slot, header_len))
     }

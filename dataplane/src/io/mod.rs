@@ -122,7 +122,7 @@ pub trait Transmit {
     fn batch(&mut self) -> &mut TxBatch;
 
     /// Room for a datagram of up to `size_max` bytes; a full batch is flushed for it.
-    fn reserve(&mut self, path: Path, size_max: usize) -> Option<TxSlot<'_>> {
+    fn reserve(&mut self, path: Path, size_max: usize) -> Result<TxSlot<'_>, DropReason> {
         if !self.batch().has_room(size_max) {
             self.flush();
         }

@@ -46,7 +46,8 @@ pub fn classify(bytes: &[u8]) -> Verdict {
 /// Bytes after which every connection is known for what it is.
 pub const FIRST_BYTES_MAX: usize = 10;
 
-const TLS_HANDSHAKE: u8 = 22;
+/// The first byte of a TLS record of the handshake (RFC 8446 §5.1).
+pub const TLS_HANDSHAKE: u8 = 22;
 const MAGIC_COOKIE: [u8; 4] = [0x21, 0x12, 0xa4, 0x42];
 /// Of the longest datagram, 1500 bytes.
 const LENGTH_HIGH_MAX: u8 = 5;

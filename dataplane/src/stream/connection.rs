@@ -181,6 +181,12 @@ impl Connection {
         self.queue.has_room(size + FRAME_OVERHEAD)
     }
 
+    /// Whether nothing has come, and what comes may be TLS.
+    pub fn may_become_tls(&self) -> bool {
+        let is_new = matches!(&self.stage, Stage::New(first) if first.is_empty());
+        is_new && self.tls.is_none() && self.offer.tls.is_some()
+    }
+
     /// Whether it comes by TLS.
     pub fn is_tls(&self) -> bool {
         self.tls.is_some()

@@ -1,7 +1,6 @@
 //! Allocate and Refresh (RFC 8656 §7, §8; RFC 8016 where allocations may move): from a request to a relayed address, for how long.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use arrayvec::ArrayVec;
@@ -11,7 +10,6 @@ use ringmain_shared::turn::{RelayMode, TurnEnd, TurnEvent};
 
 use super::allocation::{Allocation, AllocationKey, Owner, Pending};
 use super::between::leave;
-use super::budget::Bandwidth;
 use super::ledger::{Hold, User};
 use super::ports::Wish;
 use super::relay::{Holder, RelayKey};
@@ -59,6 +57,10 @@ impl Turn {
         // A reserved port has been counted since it was reserved.
         let own = if reserved.is_none() { Some(hold()?) } else { None };
         let next = if wishes.port == Wish::Pair { Some(hold()?) } else { None };
+        if !self.ledger.allow_allocate(user, quotas.allocates_per_user_second, now) {
+            self.stats.hasty += 1;
+            return Err(error::ALLOCATION_QUOTA_REACHED.into());
+        }
         let of_all = self.ledger.hold_place(quotas.allocations).filter(|_| !self.draining);
         let of_all = of_all.ok_or(error::INSUFFICIENT_CAPACITY)?;
         let place = match reserved {
@@ -67,8 +69,7 @@ impl Turn {
         };
         let place = place.ok_or(error::INSUFFICIENT_CAPACITY)?;
         let own = own.unwrap_or_else(|| self.ledger.take_over(user));
-        let bandwidth = || Bandwidth::new(Arc::clone(&self.ledger), user.into(), quotas.user_bps);
-        let account = self.accounts.hold(&known.claim.user, bandwidth);
+        let account = self.accounts.hold(&known.claim.user, || self.ledger.bandwidth_of(user, quotas.user_bps));
         let owner = Owner {
             username: known.claim.username.clone(),
             keys: known.keys.clone(),

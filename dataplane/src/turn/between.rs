@@ -6,7 +6,7 @@
 //! wraps and sends for itself, and tells how much. Only what goes to a connection, or to a socket of one worker alone, takes the ring.
 //!
 //! **Clients that moved** (RFC 8016). A ticket names its worker. Who gets a Refresh with a ticket of another worker's hands it over as it
-//! is; if that worker takes the client, it says so, and gets all that comes from there until it says otherwise.
+//! is, and then all that comes from there, until that worker says that the client is not its own.
 //!
 //! Datagrams may be lost on the way, as on any; the rest is kept until there is room for it, in its order.
 
@@ -18,6 +18,7 @@ use ringmain_shared::{DropReason, Now};
 
 use super::Turn;
 use super::allocation::{Allocation, Client};
+use super::ledger::User;
 use super::link::{Ends, LinkIndex, Links};
 use super::reply::transmit;
 use crate::buf::Prefix;
@@ -34,6 +35,8 @@ pub enum TurnItem {
         link: FarLink,
         /// The client as the media knows it: its relayed address.
         relayed: SocketAddr,
+        /// Whose bandwidth it takes.
+        user: User,
         /// What goes around datagrams, and by which path they go.
         prefix: Option<Prefix>,
     },
@@ -66,6 +69,8 @@ pub enum TurnItem {
     Client {
         /// Where it came.
         by: WorkerIndex,
+        /// It is thought there that the client is yours.
+        expected: bool,
         /// By which path; the socket is one that every worker has.
         path: Path,
         /// The message.
@@ -87,6 +92,15 @@ impl TurnItem {
     pub fn is_datagram(&self) -> bool {
         matches!(self, TurnItem::ToMedia { .. } | TurnItem::ToClient { .. } | TurnItem::Client { .. })
     }
+}
+
+/// Whose a client is that came to another worker.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Elsewhere {
+    /// That worker's.
+    pub owner: WorkerIndex,
+    /// It said so, or the client proved who it is.
+    pub expected: bool,
 }
 
 /// A link as both its workers call it.
@@ -119,9 +133,14 @@ impl Turn {
     }
 
     /// How datagrams go to a client of another worker's from here on.
-    pub fn handle_set_link(&mut self, link: FarLink, relayed: SocketAddr, prefix: Option<Prefix>) {
+    pub fn handle_set_link(&mut self, link: FarLink, relayed: SocketAddr, user: User, prefix: Option<Prefix>) {
+        let index = self.links.guest(link).or_else(|| {
+            let index = self.links.open_guest(link, relayed, user)?;
+            self.links.limit(index, self.guest_budgets(user));
+            Some(index)
+        });
         // Without a number it leads nowhere, and what comes by it is dropped.
-        let Some(index) = self.links.open_guest(link, relayed) else { return };
+        let Some(index) = index else { return };
         let Some(path) = self.links.get(index).map(|link| link.path) else { return };
         let is_shared = |prefix: &Prefix| self.shared_sockets.contains(&prefix.path().socket.0);
         // What is sent by the link itself is diverted, and handed to the client's worker.
@@ -144,7 +163,7 @@ impl Turn {
     /// Whose a datagram is that was sent by a path of our media's and that no socket sends: a link of another worker's client.
     pub fn guest_of(&self, path: Path) -> Option<FarLink> {
         match self.links.get(LinkIndex::of(path.socket)?)?.ends {
-            Ends::Guest(link) => Some(link),
+            Ends::Guest(link, _) => Some(link),
             _ => None,
         }
     }
@@ -157,44 +176,55 @@ impl Turn {
     }
 
     /// What another worker's media sent to a client of ours.
-    pub fn handle_sent(&mut self, link: FarLink, datagrams: u64, bytes: u64, now: Now) {
+    pub fn handle_sent(&mut self, link: FarLink, datagrams: u64, bytes: u64) {
         if let Some(key) = self.links.own(link) {
-            self.count_to_client(key, datagrams, bytes, now);
+            self.count_to_client(key, datagrams, bytes);
         }
     }
 
     /// The worker that a datagram of a client belongs to, if it is another one. To be asked of shared sockets only.
     #[inline]
-    pub fn elsewhere(&mut self, path: Path, bytes: &[u8], now: Now) -> Option<WorkerIndex> {
+    pub fn elsewhere(&mut self, client: Client, bytes: &[u8], now: Now) -> Result<Option<Elsewhere>, DropReason> {
         if !self.moved.is_empty()
-            && let Some(&owner) = self.moved.get(&path)
+            && let Some(&owner) = self.moved.get(&client.path)
         {
-            return Some(owner);
+            return Ok(Some(Elsewhere { owner, expected: true }));
         }
         let may_move = self.spec.features.mobility && bytes.starts_with(&REFRESH);
-        if may_move { self.ticket_owner(path, bytes, now) } else { None }
+        if may_move { self.ticket_owner(client, bytes, now) } else { Ok(None) }
     }
 
-    /// The worker that made the ticket that a stranger shows. It is a stranger's request there too.
-    fn ticket_owner(&mut self, path: Path, bytes: &[u8], now: Now) -> Option<WorkerIndex> {
-        if self.clients.contains_key(&path) {
-            return None;
+    /// The worker that made the ticket that somebody shows. Who proves nothing takes as much of the other worker's time as of ours:
+    /// what an answer would.
+    fn ticket_owner(&mut self, client: Client, bytes: &[u8], now: Now) -> Result<Option<Elsewhere>, DropReason> {
+        if self.clients.contains_key(&client.path) {
+            return Ok(None);
         }
-        let message = Message::parse(bytes).ok()?;
-        let ticket = <[u8; 16]>::try_from(message.attribute(attribute::MOBILITY_TICKET)?).ok()?;
-        let owner = WorkerIndex(u16::from_be_bytes([ticket[0], ticket[1]]));
-        let is_another = owner != self.index && owner.0 < self.spec.relay.workers;
-        (is_another && self.replies.take(path.remote, false, now)).then_some(owner)
+        let message = Message::parse(bytes)?;
+        let ticket = message.attribute(attribute::MOBILITY_TICKET).and_then(<[u8]>::first_chunk::<2>);
+        let Some(owner) = ticket.map(|named| WorkerIndex(u16::from_be_bytes(*named))) else { return Ok(None) };
+        if owner == self.index || owner.0 >= self.spec.relay.workers {
+            return Ok(None);
+        }
+        let expected = self.authenticate(client, message, now).is_ok();
+        if expected {
+            // What the client sends on its answer may be here before that worker's word is.
+            self.moved.insert(client.path, owner);
+        } else if !self.replies.take(client.path.remote, false, now) {
+            return Err(DropReason::TurnReplyBudget);
+        }
+        Ok(Some(Elsewhere { owner, expected }))
     }
 
-    /// A client's datagram that came to another worker has been dealt with.
-    pub fn came_by(&mut self, by: WorkerIndex, client: Client) {
+    /// A client's datagram that came to another worker has been dealt with. `expected` as it came.
+    pub fn came_by(&mut self, by: WorkerIndex, expected: bool, client: Client) {
         let key = self.clients.get(&client.path).copied();
-        let Some(allocation) = key.and_then(|key| self.allocations.get_mut(key)) else { return };
-        if allocation.via != Some(by) {
-            allocation.via = Some(by);
-            let moved = TurnItem::Moved { owner: self.index, path: client.path, here: true };
-            self.links.items.push((by, moved));
+        let here = match key.and_then(|key| self.allocations.get_mut(key)) {
+            Some(allocation) => allocation.via.replace(by) != Some(by),
+            None => false,
+        };
+        if here || (expected && key.is_none()) {
+            self.links.items.push((by, TurnItem::Moved { owner: self.index, path: client.path, here }));
         }
     }
 

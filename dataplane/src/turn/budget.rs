@@ -1,4 +1,5 @@
-//! What is given to those who have proved nothing, and what the proven may relay. The counts are all workers' ([`ledger`](super::ledger)).
+//! What is given to those who have proved nothing, and how often the proven may ask for more. The counts are all workers'
+//! ([`ledger`](super::ledger)).
 //!
 //! Strangers are counted by their address without the port, or by the /64 of IPv6, in a table of fixed size: a million of them cost
 //! no byte more than one. Two who share a place in it share its replies.
@@ -7,13 +8,12 @@ use std::hash::BuildHasher;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::sync::atomic::Ordering::SeqCst;
 
 use foldhash::fast::RandomState;
 use ringmain_shared::Now;
 
-use super::ledger::{Debtor, Ledger};
+use super::ledger::Ledger;
 
 /// Replies to strangers, as one worker gives them.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ impl ReplyBudget {
     /// Whether to answer a stranger at `address`. `known` ones do not compete with all the others.
     pub(super) fn take(&self, address: SocketAddr, known: bool, now: Now) -> bool {
         let strangers = self.ledger.strangers();
-        let second = (now.as_millis() / 1000) as u32;
+        let second = second_of(now);
         let place = strangers.hasher.hash_one(source(address)) as usize % SOURCES;
         let Some(source) = strangers.sources.get(place) else { return false };
         // Looked at before anything is written: in a flood workers would do nothing but write to what they share.
@@ -59,19 +59,29 @@ impl Default for Strangers {
     }
 }
 
-fn is_full(cell: &AtomicU64, second: u32, max: u32) -> bool {
-    let (in_second, count) = parts(cell.load(Relaxed));
-    max > 0 && in_second == second && count >= max
+/// The second that a moment is in.
+pub(super) fn second_of(now: Now) -> u32 {
+    (now.as_millis() / 1000) as u32
 }
 
-/// One more, unless there were `max` in this second already.
-fn add(cell: &AtomicU64, second: u32, max: u32) -> bool {
+fn is_full(cell: &AtomicU64, second: u32, max: u32) -> bool {
+    max > 0 && count_in(cell, second) >= max
+}
+
+/// How many there have been in this second.
+pub(super) fn count_in(cell: &AtomicU64, second: u32) -> u32 {
+    let (in_second, count) = parts(cell.load(SeqCst));
+    if in_second == second { count } else { 0 }
+}
+
+/// One more, unless there were `max` in this second already; zero is no bound.
+pub(super) fn add(cell: &AtomicU64, second: u32, max: u32) -> bool {
     let more = |value: u64| {
         let (in_second, count) = parts(value);
         let count = if in_second == second { count } else { 0 };
         (max == 0 || count < max).then(|| u64::from(second) << 32 | u64::from(count.saturating_add(1)))
     };
-    cell.fetch_update(Relaxed, Relaxed, more).is_ok()
+    cell.fetch_update(SeqCst, SeqCst, more).is_ok()
 }
 
 fn parts(value: u64) -> (u32, u32) {
@@ -86,93 +96,8 @@ fn source(address: SocketAddr) -> u64 {
     }
 }
 
-/// So many bits a second, a fifth of a second's worth at once, whichever workers relay them. A worker draws them in steps and lives on
-/// each for as long as it lasts, so that few packets touch what workers share: about forty a second of a bound that is used up.
-#[derive(Clone, Debug)]
-pub(super) struct Bandwidth {
-    ledger: Arc<Ledger>,
-    debtor: Debtor,
-    bits_per_second: u64,
-    /// Bytes of the last step.
-    left: u64,
-    /// There is no further step before.
-    refused_until: Now,
-}
-
-impl Bandwidth {
-    /// Zero is no bound.
-    pub(super) fn new(ledger: Arc<Ledger>, debtor: Debtor, bits_per_second: u64) -> Self {
-        Self { ledger, debtor, bits_per_second, left: 0, refused_until: Now(0) }
-    }
-
-    /// Another bound from now on.
-    pub(super) fn set(&mut self, bits_per_second: u64) {
-        self.bits_per_second = bits_per_second;
-        (self.left, self.refused_until) = (0, Now(0));
-    }
-
-    /// When what has passed is paid for.
-    pub(super) fn empty_until(&self) -> Now {
-        if self.bits_per_second == 0 { Now(0) } else { self.ledger.paid_at(&self.debtor) }
-    }
-
-    /// So many bytes have passed already. What they owe is bounded by the burst: those who ask before they send are held up by a
-    /// fifth of a second, not by all that was sent without asking.
-    pub(super) fn charge(&mut self, bytes: u64, now: Now) {
-        if self.bits_per_second == 0 {
-            return;
-        }
-        if let Some(left) = self.left.checked_sub(bytes) {
-            self.left = left;
-            return;
-        }
-        let step = self.step();
-        self.ledger.charge(&self.debtor, self.time_of(bytes - self.left + step), BURST, now);
-        self.left = step;
-    }
-
-    /// Whether `bytes` may pass; if so, they have.
-    #[inline]
-    pub(super) fn take(&mut self, bytes: usize, now: Now) -> bool {
-        let bytes = bytes as u64;
-        if self.bits_per_second == 0 {
-            return true;
-        }
-        if self.left < bytes && !self.draw(bytes, now) {
-            return false;
-        }
-        self.left -= bytes;
-        true
-    }
-
-    #[cold]
-    fn draw(&mut self, bytes: u64, now: Now) -> bool {
-        if now < self.refused_until {
-            return false;
-        }
-        let step = self.step().max(bytes - self.left);
-        match self.ledger.draw(&self.debtor, self.time_of(step), BURST, now) {
-            Ok(()) => self.left += step,
-            Err(until) => self.refused_until = until,
-        }
-        self.left >= bytes
-    }
-
-    fn step(&self) -> u64 {
-        (u128::from(self.bits_per_second / 8) * (BURST / STEPS).as_nanos() / 1_000_000_000) as u64
-    }
-
-    fn time_of(&self, bytes: u64) -> Duration {
-        let nanos = u128::from(bytes) * 8_000_000_000 / u128::from(self.bits_per_second.max(1));
-        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
-    }
-}
-
 /// Places in the table of sources: half a megabyte, so that 10,000 strangers a second hardly ever share one.
 const SOURCES: usize = 64 * 1024;
-const BURST: Duration = Duration::from_millis(200);
-/// Of a burst.
-const STEPS: u32 = 8;
 
 #[cfg(test)]
 mod tests {
@@ -202,32 +127,6 @@ mod tests {
         assert_eq!(answered(&budget, 1, stranger), 1000);
         assert!(budget.take(([198, 51, 100, 1], 1).into(), true, Now(1_999_999_999)));
         assert!(!budget.take(([198, 51, 100, 2], 1).into(), false, Now(1_999_999_999)));
-    }
-
-    #[test]
-    fn bandwidth_is_what_it_says_for_however_many_workers() {
-        for workers in [1u64, 2, 8] {
-            let ledger = ledger();
-            let all = || Bandwidth::new(Arc::clone(&ledger), Debtor::all(), 8_000_000);
-            let mut workers: Vec<Bandwidth> = (0..workers).map(|_| all()).collect();
-            let count = workers.len() as u64;
-            let passed = (0..40_000u64).filter(|n| workers[(n % count) as usize].take(1000, Now(n * 250_000))).count();
-            // Ten seconds of a megabyte each, the burst, and what each worker has left of a step.
-            assert!((10_000..=10_226).contains(&passed), "{passed} by {count}");
-        }
-    }
-
-    #[test]
-    fn what_was_sent_without_asking_holds_up_others_no_longer_than_a_burst() {
-        let mut bandwidth = Bandwidth::new(ledger(), Debtor::all(), 8_000_000);
-        let now = Now(20_000_000_000);
-        bandwidth.charge(60_000_000, now);
-        bandwidth.charge(60_000_000, now);
-        let passed = |bandwidth: &mut Bandwidth, now: Now| (0..1000).filter(|_| bandwidth.take(1000, now)).count();
-        assert!(passed(&mut bandwidth, now) <= 50, "what was left of two steps");
-        assert!(passed(&mut bandwidth, now + BURST) >= 175);
-        let mut unbounded = Bandwidth::new(ledger(), Debtor::all(), 0);
-        assert!((0..1000).all(|_| unbounded.take(1500, Now(0))));
     }
 
     fn ledger() -> Arc<Ledger> {

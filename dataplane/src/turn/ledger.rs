@@ -11,14 +11,14 @@ use std::fmt;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use arrayvec::ArrayVec;
 use aws_lc_rs::hmac;
 use ringmain_shared::Now;
 
-use super::budget::Strangers;
+use super::budget::{Strangers, add, count_in, second_of};
 use super::ports::PortMap;
+use crate::buf::{Bandwidth, Reserve};
 
 /// The counts of one server, whichever of its workers looks.
 pub struct Ledger {
@@ -34,29 +34,21 @@ struct Books {
     held: Box<[AtomicU32]>,
     /// When the bandwidth that was used is paid for, in the same cells; that of all is the last.
     paid_at: Box<[AtomicU64]>,
+    /// Allocates of a second, in fewer cells.
+    allocates: Box<[AtomicU64]>,
     ports: PortMap,
     strangers: Strangers,
 }
 
 /// The cells that a user is counted in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct User([u32; ROWS]);
+pub struct User([u32; ROWS]);
 
-/// Whose bandwidth it is.
-#[derive(Clone, Debug)]
-pub(super) struct Debtor(ArrayVec<u32, ROWS>);
-
-impl From<User> for Debtor {
-    fn from(User(cells): User) -> Self {
-        Self(cells.into())
-    }
-}
-
-impl Debtor {
-    /// All users together.
-    pub(super) fn all() -> Self {
-        Self([ALL].into_iter().collect())
-    }
+/// What is owed for bandwidth by one user, or by all.
+#[derive(Debug)]
+struct Debt {
+    ledger: Arc<Ledger>,
+    cells: ArrayVec<u32, ROWS>,
 }
 
 impl Ledger {
@@ -71,6 +63,7 @@ impl Ledger {
             allocations: AtomicU32::new(0),
             held: std::iter::repeat_with(AtomicU32::default).take(ROWS * CELLS).collect(),
             paid_at: std::iter::repeat_with(AtomicU64::default).take(ALL as usize + 1).collect(),
+            allocates: std::iter::repeat_with(AtomicU64::default).take(ROWS * SECOND_CELLS).collect(),
             ports: PortMap::default(),
             strangers: Strangers::default(),
         })
@@ -94,7 +87,7 @@ impl Ledger {
     }
 
     /// Where a user is counted.
-    pub(super) fn user(&self, name: &str) -> User {
+    pub fn user(&self, name: &str) -> User {
         let tag = self.tag(&[b"user", name.as_bytes()]);
         let mut cells = [0; ROWS];
         for ((row, cell), bytes) in cells.iter_mut().enumerate().zip(tag.chunks_exact(4)) {
@@ -128,38 +121,57 @@ impl Ledger {
         Some(Hold { ledger: Arc::clone(self), what: Held::ByAll })
     }
 
-    /// When the bandwidth that was used is paid for.
-    pub(super) fn paid_at(&self, debtor: &Debtor) -> Now {
-        let all = self.books().paid_at(debtor).map(|cell| cell.load(Relaxed));
-        Now(all.min().unwrap_or(0))
-    }
-
-    /// Bandwidth that takes `time` to pay for, where no more than `burst` is owed. Otherwise, when no more will be.
-    pub(super) fn draw(&self, debtor: &Debtor, time: Duration, burst: Duration, now: Now) -> Result<(), Now> {
-        let paid_at = self.paid_at(debtor);
-        if paid_at > now + burst {
-            return Err(Now(paid_at.0 - burst.as_nanos() as u64));
+    /// Whether a user may allocate in this second, having done so fewer than `max` times; zero is no bound.
+    pub(super) fn allow_allocate(&self, user: User, max: u32, now: Now) -> bool {
+        if max == 0 {
+            return true;
         }
-        // Two workers at once may both get a step where there was one left: it is owed, and missing from what comes next.
-        self.owe(debtor, now, |from| from + time);
-        Ok(())
-    }
-
-    /// Bandwidth that was used without asking. What is owed for it is bounded by `burst`.
-    pub(super) fn charge(&self, debtor: &Debtor, time: Duration, burst: Duration, now: Now) {
-        self.owe(debtor, now, |from| (from + time).min(from.max(now + burst)));
-    }
-
-    fn owe(&self, debtor: &Debtor, now: Now, more: impl Fn(Now) -> Now) {
-        for cell in self.books().paid_at(debtor) {
-            let _ = cell.fetch_update(Relaxed, Relaxed, |paid_at| Some(more(Now(paid_at).max(now)).0));
+        let (books, second) = (self.books(), second_of(now));
+        let cells = || books.allocates_of(user);
+        if cells().map(|cell| count_in(cell, second)).min().is_some_and(|count| count >= max) {
+            return false;
         }
+        cells().for_each(|cell| {
+            add(cell, second, 0);
+        });
+        cells().map(|cell| count_in(cell, second)).min().is_some_and(|count| count <= max)
+    }
+
+    /// What a user may relay.
+    pub fn bandwidth_of(self: &Arc<Self>, User(cells): User, bits_per_second: u64) -> Bandwidth {
+        Bandwidth::new(bits_per_second, Arc::new(Debt { ledger: Arc::clone(self), cells: cells.into() }))
+    }
+
+    /// What all may relay.
+    pub fn bandwidth_of_all(self: &Arc<Self>, bits_per_second: u64) -> Bandwidth {
+        let cells = [ALL].into_iter().collect();
+        Bandwidth::new(bits_per_second, Arc::new(Debt { ledger: Arc::clone(self), cells }))
     }
 
     /// How much a user of this name holds.
     #[cfg(test)]
     pub(super) fn held(&self, name: &str) -> u32 {
         self.books().held(self.user(name))
+    }
+}
+
+impl Debt {
+    fn cells(&self) -> impl Iterator<Item = &AtomicU64> {
+        let paid_at = &self.ledger.books().paid_at;
+        self.cells.iter().filter_map(|&cell| paid_at.get(cell as usize))
+    }
+}
+
+impl Reserve for Debt {
+    fn paid_at(&self) -> Now {
+        Now(self.cells().map(|cell| cell.load(Relaxed)).min().unwrap_or(0))
+    }
+
+    fn owe(&self, nanos: u64, now: Now) {
+        for cell in self.cells() {
+            let more = |paid_at: u64| Some(paid_at.max(now.0).saturating_add(nanos));
+            let _ = cell.fetch_update(Relaxed, Relaxed, more);
+        }
     }
 }
 
@@ -178,8 +190,9 @@ impl Books {
         self.held_by(user).map(|cell| cell.load(SeqCst)).min().unwrap_or(0)
     }
 
-    fn paid_at<'a>(&'a self, Debtor(cells): &'a Debtor) -> impl Iterator<Item = &'a AtomicU64> {
-        cells.iter().filter_map(|&cell| self.paid_at.get(cell as usize))
+    fn allocates_of(&self, User(cells): User) -> impl Iterator<Item = &AtomicU64> {
+        let places = (0..).zip(cells).map(|(row, cell)| row * SECOND_CELLS + cell as usize % SECOND_CELLS);
+        places.filter_map(|place| self.allocates.get(place))
     }
 }
 
@@ -222,14 +235,14 @@ impl Drop for Hold {
 const ROWS: usize = 8;
 /// Of each row.
 const CELLS: usize = 32 * 1024;
+/// Of each row, for those who allocate within one second.
+const SECOND_CELLS: usize = 1024;
 /// Where the bandwidth of all is: on a cache line of its own.
 const ALL: u32 = (ROWS * CELLS) as u32 + 8;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const BURST: Duration = Duration::from_millis(200);
 
     #[test]
     fn a_quota_is_never_exceeded_by_workers_that_ask_at_once() {
@@ -279,17 +292,29 @@ mod tests {
     }
 
     #[test]
-    fn bandwidth_is_shared_and_debts_are_remembered() {
+    fn a_user_allocates_so_often_in_a_second_whichever_workers_are_asked() {
         let ledger = Ledger::new([3; 32]);
-        let (alice, bob) = (ledger.user("alice").into(), ledger.user("bob").into());
-        let (step, now) = (Duration::from_millis(50), Now::from_millis(1000));
-        let drawn = (0..10).filter(|_| ledger.draw(&alice, step, BURST, now).is_ok()).count();
-        assert_eq!((drawn, ledger.paid_at(&alice)), (5, Now::from_millis(1250)));
-        assert_eq!(ledger.draw(&alice, step, BURST, now), Err(Now::from_millis(1050)));
-        assert_eq!(ledger.draw(&alice, step, BURST, Now::from_millis(1050)), Ok(()));
-        assert_eq!(ledger.draw(&bob, step, BURST, now), Ok(()), "another user has her own");
-        ledger.charge(&bob, Duration::from_secs(60), BURST, now);
-        assert_eq!(ledger.paid_at(&bob), now + BURST, "what was sent without asking holds up no longer than a burst");
-        assert_eq!(ledger.paid_at(&Debtor::all()), Now(0));
+        let (alice, bob) = (ledger.user("alice"), ledger.user("bob"));
+        for second in 0..3 {
+            let now = Now::from_millis(second * 1000 + 999);
+            assert_eq!((0..20).filter(|_| ledger.allow_allocate(alice, 5, now)).count(), 5);
+            assert!(ledger.allow_allocate(bob, 1, now) && !ledger.allow_allocate(bob, 1, now));
+            assert!((0..20).all(|_| ledger.allow_allocate(bob, 0, now)));
+        }
+    }
+
+    #[test]
+    fn what_a_user_owes_is_known_to_every_worker_and_remembered_by_none() {
+        let ledger = Arc::new(Ledger::new([3; 32]));
+        let of = |user: &str| ledger.bandwidth_of(ledger.user(user), 8_000_000);
+        let now = Now::from_millis(1000);
+        let pass = |bandwidth: Bandwidth| {
+            (0..1000).take_while(|_| bandwidth.is_open(now)).map(|_| bandwidth.charge(1000, now)).count()
+        };
+        assert!((200..=226).contains(&pass(of("alice"))));
+        assert_eq!(pass(of("alice")), 0, "somebody else with the same name");
+        assert!((200..=226).contains(&pass(of("bob"))));
+        assert!((200..=226).contains(&pass(ledger.bandwidth_of_all(8_000_000))));
+        assert_eq!(pass(ledger.bandwidth_of_all(8_000_000)), 0);
     }
 }

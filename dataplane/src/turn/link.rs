@@ -14,7 +14,8 @@ use ringmain_shared::id::WorkerIndex;
 
 use super::allocation::AllocationKey;
 use super::between::{FarLink, TurnItem};
-use crate::buf::Prefix;
+use super::ledger::User;
+use crate::buf::{LinkBudgets, Prefix};
 use crate::io::{Path, SocketIndex};
 
 /// A link's place.
@@ -42,14 +43,16 @@ pub(super) enum Ends {
     /// Our client and our media.
     Own(AllocationKey),
     /// Our client and the media of another worker's.
-    Far(AllocationKey, WorkerIndex, FarLink),
-    /// The client of another worker's and our media.
-    Guest(FarLink),
+    Far { allocation: AllocationKey, media: WorkerIndex, link: FarLink, user: User },
+    /// The client of another worker's, who is this user, and our media.
+    Guest(FarLink, User),
 }
 
 /// What the worker is to know of links.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub enum LinkChange {
+    /// What is sent through this link is within these budgets from now on. Comes first.
+    Limit(SocketIndex, LinkBudgets),
     /// What is sent to this path goes so to the client from now on; `None`: nowhere, while there is no permission.
     Set(Path, Option<Prefix>),
     /// The path leads nowhere any more.
@@ -83,19 +86,39 @@ impl Links {
         }
     }
 
-    /// A new one, from a relayed address to the media of a worker.
+    /// A new one, from a relayed address to our media.
     pub(super) fn open(
         &mut self,
         allocation: AllocationKey,
         relayed: SocketAddr,
+        budgets: LinkBudgets,
+    ) -> Option<LinkIndex> {
+        let index = self.take_number()?;
+        self.place(index, Ends::Own(allocation), relayed)?;
+        self.limit(index, budgets);
+        Some(index)
+    }
+
+    /// A new one, from a relayed address of this user's to the media of another worker.
+    pub(super) fn open_far(
+        &mut self,
+        allocation: AllocationKey,
+        relayed: SocketAddr,
         media: WorkerIndex,
+        user: User,
     ) -> Option<LinkIndex> {
         let index = self.take_number()?;
         self.generation = self.generation.wrapping_add(1);
-        let far = FarLink { home: self.worker, index, generation: self.generation };
-        let ends = if media == self.worker { Ends::Own(allocation) } else { Ends::Far(allocation, media, far) };
-        self.place(index, ends, relayed)?;
+        let link = FarLink { home: self.worker, index, generation: self.generation };
+        self.place(index, Ends::Far { allocation, media, link, user }, relayed)?;
         Some(index)
+    }
+
+    /// What our media may send through it from now on.
+    pub(super) fn limit(&mut self, link: LinkIndex, budgets: LinkBudgets) {
+        if let Some(&TurnLink { ends: Ends::Own(_) | Ends::Guest(..), path }) = self.get(link) {
+            self.changes.push(LinkChange::Limit(path.socket, budgets));
+        }
     }
 
     /// Numbers are all used once before the first is used again.
@@ -124,10 +147,10 @@ impl Links {
     pub(super) fn set(&mut self, link: LinkIndex, prefix: Option<Prefix>) {
         let Some(&TurnLink { ends, path }) = self.get(link) else { return };
         match ends {
-            Ends::Far(_, worker, link) => {
-                self.items.push((worker, TurnItem::SetLink { link, relayed: path.remote, prefix }));
+            Ends::Far { media, link, user, .. } => {
+                self.items.push((media, TurnItem::SetLink { link, relayed: path.remote, user, prefix }));
             }
-            Ends::Own(_) | Ends::Guest(_) => self.changes.push(LinkChange::Set(path, prefix)),
+            Ends::Own(_) | Ends::Guest(..) => self.changes.push(LinkChange::Set(path, prefix)),
         }
     }
 
@@ -137,23 +160,28 @@ impl Links {
         let Some(TurnLink { ends, path }) = place.take() else { return };
         self.free.push_back(link.0);
         match ends {
-            Ends::Far(_, worker, link) => self.items.push((worker, TurnItem::CloseLink(link))),
-            Ends::Own(_) | Ends::Guest(_) => self.changes.push(LinkChange::Closed(path)),
+            Ends::Far { media, link, .. } => self.items.push((media, TurnItem::CloseLink(link))),
+            Ends::Own(_) | Ends::Guest(..) => self.changes.push(LinkChange::Closed(path)),
         }
     }
 
-    /// The link of another worker's client, opened if it is new here.
-    pub(super) fn open_guest(&mut self, link: FarLink, relayed: SocketAddr) -> Option<LinkIndex> {
-        match self.guests.get(&(link.home, link.index)) {
-            Some(&(generation, index)) if generation == link.generation => return Some(index),
-            Some(&(_, former)) => self.close(former),
-            None => {}
+    /// The link of another worker's client, which is new here.
+    pub(super) fn open_guest(&mut self, link: FarLink, relayed: SocketAddr, user: User) -> Option<LinkIndex> {
+        if let Some((_, former)) = self.guests.remove(&(link.home, link.index)) {
+            self.close(former);
         }
-        self.guests.remove(&(link.home, link.index));
         let index = self.take_number()?;
-        self.place(index, Ends::Guest(link), relayed)?;
+        self.place(index, Ends::Guest(link, user), relayed)?;
         self.guests.insert((link.home, link.index), (link.generation, index));
         Some(index)
+    }
+
+    /// The links of other workers' clients, and whose they are.
+    pub(super) fn guests(&self) -> impl Iterator<Item = (LinkIndex, User)> {
+        self.guests.values().filter_map(|&(_, index)| match self.get(index)?.ends {
+            Ends::Guest(_, user) => Some((index, user)),
+            _ => None,
+        })
     }
 
     /// An end to the link of another worker's client.
@@ -174,7 +202,7 @@ impl Links {
     /// The allocation of a link that another worker names.
     pub(super) fn own(&self, link: FarLink) -> Option<AllocationKey> {
         match self.get(link.index)?.ends {
-            Ends::Far(key, _, name) if name == link => Some(key),
+            Ends::Far { allocation, link: name, .. } if name == link => Some(allocation),
             _ => None,
         }
     }

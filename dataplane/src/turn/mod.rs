@@ -45,12 +45,12 @@ use ringmain_shared::id::WorkerIndex;
 use ringmain_shared::turn::{RelayMode, TurnEvent, TurnSpec, TurnStats};
 use slotmap::SlotMap;
 
+use crate::buf::Bandwidth;
 use crate::io::Path;
 use crate::random::Random;
 use allocation::Allocation;
-use budget::{Bandwidth, ReplyBudget};
+use budget::ReplyBudget;
 use credential::{Accounts, Credentials};
-use ledger::{Debtor, User};
 use link::Links;
 use nonce::Nonces;
 use peer::Peers;
@@ -58,9 +58,9 @@ use ports::{Ports, Reserved, Wish};
 use relay::{Holder, Relays, Sharing};
 
 pub use allocation::{AllocationKey, Client};
-pub use between::{FarLink, TurnItem};
+pub use between::{Elsewhere, FarLink, TurnItem};
 pub use credential::{derive_keys, timed_password};
-pub use ledger::Ledger;
+pub use ledger::{Ledger, User};
 pub use link::LinkChange;
 pub use relay::{RelayKey, SocketRequest};
 
@@ -102,6 +102,8 @@ pub struct Turn {
     last_id: u64,
     draining: bool,
     events: Vec<TurnEvent>,
+    /// Paths of clients whose connections are to end.
+    disconnects: Vec<Path>,
 }
 
 /// A port kept for a second allocation (RFC 8656 §7.2), which may be on another worker.
@@ -145,7 +147,7 @@ impl Turn {
             accounts: Accounts::default(),
             nonces: Nonces::new(spec.lifetimes.nonce, Arc::clone(&ledger)),
             replies: ReplyBudget::new(Arc::clone(&ledger), spec.quotas.replies_per_source, spec.quotas.replies),
-            bandwidth: Bandwidth::new(Arc::clone(&ledger), Debtor::all(), spec.quotas.total_bps),
+            bandwidth: ledger.bandwidth_of_all(spec.quotas.total_bps),
             ports: Ports::new(Arc::clone(&ledger), spec.relay.port_min, spec.relay.port_max),
             ledger,
             shared: Vec::new(),
@@ -165,6 +167,7 @@ impl Turn {
             last_id: 0,
             draining: false,
             events: Vec::new(),
+            disconnects: Vec::new(),
             spec,
         };
         turn.read_spec();
@@ -180,8 +183,14 @@ impl Turn {
         self.peers = Peers::new(&self.spec.peers, &self.spec.relay);
         let quotas = self.spec.quotas;
         self.replies = ReplyBudget::new(Arc::clone(&self.ledger), quotas.replies_per_source, quotas.replies);
-        self.bandwidth.set(quotas.total_bps);
-        self.accounts.set_bandwidth(quotas.user_bps);
+        self.bandwidth = self.ledger.bandwidth_of_all(quotas.total_bps);
+        let ledger = &self.ledger;
+        self.accounts.set_bandwidth(|user| ledger.bandwidth_of(ledger.user(user), quotas.user_bps));
+        let mut budgets: Vec<_> = self.links.guests().map(|(link, user)| (link, self.guest_budgets(user))).collect();
+        for (key, allocation) in &self.allocations {
+            budgets.extend(allocation.links.iter().map(|&(_, link)| (link, self.link_budgets(key))));
+        }
+        budgets.into_iter().for_each(|(link, budgets)| self.links.limit(link, budgets));
         self.nonces.set_lifetime(self.spec.lifetimes.nonce);
         self.read_spec();
         if moved {
@@ -239,7 +248,7 @@ impl Turn {
         let allocation = self.timers.peek().map(|Reverse((at, _))| *at);
         let reservation = self.reservations.front().map(|reservation| reservation.until);
         let quarantine = self.quarantine.front().map(|&(until, _)| until);
-        let others = [allocation, reservation, quarantine, self.accounts.next_deadline()].into_iter().flatten();
+        let others = [allocation, reservation, quarantine].into_iter().flatten();
         others.fold(self.nonces.next_rotation(), Now::min)
     }
 
@@ -256,6 +265,11 @@ impl Turn {
     /// What control has to know. Emptied by the caller.
     pub fn events(&mut self) -> &mut Vec<TurnEvent> {
         &mut self.events
+    }
+
+    /// Paths of clients whose TCP, TLS or DTLS connection is to end with their allocation. Emptied by the caller.
+    pub fn disconnects(&mut self) -> &mut Vec<Path> {
+        &mut self.disconnects
     }
 
     /// Counters since the start.

@@ -8,11 +8,12 @@ use ringmain_shared::id::WorkerIndex;
 
 use super::Turn;
 use super::allocation::{AllocationKey, BindError, Pending, Route};
+use super::ledger::User;
 use super::link::LinkIndex;
 use super::relay::{Relay, RelayKey};
 use super::reply::Refusal;
 use super::request::Known;
-use crate::buf::Prefix;
+use crate::buf::{Bandwidth, LinkBudgets, Prefix};
 use crate::io::{SocketIndex, Transmit};
 use crate::packet::stun::{Class, TransactionId, attribute, error};
 
@@ -175,10 +176,30 @@ impl Turn {
             return Some(link);
         }
         let relay = self.relay_of(key, media.is_ipv4())?;
-        let link = self.links.open(key, self.relays.get(relay)?.outer, worker)?;
+        let outer = self.relays.get(relay)?.outer;
+        let link = if worker == self.index {
+            self.links.open(key, outer, self.link_budgets(key))?
+        } else {
+            let owner = self.allocations.get(key)?.owner.account;
+            let user = self.ledger.user(&self.accounts.get(owner)?.user);
+            self.links.open_far(key, outer, worker, user)?
+        };
         self.allocations.get_mut(key)?.links.push((media, link));
         self.set_links(key, now);
         Some(link)
+    }
+
+    /// What our own media may send to the client of an allocation: out of the same as what its peers send. What has no bound costs nothing.
+    pub(super) fn link_budgets(&self, key: AllocationKey) -> LinkBudgets {
+        let account = self.allocations.get(key).and_then(|allocation| self.accounts.get(allocation.owner.account));
+        let budgets = [account.map(|account| &account.bandwidth), Some(&self.bandwidth)];
+        budgets.map(|budget| budget.filter(|budget| budget.is_bounded()).cloned())
+    }
+
+    /// The same for the client of another worker's.
+    pub(super) fn guest_budgets(&self, user: User) -> LinkBudgets {
+        let budgets = [self.ledger.bandwidth_of(user, self.spec.quotas.user_bps), self.bandwidth.clone()];
+        budgets.map(|budget| Some(budget).filter(Bandwidth::is_bounded))
     }
 
     /// Says how datagrams of our media look on their way to the client: ChannelData where there is a channel. Without a permission

@@ -115,7 +115,7 @@ impl Turn {
         let &TurnLink { ends, path } = self.links.get(link).ok_or(DropReason::TurnNoRelay)?;
         let far = match ends {
             Ends::Own(holder) if holder == key => None,
-            Ends::Far(holder, worker, link) if holder == key => Some((worker, link)),
+            Ends::Far { allocation, media, link, .. } if allocation == key => Some((media, link)),
             _ => return Err(DropReason::TurnNoRelay),
         };
         self.count_to_peer(key, payload.len(), true);
@@ -170,28 +170,22 @@ impl Turn {
         Ok(())
     }
 
-    /// What our own media sent through a link since this was last told.
-    pub fn count_link(&mut self, socket: SocketIndex, datagrams: u64, bytes: u64, now: Now) {
+    /// What our own media sent through a link since this was last told. Its budgets were asked and charged as it was sent.
+    pub fn count_link(&mut self, socket: SocketIndex, datagrams: u64, bytes: u64) {
         match LinkIndex::of(socket).and_then(|index| self.links.get(index)).map(|link| link.ends) {
-            Some(Ends::Own(key)) => self.count_to_client(key, datagrams, bytes, now),
-            Some(Ends::Guest(link)) => self.links.items.push((link.home, TurnItem::Sent { link, datagrams, bytes })),
-            Some(Ends::Far(..)) | None => {}
+            Some(Ends::Own(key)) => self.count_to_client(key, datagrams, bytes),
+            Some(Ends::Guest(link, _)) => self.links.items.push((link.home, TurnItem::Sent { link, datagrams, bytes })),
+            Some(Ends::Far { .. }) | None => {}
         }
     }
 
     /// What media sent to a client, whichever worker's it is.
-    pub(super) fn count_to_client(&mut self, key: AllocationKey, datagrams: u64, bytes: u64, now: Now) {
+    pub(super) fn count_to_client(&mut self, key: AllocationKey, datagrams: u64, bytes: u64) {
         let Some(allocation) = self.allocations.get_mut(key) else { return };
         for traffic in [&mut allocation.traffic, &mut self.stats.traffic] {
             traffic.to_clients += datagrams;
             traffic.to_clients_bytes += bytes;
             traffic.shortcut += datagrams;
-        }
-        // What is sent is sent; it is missing from what may be sent next.
-        let account = allocation.owner.account;
-        self.bandwidth.charge(bytes, now);
-        if let Some(account) = self.accounts.get_mut(account) {
-            account.bandwidth.charge(bytes, now);
         }
     }
 
@@ -207,15 +201,19 @@ impl Turn {
 
     /// Takes bytes out of what the user and all users may relay.
     #[inline]
-    fn spend(&mut self, key: AllocationKey, size: usize, now: Now) -> Result<(), DropReason> {
+    fn spend(&self, key: AllocationKey, size: usize, now: Now) -> Result<(), DropReason> {
         let quotas = &self.spec.quotas;
         if quotas.user_bps == 0 && quotas.total_bps == 0 {
             return Ok(());
         }
         let account = self.allocations.get(key).map(|allocation| allocation.owner.account);
-        let account = account.and_then(|account| self.accounts.get_mut(account));
-        let granted = account.is_none_or(|account| account.bandwidth.take(size, now)) && self.bandwidth.take(size, now);
-        granted.then_some(()).ok_or(DropReason::TurnBandwidth)
+        let account = account.and_then(|account| self.accounts.get(account));
+        let budgets = [account.map(|account| &account.bandwidth), Some(&self.bandwidth)];
+        if budgets.iter().flatten().any(|budget| !budget.is_open(now)) {
+            return Err(DropReason::TurnBandwidth);
+        }
+        budgets.iter().flatten().for_each(|budget| budget.charge(size, now));
+        Ok(())
     }
 }
 

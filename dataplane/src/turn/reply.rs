@@ -93,7 +93,7 @@ pub(super) fn write(
     if !out.batch().has_room(size) {
         out.flush();
     }
-    let mut slot = out.batch().reserve(path, size).ok_or(DropReason::TxFull)?;
+    let mut slot = out.batch().reserve(path, size)?;
     fill(slot.bytes_mut());
     slot.commit(size);
     Ok(())

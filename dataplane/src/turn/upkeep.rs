@@ -7,7 +7,7 @@ use ringmain_shared::Now;
 use ringmain_shared::turn::{TurnAllocation, TurnCommand, TurnEnd, TurnEvent};
 
 use super::Turn;
-use super::allocation::{Allocation, AllocationKey};
+use super::allocation::{Allocation, AllocationKey, Client};
 use super::between::leave;
 use super::relay::{RelayKey, Socket};
 use crate::io::{Path, Transmit};
@@ -90,8 +90,6 @@ impl Turn {
                 self.schedule(key);
             }
         }
-        // Last: what has just ended may have been all that its user held.
-        self.accounts.handle_timeout(now);
     }
 
     /// Sees to it that the allocation is looked at when something of it ends.
@@ -151,6 +149,11 @@ impl Turn {
         let row = self.row(key, now);
         let told = self.allocations.get(key).is_some_and(|allocation| !allocation.is_coming());
         self.events.extend(row.filter(|_| told).map(|allocation| TurnEvent::Ended { allocation, reason }));
+        // Whom control has put out keeps no connection either: it would be held open for an allocation that there is no more.
+        if matches!(reason, TurnEnd::Revoked | TurnEnd::Killed) {
+            let client = self.allocations.get(key).map(|allocation| allocation.client);
+            self.disconnects.extend(client.filter(Client::is_proved).map(|client| client.path));
+        }
         self.forget(key);
     }
 

@@ -82,6 +82,7 @@ impl Worker {
 
     /// Something a handshake thread has for this worker.
     pub fn handle_handshake(&mut self, item: FromHandshake, now: Now, out: &mut dyn Transmit) {
+        self.begin_links(now, out);
         match item {
             FromHandshake::Datagram { transport, bytes, .. } => {
                 let key = self.names.transports.get(&transport).copied();

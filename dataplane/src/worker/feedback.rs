@@ -284,7 +284,13 @@ impl Worker {
             let StreamRole::Media(media) = &mut stream.role else { continue };
             if writer.len() > RTCP_SIZE_MAX - STREAM_FEEDBACK_SIZE_MAX {
                 let len = writer.len();
-                send_rtcp(&transport.ice, &mut transport.keys, buffer.get(..len).unwrap_or_default(), out);
+                send_rtcp(
+                    &transport.ice,
+                    &mut transport.keys,
+                    buffer.get(..len).unwrap_or_default(),
+                    &mut self.drops,
+                    out,
+                );
                 writer = CompoundWriter::new(&mut buffer);
             }
             let mut missing: ArrayVec<u16, NACKS_MAX> = ArrayVec::new();
@@ -315,7 +321,7 @@ impl Worker {
         }
         let len = writer.len();
         if let Some(clear) = buffer.get(..len).filter(|clear| !clear.is_empty()) {
-            send_rtcp(&transport.ice, &mut transport.keys, clear, out);
+            send_rtcp(&transport.ice, &mut transport.keys, clear, &mut self.drops, out);
         }
         self.send_arrivals(key, now, out);
         self.send_receiver_reports(key, now, out);
@@ -347,7 +353,7 @@ impl Worker {
             self.times.extend(arrivals.iter().map(|&(_, at)| at));
             let _ = writer.transport_feedback(&fields, &self.times);
             let len = writer.len();
-            send_rtcp(&transport.ice, &mut transport.keys, buffer.get(..len).unwrap_or_default(), out);
+            send_rtcp(&transport.ice, &mut transport.keys, buffer.get(..len).unwrap_or_default(), &mut self.drops, out);
         }
     }
 
@@ -377,7 +383,7 @@ impl Worker {
             let _ = writer.remb(own, rate_bps, &ssrcs);
         }
         let len = writer.len();
-        send_rtcp(&transport.ice, &mut transport.keys, buffer.get(..len).unwrap_or_default(), out);
+        send_rtcp(&transport.ice, &mut transport.keys, buffer.get(..len).unwrap_or_default(), &mut self.drops, out);
     }
 
     /// Sender reports of what a subscriber gets, on the publisher's clock as we know it: what was in sync stays so.
@@ -386,7 +392,7 @@ impl Worker {
         if transport.subscriber.report_at.is_none_or(|at| at > now) {
             return;
         }
-        say_goodbye(transport, out);
+        say_goodbye(transport, &mut self.drops, out);
         let ntp = self.clock.at(now).0;
         let mut active = false;
         let streams: ArrayVec<SubscriptionKey, STREAMS_MAX> =
@@ -415,12 +421,15 @@ impl Worker {
             }
             let len = writer.len();
             if let Some(clear) = buffer.get(..len).filter(|clear| !clear.is_empty()) {
-                send_rtcp(&transport.ice, &mut transport.keys, clear, out);
+                send_rtcp(&transport.ice, &mut transport.keys, clear, &mut self.drops, out);
             }
         }
         transport.subscriber.report_at = active.then_some(now + subscriber::REPORT_INTERVAL);
     }
 }
+
+/// Counters of packets that ended unused, by reason.
+type Drops = [u64; DropReason::COUNT];
 
 /// Streams of one subscriber that reports are sent for.
 const STREAMS_MAX: usize = 512;
@@ -446,7 +455,7 @@ impl Publisher {
 }
 
 /// Tells the peer which of our streams have ended (RFC 3550 §6.6): a report without blocks, then BYE.
-fn say_goodbye(transport: &mut Transport, out: &mut dyn Transmit) {
+fn say_goodbye(transport: &mut Transport, drops: &mut Drops, out: &mut dyn Transmit) {
     let ended = std::mem::take(&mut transport.subscriber.ended);
     for group in ended.chunks(RTCP_BLOCKS_MAX) {
         let mut buffer = [0; RTCP_SIZE_MAX];
@@ -455,7 +464,7 @@ fn say_goodbye(transport: &mut Transport, out: &mut dyn Transmit) {
         let _ = writer.receiver_report(first, &[]);
         let _ = writer.bye(group);
         let len = writer.len();
-        send_rtcp(&transport.ice, &mut transport.keys, buffer.get(..len).unwrap_or_default(), out);
+        send_rtcp(&transport.ice, &mut transport.keys, buffer.get(..len).unwrap_or_default(), drops, out);
     }
 }
 
@@ -473,16 +482,16 @@ fn block_of(ssrc: Ssrc, block: &receive::ReportBlock) -> ReportBlock {
 }
 
 /// Protects and sends one RTCP datagram; nowhere to send it to, nothing is sent.
-fn send_rtcp(ice: &IceAgent, keys: &mut Option<Keys>, clear: &[u8], out: &mut dyn Transmit) {
+fn send_rtcp(ice: &IceAgent, keys: &mut Option<Keys>, clear: &[u8], drops: &mut Drops, out: &mut dyn Transmit) {
     let (Some(path), Some(keys)) = (ice.selected(), keys.as_mut()) else { return };
-    let size_max = clear.len() + Profile::RTCP_OVERHEAD_MAX;
-    if !out.batch().has_room(size_max) {
-        out.flush();
-    }
-    let Some(mut slot) = out.batch().reserve(path, size_max) else { return };
-    let Some(room) = slot.bytes_mut().get_mut(..clear.len()) else { return };
-    room.copy_from_slice(clear);
-    if let Ok(size) = keys.outbound.protect_rtcp(slot.bytes_mut(), clear.len()) {
+    let sent = out.reserve(path, clear.len() + Profile::RTCP_OVERHEAD_MAX).and_then(|mut slot| {
+        let room = slot.bytes_mut().get_mut(..clear.len()).ok_or(DropReason::TxFull)?;
+        room.copy_from_slice(clear);
+        let size = keys.outbound.protect_rtcp(slot.bytes_mut(), clear.len())?;
         slot.commit(size);
+        Ok(())
+    });
+    if let Err(reason) = sent {
+        drops[reason as usize] += 1;
     }
 }

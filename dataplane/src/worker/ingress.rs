@@ -205,16 +205,12 @@ impl Worker {
 
     /// Puts one datagram into the transmit batch.
     pub(super) fn send(&mut self, path: Path, bytes: &[u8], out: &mut dyn Transmit) {
-        if !out.batch().has_room(bytes.len()) {
-            out.flush();
-        }
-        let sent = out.batch().reserve(path, bytes.len()).and_then(|mut slot| {
-            slot.bytes_mut().get_mut(..bytes.len())?.copy_from_slice(bytes);
-            slot.commit(bytes.len());
-            Some(())
-        });
-        if sent.is_none() {
-            self.count(DropReason::TxFull);
+        match out.reserve(path, bytes.len()) {
+            Ok(mut slot) => {
+                slot.bytes_mut().copy_from_slice(bytes);
+                slot.commit(bytes.len());
+            }
+            Err(reason) => self.count(reason),
         }
     }
 }

@@ -153,6 +153,7 @@ impl Worker {
     /// One turn: takes in the batch, forwards, answers, does what is due. What is for other threads is in the outbox afterwards.
     pub fn turn(&mut self, now: Now, rx: &mut RxBatch, out: &mut dyn Transmit) {
         self.stats.turns += 1;
+        self.begin_links(now, out);
         // What other workers sent before this turn does not wait for a datagram to come.
         self.forward_pending(now, out);
         let mut at = 0;

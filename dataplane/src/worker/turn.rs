@@ -14,7 +14,8 @@ use super::{FixedSockets, Worker};
 use crate::forward::track::BATCH_MAX;
 use crate::handshake::Datagram;
 use crate::io::{Path, SocketIndex, Transmit};
-use crate::turn::{Client, Ledger, LinkChange, RelayKey, Turn, TurnItem};
+use crate::stream::ToStream;
+use crate::turn::{Client, Elsewhere, Ledger, LinkChange, RelayKey, Turn, TurnItem};
 
 /// What came by a socket.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,13 +51,13 @@ impl Worker {
         out: &mut dyn Transmit,
     ) -> Result<(), DropReason> {
         let turn = self.turn.as_deref_mut().ok_or(DropReason::UnknownProtocol)?;
-        if let Some(owner) = turn.elsewhere(path, datagram, now) {
+        let client = Client { path, transport: TurnTransport::Udp };
+        if let Some(Elsewhere { owner, expected }) = turn.elsewhere(client, datagram, now)? {
             let bytes = Datagram::try_from(&*datagram).map_err(|_| DropReason::RxTruncated)?;
-            let item = TurnItem::Client { by: self.settings.index, path, bytes };
+            let item = TurnItem::Client { by: self.settings.index, expected, path, bytes };
             self.outbox.relays.push((owner, RelayItem::Turn(item)));
             return Ok(());
         }
-        let client = Client { path, transport: TurnTransport::Udp };
         self.handle_turn_message(client, datagram, now, out)
     }
 
@@ -102,18 +103,18 @@ impl Worker {
                 }
             }
             TurnItem::ToClient { link, bytes } => turn.handle_to_client(link, &bytes, out)?,
-            TurnItem::Client { by, path, mut bytes } => {
+            TurnItem::Client { by, expected, path, mut bytes } => {
                 let client = Client { path, transport: TurnTransport::Udp };
                 let result = self.handle_turn_message(client, &mut bytes, now, out);
                 if let Some(turn) = &mut self.turn {
-                    turn.came_by(by, client);
+                    turn.came_by(by, expected, client);
                 }
                 return result;
             }
-            TurnItem::Sent { link, datagrams, bytes } => turn.handle_sent(link, datagrams, bytes, now),
+            TurnItem::Sent { link, datagrams, bytes } => turn.handle_sent(link, datagrams, bytes),
             TurnItem::Moved { owner, path, here } => turn.handle_moved(owner, path, here),
-            TurnItem::SetLink { link, relayed, prefix } => {
-                turn.handle_set_link(link, relayed, prefix);
+            TurnItem::SetLink { link, relayed, user, prefix } => {
+                turn.handle_set_link(link, relayed, user, prefix);
                 self.follow_links(now, out);
             }
             TurnItem::CloseLink(link) => {
@@ -189,13 +190,21 @@ impl Worker {
         }
     }
 
+    /// Time goes on for what is sent through links. At the beginning of each turn, and of what happens before it.
+    #[inline]
+    pub(super) fn begin_links(&self, now: Now, out: &mut dyn Transmit) {
+        if self.turn.is_some() {
+            out.batch().links().begin_turn(now);
+        }
+    }
+
     /// What TURN has to do by now, and what it has for others. At the end of each turn.
     pub(super) fn run_turn(&mut self, now: Now, out: &mut dyn Transmit) {
         let Some(turn) = self.turn.as_deref_mut() else { return };
         if turn.next_deadline() <= now {
             turn.handle_timeout(now);
         }
-        out.batch().links().drain_traffic(|link, datagrams, bytes| turn.count_link(link, datagrams, bytes, now));
+        out.batch().links().drain_traffic(|link, datagrams, bytes| turn.count_link(link, datagrams, bytes));
         self.follow_links(now, out);
         self.take_from_turn();
     }
@@ -207,6 +216,7 @@ impl Worker {
         self.outbox.relays.extend(items);
         for change in turn.link_changes().drain(..) {
             match change {
+                LinkChange::Limit(link, budgets) => out.batch().links().limit(link, budgets),
                 LinkChange::Set(path, prefix) => out.batch().links().set(path, prefix),
                 LinkChange::Closed(path) => {
                     out.batch().links().set(path, None);
@@ -223,5 +233,7 @@ impl Worker {
         let Some(turn) = self.turn.as_deref_mut() else { return };
         self.outbox.sockets.append(turn.socket_requests());
         self.outbox.events.extend(turn.events().drain(..).map(|event| Event::Turn(Box::new(event))));
+        let over = turn.disconnects().drain(..).filter_map(|path| self.turn_streams.remove(path));
+        self.outbox.streams.extend(over.map(|id| ToStream::Close { id }));
     }
 }

@@ -7,11 +7,10 @@ use std::time::Duration;
 use ringmain_dataplane::packet::stun::{Class, Message, MessageWriter, attribute, method};
 use ringmain_dataplane::stream::{FromStream, StreamClient, StreamId, ToStream};
 use ringmain_shared::DropReason;
-use ringmain_shared::command::Command;
 use ringmain_shared::transport::Side;
-use ringmain_shared::turn::{TurnCommand, TurnTransport};
+use ringmain_shared::turn::{TurnSpec, TurnTransport};
 
-use crate::turn::{MEDIA, ask, bind, configure, learn, spec, udp, unwrap, wrap};
+use crate::turn::{MEDIA, ask, bind, configure, configure_as, learn, udp, unwrap, wrap};
 use crate::world::World;
 
 fn client(number: u8) -> SocketAddr {
@@ -50,13 +49,9 @@ fn lifetime(message: &mut MessageWriter<'_>, seconds: u32) {
     message.attribute(attribute::LIFETIME, &seconds.to_be_bytes());
 }
 
-fn configured(change: impl Fn(&mut ringmain_shared::turn::TurnSpec)) -> World {
+fn configured(change: impl Fn(&mut TurnSpec)) -> World {
     let mut world = World::new(2);
-    for worker in 0..2 {
-        let mut spec = spec(2);
-        change(&mut spec);
-        world.command(worker, Command::Turn(TurnCommand::Configure(Box::new(spec))));
-    }
+    configure_as(&mut world, change);
     world
 }
 
@@ -70,6 +65,15 @@ fn a_user_has_its_quota_once_and_not_on_each_worker() {
     assert_eq!(code(&allocate(&mut world, 1, client(9), &[])), 486);
     world.run(Duration::from_secs(601));
     assert_eq!(code(&allocate(&mut world, 1, client(10), &[])), 0, "and what is over is given back");
+}
+
+#[test]
+fn a_user_allocates_so_often_in_a_second_at_all_workers_together() {
+    let mut world = configured(|spec| spec.quotas.allocates_per_user_second = 4);
+    let codes: Vec<u16> = (0..8).map(|n| code(&allocate(&mut world, usize::from(n % 2), client(n), &[]))).collect();
+    assert_eq!(codes, [0, 0, 0, 0, 486, 486, 486, 486]);
+    world.run(Duration::from_secs(1));
+    assert_eq!(code(&allocate(&mut world, 1, client(9), &[])), 0);
 }
 
 #[test]

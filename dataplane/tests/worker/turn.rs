@@ -115,9 +115,16 @@ fn go_through_turn(world: &mut World, worker: usize, peer: usize) -> SocketAddr 
 
 /// Every worker is the server.
 pub fn configure(world: &mut World) {
+    configure_as(world, |_| {});
+}
+
+/// The same by other rules.
+pub fn configure_as(world: &mut World, change: impl Fn(&mut TurnSpec)) {
     let workers = world.workers.len();
     for worker in 0..workers {
-        world.command(worker, Command::Turn(TurnCommand::Configure(Box::new(spec(workers as u16)))));
+        let mut spec = spec(workers as u16);
+        change(&mut spec);
+        world.command(worker, Command::Turn(TurnCommand::Configure(Box::new(spec))));
     }
 }
 
@@ -197,6 +204,42 @@ fn media_through_turn(worker: usize) {
 }
 
 #[test]
+fn what_a_user_may_not_relay_is_not_sent_to_it_and_is_counted() {
+    send_more_than_may_be_relayed(0);
+}
+
+#[test]
+fn nor_is_it_by_another_worker() {
+    send_more_than_may_be_relayed(1);
+}
+
+/// To a client of the first worker, from a room on this one.
+fn send_more_than_may_be_relayed(worker: usize) {
+    let mut world = World::new(worker + 1);
+    // What the publisher sends is three times as much.
+    configure_as(&mut world, |spec| spec.quotas.user_bps = 80_000);
+    let publisher = world.join_on(worker, Side::Publisher);
+    let direct = world.join_on(worker, Side::Subscriber);
+    let through = turned(&mut world, worker, Side::Subscriber);
+    world.receive(publisher, receive_spec(10_000, &[]));
+    for peer in [direct, through] {
+        subscribe(&mut world, peer, 10_000, VIDEO);
+    }
+    let mut camera = Camera::new(10_000, 0);
+    for frame in 0..300 {
+        camera.send(&mut world, publisher, frame == 0, 4);
+    }
+    world.run_ms(100);
+    let [all, some] = [direct, through].map(|peer| world.peers[peer].rtp.len());
+    let dropped = world.dropped(DropReason::TurnBandwidth) as usize;
+    assert_eq!(all, 1200);
+    assert!((all / 8..all / 2).contains(&some), "{some}");
+    // Beside media, a report now and then.
+    assert!((all - some..all - some + 40).contains(&dropped), "{dropped} of {all} with {some} through");
+    assert_eq!(world.dropped(DropReason::TxFull), 0);
+}
+
+#[test]
 fn subscribers_through_turn_have_trains_as_direct_ones_have() {
     for through in [false, true] {
         let mut world = World::new(1);
@@ -253,6 +296,16 @@ fn a_client_on_a_connection_has_a_path_of_its_own_until_it_ends() {
     world.settle();
     let ended = |event: &&Event| matches!(event, Event::Turn(event) if matches!(**event, TurnEvent::Ended { reason: TurnEnd::Disconnected, .. }));
     assert_eq!(world.events.iter().filter(ended).count(), 1);
+    // The other one's credential is revoked: its connection ends too, and what comes of it until then is nobody's.
+    world.command(0, Command::Turn(TurnCommand::Revoke { username: "guest".into() }));
+    world.run_ms(1);
+    assert_eq!(std::mem::take(&mut world.workers[0].outbox().streams), [ToStream::Close { id: streams[1] }]);
+    let before = world.dropped(DropReason::TurnNoAllocation);
+    world.stream(FromStream::Message { id: streams[1], bytes: request(&nonces[1], 3) });
+    world.stream(FromStream::Closed { id: streams[1] });
+    world.settle();
+    assert_eq!(world.dropped(DropReason::TurnNoAllocation), before + 1);
+    assert!(world.workers[0].outbox().streams.is_empty());
 }
 
 /// An Allocate.

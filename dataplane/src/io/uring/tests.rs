@@ -264,7 +264,7 @@ fn links_of_turn_go_with_the_batch_that_is_filled() {
         link.engine.batch().links().set(through, Some(Prefix::channel(client, number)));
         for _ in 0..5 {
             arenas.insert(link.engine.current);
-            assert!(link.engine.batch().reserve(earlier, 10).is_none(), "another one had the number before");
+            assert!(link.engine.batch().reserve(earlier, 10).is_err(), "another one had the number before");
             link.engine.batch().reserve(through, 10).expect("open").commit(10);
             link.engine.flush();
             link.receive(Some(Duration::ZERO)).expect("works");
@@ -278,7 +278,7 @@ fn links_of_turn_go_with_the_batch_that_is_filled() {
     assert_eq!(traffic, [(through.socket, 10, 100)]);
     link.engine.batch().links().set(through, None);
     for _ in 0..4 {
-        assert!(link.engine.batch().reserve(through, 10).is_none());
+        assert!(link.engine.batch().reserve(through, 10).is_err());
         link.engine.batch().reserve(client, 1).expect("room").commit(1);
         link.engine.flush();
         link.receive(Some(Duration::ZERO)).expect("works");
@@ -320,7 +320,7 @@ fn a_refused_send_is_counted_and_its_arena_comes_back() {
         engine.batch().reserve(path, 10).expect("room").commit(10);
         engine.ledger.begin_round(current as u8);
         engine.arenas[current].batch.lend();
-        assert!(engine.batch().reserve(path, 10).is_none(), "the kernel reads it");
+        assert!(engine.batch().reserve(path, 10).is_err(), "the kernel reads it");
         let token = engine.ledger.send(current as u8, 0);
         engine.handle_completion(Completion { user_data: token.to_user_data(), result: -errno, flags: 0 });
         assert!(engine.batch().is_empty() && engine.batch().has_room(10));

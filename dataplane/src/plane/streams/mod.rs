@@ -10,6 +10,7 @@ mod settings;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -30,13 +31,14 @@ use super::stream_loop::{StreamOrder, Workers};
 use crate::io::{Path, SocketIndex};
 use crate::packet::stun::Message;
 use crate::stream::admission::Admission;
-use crate::stream::classify::Protocol;
+pub use crate::stream::admission::StreamLimits;
+use crate::stream::classify::{Protocol, TLS_HANDSHAKE};
 use crate::stream::connection::{Arrived, Connection, End, Offer};
 use crate::stream::dtls::Context;
 use crate::stream::queue::QUEUE_SIZE_MAX;
 use crate::stream::{FromStream, StreamClient, StreamId, ToStream};
 use dtls::{DtlsClient, DtlsListener};
-pub use settings::{DtlsSettings, HttpSink, HttpStream, StreamLimits, StreamListener, StreamSettings};
+pub use settings::{DtlsSettings, HttpSink, HttpStream, StreamListener, StreamSettings};
 use stream::{Role, Socket, Stream};
 
 /// All sockets of a stream thread.
@@ -48,6 +50,8 @@ pub(crate) struct Streams {
     ready: VecDeque<usize>,
     /// Slots with bytes to write.
     unwritten: Vec<usize>,
+    /// Connections whose TLS handshake waits for a later second.
+    held_back: Vec<StreamId>,
     /// Listeners that found no descriptor for a connection.
     halted: Vec<usize>,
     /// Workers by the user fragments of their transports.
@@ -98,9 +102,10 @@ impl Streams {
         Self {
             slots: Vec::new(),
             free: Vec::new(),
-            admission: Admission::new(limits.connections_max, limits.per_address_max),
+            admission: Admission::new(limits),
             ready: VecDeque::new(),
             unwritten: Vec::new(),
+            held_back: Vec::new(),
             halted: Vec::new(),
             names: HashMap::new(),
             paths: HashMap::new(),
@@ -203,6 +208,7 @@ impl Streams {
                 self.end(slot, end, registry, now, workers);
             }
         }
+        self.release_held_back();
         for listener in std::mem::take(&mut self.halted) {
             self.accept(listener, registry, now, workers);
         }
@@ -326,6 +332,9 @@ impl Streams {
             && let Role::Connecting { worker, request } = stream.role
         {
             return self.connected(slot, worker, request, registry, now, workers);
+        }
+        if !self.may_begin(slot, now) {
+            return;
         }
         for _ in 0..READS_MAX {
             let room = match self.stream(slot) {

@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use rustls::server::ResolvesServerCert;
 
+use crate::stream::admission::StreamLimits;
+
 /// What is listened for on TCP.
 #[derive(Clone, Default)]
 pub struct StreamSettings {
@@ -19,7 +21,7 @@ pub struct StreamSettings {
     pub http: Option<HttpSink>,
     /// TURN over DTLS.
     pub dtls: Option<DtlsSettings>,
-    /// How many connections.
+    /// How many connections, and how fast.
     pub limits: StreamLimits,
 }
 
@@ -64,21 +66,6 @@ pub struct HttpStream {
 
 /// Takes HTTP connections. Must not block.
 pub type HttpSink = Arc<dyn Fn(HttpStream) + Send + Sync>;
-
-/// How many connections there may be.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct StreamLimits {
-    /// In all.
-    pub connections_max: usize,
-    /// From one address, or one /64 of IPv6.
-    pub per_address_max: usize,
-}
-
-impl Default for StreamLimits {
-    fn default() -> Self {
-        Self { connections_max: 16 * 1024, per_address_max: 64 }
-    }
-}
 
 impl StreamSettings {
     /// Nothing is listened for.

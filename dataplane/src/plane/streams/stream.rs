@@ -20,6 +20,8 @@ pub(super) struct Stream {
     pub(super) counted: Option<IpAddr>,
     /// Who wants to hear that it is gone, besides its role.
     pub(super) owner: Option<usize>,
+    /// Its TLS handshake waits for a later second.
+    pub(super) held_back: bool,
     /// The kernel may have more to read.
     pub(super) may_read: bool,
     pub(super) may_write: bool,
@@ -70,6 +72,7 @@ impl Stream {
             remote,
             counted: None,
             owner: None,
+            held_back: false,
             may_read: false,
             may_write: true,
             since: now,
@@ -89,6 +92,14 @@ impl Socket {
         match self {
             Socket::Tcp(socket) => socket.read(buffer),
             Socket::Unix(socket) => socket.read(buffer),
+        }
+    }
+
+    /// The first bytes that a read would give, which stay where they are.
+    pub(super) fn peek(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Socket::Tcp(socket) => socket.peek(buffer),
+            Socket::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 

@@ -122,14 +122,16 @@ impl World {
         result
     }
 
-    /// Our own media sends to where it heard from.
-    pub(super) fn media_says(&mut self, path: Path, bytes: &[u8]) {
+    /// Our own media sends to where it heard from, if it can.
+    pub(super) fn media_says(&mut self, path: Path, bytes: &[u8]) -> Option<DropReason> {
         let (_, out) = self.link.parts();
-        if let Some(mut slot) = out.batch().reserve(path, bytes.len()) {
+        out.batch().links().begin_turn(self.now);
+        let sent = out.batch().reserve(path, bytes.len()).map(|mut slot| {
             slot.bytes_mut().copy_from_slice(bytes);
             slot.commit(bytes.len());
-        }
+        });
         self.settle();
+        sent.err()
     }
 
     pub(super) fn settle(&mut self) {
@@ -160,6 +162,7 @@ impl World {
         let (_, out) = self.link.parts();
         for change in self.turn.link_changes().drain(..) {
             match change {
+                LinkChange::Limit(link, budgets) => out.batch().links().limit(link, budgets),
                 LinkChange::Set(path, prefix) => {
                     *self.links.entry(path.socket).or_default() += 1;
                     out.batch().links().set(path, prefix);
@@ -170,9 +173,7 @@ impl World {
                 }
             }
         }
-        out.batch()
-            .links()
-            .drain_traffic(|socket, datagrams, bytes| self.turn.count_link(socket, datagrams, bytes, self.now));
+        out.batch().links().drain_traffic(|socket, datagrams, bytes| self.turn.count_link(socket, datagrams, bytes));
         out.flush();
         self.sent.extend(self.link.take());
     }
