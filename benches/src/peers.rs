@@ -36,7 +36,7 @@ pub fn worker_of(index: u16) -> Worker {
         unix_nanos_at_start: 1_700_000_000_000_000_000,
         publishers: PublisherSettings { rate_bps_max: 0, remb_start_bps: 1_000_000, audio_threshold: 40 },
         audio_interval: Duration::from_secs(1),
-        sockets: FixedSockets { media: 1, turn: 1 },
+        sockets: FixedSockets { media: 1, turn: 1, turn_on_media: false },
     })
 }
 

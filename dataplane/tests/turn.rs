@@ -242,7 +242,7 @@ fn with_media(link: LinkChoice, port_min: u16, listener: SocketAddr, callers: u6
     let (mut plane, hello) = Plane::start(settings).expect("starts");
     let media: Vec<SocketAddr> = hello.workers.iter().map(|worker| worker.addresses[0]).collect();
     let mut spec = spec(port_min);
-    spec.features = TurnFeatures { even_port: true, mobility: true };
+    spec.features = TurnFeatures { even_port: true, mobility: true, ..TurnFeatures::default() };
     spec.peers.own_media =
         media.iter().zip(0..).map(|(&address, index)| OwnMedia { address, worker: WorkerIndex(index) }).collect();
     assert!(plane.send(Command::Turn(TurnCommand::Configure(Box::new(spec)))).is_ok());
@@ -265,6 +265,8 @@ fn with_media(link: LinkChoice, port_min: u16, listener: SocketAddr, callers: u6
         let order = Command::OpenTransport { worker: WorkerIndex(worker), spec: Box::new(spec) };
         assert!(plane.send(order).is_ok());
     }
+    // Each answers after what it was told before.
+    assert!(allocations(&mut plane).is_empty());
     (plane, media)
 }
 

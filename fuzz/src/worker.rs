@@ -104,7 +104,7 @@ impl Scene {
             unix_nanos_at_start: 1_700_000_000_000_000_000,
             publishers: PublisherSettings { rate_bps_max: 20_000_000, remb_start_bps: 500_000, audio_threshold: 40 },
             audio_interval: Duration::from_secs(1),
-            sockets: FixedSockets { media: 2, turn: 1 },
+            sockets: FixedSockets { media: 2, turn: 1, turn_on_media: begin & 1 != 0 },
         };
         let mut scene = Self {
             worker: Worker::new(settings),

@@ -279,6 +279,8 @@ pub struct Flow {
 pub struct StreamStats {
     /// Connections that are open.
     pub connections: u64,
+    /// Of those, clients of ICE-TCP.
+    pub ice: u64,
     /// Connections accepted.
     pub accepted: u64,
     /// Connections over the bounds, in all or of one address.

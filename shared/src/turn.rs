@@ -220,6 +220,10 @@ pub struct TurnQuotas {
     pub permissions: u32,
     /// Channels of one allocation.
     pub channels: u32,
+    /// Peers' TCP connections of one allocation, those on their way included.
+    pub connections: u32,
+    /// The same of all allocations of one user.
+    pub connections_per_user: u32,
     /// Bits a second, both ways together, that one user's allocations relay.
     pub user_bps: u64,
     /// Bits a second, both ways together, that all relay.
@@ -238,6 +242,8 @@ impl Default for TurnQuotas {
             allocations: 0,
             permissions: 64,
             channels: 32,
+            connections: 32,
+            connections_per_user: 64,
             user_bps: 0,
             total_bps: 0,
             replies_per_source: 10,
@@ -283,6 +289,8 @@ pub struct TurnFeatures {
     pub even_port: bool,
     /// Allocations that follow their client to another address (RFC 8016).
     pub mobility: bool,
+    /// Relayed addresses of TCP, for clients that come by TCP or TLS (RFC 6062).
+    pub tcp_relay: bool,
 }
 
 /// How a client reaches us.
@@ -296,6 +304,15 @@ pub enum TurnTransport {
     Tls,
     /// `turns:…?transport=udp`
     Dtls,
+}
+
+/// What is spoken between a relayed address and its peers.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub enum RelayProtocol {
+    /// Datagrams (RFC 8656).
+    Udp,
+    /// Connections (RFC 6062).
+    Tcp,
 }
 
 /// One order to the TURN server.
@@ -377,6 +394,8 @@ pub struct TurnAllocation {
     pub client: SocketAddr,
     /// How it reaches us.
     pub transport: TurnTransport,
+    /// How its peers reach it.
+    pub protocol: RelayProtocol,
     /// What its peers see, as announced; one or one of each family.
     pub relayed: Vec<SocketAddr>,
     /// Seconds until it ends unless refreshed.
@@ -387,11 +406,13 @@ pub struct TurnAllocation {
     pub channels: u32,
     /// Relay sockets that are open for it; none while it talks to our own media only.
     pub sockets: u32,
+    /// Peers' TCP connections, those on their way included.
+    pub connections: u32,
     /// What it relayed.
     pub traffic: TurnTraffic,
 }
 
-/// What was relayed: payload, without TURN's headers.
+/// What was relayed: payload, without TURN's headers. Over TCP there are bytes and no datagrams.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct TurnTraffic {
     /// Datagrams from clients to peers.
@@ -417,6 +438,10 @@ pub struct TurnStats {
     pub hasty: u64,
     /// Relay sockets open.
     pub sockets: u64,
+    /// Peers' TCP connections, those on their way included.
+    pub connections: u64,
+    /// Such connections that were ever made, by either side.
+    pub connected: u64,
     /// What was relayed.
     pub traffic: TurnTraffic,
     /// Binding requests answered.

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use ringmain_shared::event::WorkerInfo;
 
+use super::run::Candidates;
 use crate::config::{Config, Link, TlsMode, TurnTransport};
 use crate::turn::{Listeners, Offer};
 
@@ -21,7 +22,7 @@ pub enum Line {
 pub fn lines(
     config: &Config,
     workers: &[WorkerInfo],
-    candidates: &[Vec<SocketAddr>],
+    candidates: &Candidates,
     host: &[IpAddr],
     fingerprint: Option<&str>,
 ) -> Vec<Line> {
@@ -35,9 +36,11 @@ pub fn lines(
     let first = config.media.base_port;
     let last = first.saturating_add((workers.len() as u16).saturating_sub(1));
     let ports = if first == last { first.to_string() } else { format!("{first} to {last}") };
-    let told: Vec<String> = candidates.first().into_iter().flatten().map(|socket| socket.ip().to_string()).collect();
+    let told: Vec<String> =
+        candidates.udp.first().into_iter().flatten().map(|socket| socket.ip().to_string()).collect();
+    let tcp = candidates.tcp.first().map_or_else(String::new, |at| format!("TCP {}, ", at.port()));
     lines.push(Line::Info(format!(
-        "media: UDP {ports}, {} workers; clients are told {}",
+        "media: UDP {ports}, {tcp}{} workers; clients are told {}",
         workers.len(),
         told.join(", ")
     )));
@@ -48,7 +51,8 @@ pub fn lines(
         let at = config.endpoints(metrics).first().map_or_else(String::new, |at| reachable(*at, host));
         lines.push(Line::Info(format!("metrics: http://{at}/metrics")));
     }
-    lines.extend(hints(config, candidates));
+    lines.extend(hints(config, &candidates.udp));
+    lines.extend(low_port_hint(candidates));
     lines
 }
 
@@ -105,6 +109,16 @@ fn hints(config: &Config, candidates: &[Vec<SocketAddr>]) -> Vec<Line> {
         lines.push(Line::Info(hint.into()));
     }
     lines
+}
+
+/// libwebrtc, and so every browser but Firefox, passes over candidates below 1024 but for 80 and 443, and over these where the address
+/// is a private one.
+fn low_port_hint(candidates: &Candidates) -> Option<Line> {
+    let is_passed_over = |at: &&SocketAddr| at.port() < 1024 && (!matches!(at.port(), 80 | 443) || is_private(at.ip()));
+    let at = candidates.udp.iter().flatten().chain(&candidates.tcp).find(is_passed_over)?;
+    Some(Line::Warn(format!(
+        "Chromium and Safari send no media to {at}: of the ports below 1024 they take 80 and 443, and at public addresses only"
+    )))
 }
 
 /// Where a browser finds the page: on this host first, then from others.

@@ -1,8 +1,7 @@
 //! coturn's `turnserver.conf`, for `ringmain turn --coturn-config`: every key of coturn 4.6 is applied, or has nothing to do here, or is
 //! refused because the server would then do something else than the file says. What is refused is told in one go.
 //!
-//! Where the two differ: private addresses are no peers unless `allowed-peer-ip` says so, and peers are reached over UDP
-//! only.
+//! Where the two differ: private addresses are no peers unless `allowed-peer-ip` says so.
 
 use std::time::Duration;
 
@@ -62,7 +61,6 @@ struct Reader {
     denied: Vec<PeerRange>,
     metrics_port: u16,
     metrics: bool,
-    no_tcp_relay: bool,
 }
 
 impl Reader {
@@ -75,6 +73,8 @@ impl Reader {
         // What coturn does unless told otherwise.
         turn.binding = true;
         turn.even_port = true;
+        turn.tcp_relay = true;
+        turn.user_connections = 0;
         Self {
             config,
             warnings: Vec::new(),
@@ -82,7 +82,6 @@ impl Reader {
             denied: Vec::new(),
             metrics_port: 9641,
             metrics: false,
-            no_tcp_relay: false,
         }
     }
 
@@ -128,7 +127,7 @@ impl Reader {
             "allowed-peer-ip" => turn.allow_peers.push(range(&value)?),
             "denied-peer-ip" => self.denied.push(range(&value)?),
             "relay-threads" => self.config.media.workers = value.number(0, 1024)?,
-            "no-tcp-relay" => self.no_tcp_relay = on,
+            "no-tcp-relay" => turn.tcp_relay = !on,
             "prometheus" => self.metrics = on,
             "prometheus-port" => self.metrics_port = value.port()?,
             "verbose" | "Verbose" if on => self.config.log.filter = "info,ringmain_control=debug".into(),
@@ -158,12 +157,6 @@ impl Reader {
         };
         if turn.users.is_empty() && turn.shared_secrets.is_empty() {
             self.problems.push(at_all("nobody could use this server: give it a `user` or a `static-auth-secret`"));
-        }
-        if !self.no_tcp_relay {
-            self.warnings.push(at_all(
-                "unlike coturn, Ringmain relays to peers over UDP only; clients that ask for TCP (RFC 6062) get error 442. Say \
-                 `no-tcp-relay` if that is as you want it",
-            ));
         }
         if turn.allow_peers.is_empty() {
             self.warnings.push(at_all(

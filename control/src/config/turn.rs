@@ -73,6 +73,10 @@ pub struct Turn {
     pub even_port: bool,
     /// RFC 8016.
     pub mobility: bool,
+    /// Relay TCP to peers (RFC 6062).
+    pub tcp_relay: bool,
+    /// TCP connections of one user with peers; 0 is no limit.
+    pub user_connections: u32,
     /// Certificate of TLS and DTLS; `None` is the page's.
     pub tls_cert: Option<PathBuf>,
     /// Its key.
@@ -113,6 +117,8 @@ impl Default for Turn {
             binding: false,
             even_port: false,
             mobility: false,
+            tcp_relay: false,
+            user_connections: 64,
             tls_cert: None,
             tls_key: None,
         }

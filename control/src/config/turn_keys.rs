@@ -37,7 +37,7 @@ pub(super) fn keys() -> Vec<Key> {
             "turn.tls_port",
             "turn-tls-port",
             "PORT",
-            "Port of TURN over TLS (TCP) and DTLS (UDP), served where there is a certificate.",
+            "Port of TURN over TLS (TCP), served where there is a certificate, and DTLS (UDP), where that is in files.",
             |config, value| value.port().map(|port| config.turn.tls_port = port),
             |config| config.turn.tls_port.to_string(),
         ),
@@ -45,7 +45,7 @@ pub(super) fn keys() -> Vec<Key> {
             "turn.transports",
             "turn-transports",
             "WORD,…",
-            "What clients may come by: udp, tcp, tls, dtls.",
+            "What clients may come by: udp, tcp, tls, dtls (which `one_port` has not).",
             |config, value| {
                 value.list(|word| word.word(TURN_TRANSPORTS)).map(|transports| config.turn.transports = transports)
             },
@@ -265,6 +265,22 @@ pub(super) fn keys() -> Vec<Key> {
             "Let allocations follow their client to another address (RFC 8016).",
             |config, value| value.boolean().map(|yes| config.turn.mobility = yes),
             |config| config.turn.mobility.to_string(),
+        ),
+        key!(
+            "turn.tcp_relay",
+            "turn-tcp-relay",
+            "BOOL",
+            "Relay TCP to peers too (RFC 6062), for clients that come by TCP or TLS; browsers never ask for it.",
+            |config, value| value.boolean().map(|yes| config.turn.tcp_relay = yes),
+            |config| config.turn.tcp_relay.to_string(),
+        ),
+        key!(
+            "turn.user_connections",
+            "turn-user-connections",
+            "COUNT",
+            "TCP connections of one user with peers, on each worker; 0 for no other limit than 32 for each allocation.",
+            |config, value| value.number(0, 1_000_000).map(|count| config.turn.user_connections = count),
+            |config| config.turn.user_connections.to_string(),
         ),
         key!(
             "turn.tls_cert",

@@ -42,12 +42,18 @@ pub struct SocketIndex(pub u16);
 impl SocketIndex {
     /// From here on, an index names no socket of the kernel's. What is sent there is picked up from [`Transmit::diverted`].
     pub const VIRTUAL_FIRST: u16 = 1 << 15;
-    /// The first of those that stand for TCP listeners: a remote address there is a client of ICE-TCP.
+    /// From here up to those of TURN's clients, those that stand for connections of ICE-TCP (RFC 6544).
     pub const STREAM_FIRST: u16 = Self::VIRTUAL_FIRST;
     /// From here up to the links, those that stand for connections of TURN's clients.
     pub const TURN_STREAM_FIRST: u16 = 5 << 13;
     /// From here on, those that stand for links of TURN to our own media: what is sent there goes to a client, with a header of TURN.
     pub const LINK_FIRST: u16 = 3 << 14;
+
+    /// Whether it names a connection of ICE-TCP.
+    #[inline]
+    pub fn is_ice_stream(self) -> bool {
+        (Self::STREAM_FIRST..Self::TURN_STREAM_FIRST).contains(&self.0)
+    }
 
     /// Whether it names a link of TURN.
     #[inline]

@@ -35,6 +35,7 @@ use rtrb::{Consumer, Producer, RingBuffer};
 use crate::handshake::{HandshakeConfig, Handshaker, Identity, ToHandshake};
 use crate::io::{Link, LinkChoice, WakeHandle, open, socket};
 use crate::srtp;
+pub use crate::stream::classify::Protocols;
 use crate::stream::{FromStream, ToStream};
 use crate::transport::PublisherSettings;
 use crate::turn::Ledger;
@@ -62,6 +63,8 @@ pub struct Settings {
     pub base_port: u16,
     /// Where every worker listens for TURN over UDP; the kernel spreads clients over the workers. Port 0 is for tests.
     pub turn: Vec<SocketAddr>,
+    /// TURN is served on the media ports too, as far as first bytes and methods tell it from ICE (RFC 7983).
+    pub turn_on_media: bool,
     /// What moves the packets.
     pub link: LinkChoice,
     /// Threads for DTLS and SCTP; at least one.
@@ -83,6 +86,7 @@ impl Default for Settings {
             bind: vec![IpAddr::from([127, 0, 0, 1])],
             base_port: 5000,
             turn: Vec::new(),
+            turn_on_media: false,
             link: LinkChoice::Auto,
             handshake_threads: 1,
             publishers: PublisherSettings { rate_bps_max: 0, remb_start_bps: 1_500_000, audio_threshold: 40 },
@@ -207,7 +211,11 @@ impl Plane {
                 unix_nanos_at_start: unix.as_nanos() as u64,
                 publishers: settings.publishers,
                 audio_interval: settings.audio_interval,
-                sockets: FixedSockets { media: settings.bind.len() as u16, turn: settings.turn.len() as u16 },
+                sockets: FixedSockets {
+                    media: settings.bind.len() as u16,
+                    turn: settings.turn.len() as u16,
+                    turn_on_media: settings.turn_on_media,
+                },
             });
             core.share_ledger(Arc::clone(&ledger));
             let ports = worker_loop::Ports {

@@ -244,7 +244,7 @@ fn bound_kept(events: &mut Vec<Event>) -> usize {
 mod tests {
     use ringmain_shared::event::CloseReason;
     use ringmain_shared::id::{TransportId, TurnAllocationId, WorkerIndex};
-    use ringmain_shared::turn::{TurnAllocation, TurnTraffic, TurnTransport};
+    use ringmain_shared::turn::{RelayProtocol, TurnAllocation, TurnTraffic, TurnTransport};
 
     use super::*;
 
@@ -256,11 +256,13 @@ mod tests {
             bound: None,
             client: ([192, 0, 2, 1], 5).into(),
             transport: TurnTransport::Udp,
+            protocol: RelayProtocol::Udp,
             relayed: Vec::new(),
             lifetime_s: 600,
             permissions: 0,
             channels: 0,
             sockets: 0,
+            connections: 0,
             traffic: TurnTraffic::default(),
         };
         let opened = || Event::Turn(Box::new(TurnEvent::Opened(allocation.clone())));

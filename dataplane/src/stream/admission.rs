@@ -17,6 +17,8 @@ pub struct StreamLimits {
     pub handshakes_per_second: usize,
     /// Those from one address, or one /64 of IPv6.
     pub handshakes_per_address: usize,
+    /// Connections to and from peers of relays (RFC 6062), besides.
+    pub peers_max: usize,
 }
 
 impl Default for StreamLimits {
@@ -27,6 +29,7 @@ impl Default for StreamLimits {
             // Half of a core's time with keys of RSA, a tenth with elliptic curves.
             handshakes_per_second: 500,
             handshakes_per_address: 64,
+            peers_max: 4096,
         }
     }
 }

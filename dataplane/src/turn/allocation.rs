@@ -8,8 +8,9 @@ use arrayvec::ArrayVec;
 use foldhash::fast::RandomState;
 use ringmain_shared::Now;
 use ringmain_shared::id::{TurnAllocationId, WorkerIndex};
-use ringmain_shared::turn::{TurnBinding, TurnKeys, TurnTraffic, TurnTransport};
+use ringmain_shared::turn::{RelayProtocol, TurnBinding, TurnKeys, TurnTraffic, TurnTransport};
 
+use super::connection::ConnectionKey;
 use super::credential::AccountKey;
 use super::ledger::Hold;
 use super::link::LinkIndex;
@@ -57,6 +58,7 @@ pub(super) struct Allocation {
     pub(super) owner: Owner,
     /// The request that made it: the same one again gets the same answer (RFC 8656 §7.2).
     pub(super) made_by: TransactionId,
+    pub(super) protocol: RelayProtocol,
     pub(super) relays: ArrayVec<RelayKey, 2>,
     /// Its port of the pool, where ports are not shared.
     pub(super) port: Option<u16>,
@@ -70,6 +72,8 @@ pub(super) struct Allocation {
     by_peer: HashMap<SocketAddr, u16, RandomState>,
     /// Ways to our own media.
     pub(super) links: Vec<(SocketAddr, LinkIndex)>,
+    /// Of peers, over TCP.
+    pub(super) connections: Vec<ConnectionKey>,
     /// Peers that are taken on shared ports.
     pub(super) claims: Vec<(RelayKey, SocketAddr)>,
     pub(super) reservation: Option<[u8; 8]>,
@@ -136,6 +140,7 @@ impl Allocation {
             client,
             owner,
             made_by,
+            protocol: RelayProtocol::Udp,
             relays: ArrayVec::new(),
             port: None,
             holds: ArrayVec::new(),
@@ -144,6 +149,7 @@ impl Allocation {
             channels: Vec::new(),
             by_peer: HashMap::default(),
             links: Vec::new(),
+            connections: Vec::new(),
             claims: Vec::new(),
             reservation: None,
             ticket: None,

@@ -49,6 +49,8 @@ pub enum TurnItem {
         /// What the client said.
         bytes: Datagram,
     },
+    /// To the client's worker: no such link is known here.
+    NeedLink(FarLink),
     /// To the client's worker: a datagram for the client, wrapped already.
     ToClient {
         /// By which link.
@@ -88,9 +90,14 @@ pub enum TurnItem {
 }
 
 impl TurnItem {
-    /// It is a datagram: whoever sent it counts on its getting lost.
-    pub fn is_datagram(&self) -> bool {
-        matches!(self, TurnItem::ToMedia { .. } | TurnItem::ToClient { .. } | TurnItem::Client { .. })
+    /// It is a datagram, or comes with the next one again: it may be lost on the way.
+    pub fn may_be_lost(&self) -> bool {
+        match self {
+            TurnItem::ToMedia { .. } | TurnItem::NeedLink(_) | TurnItem::ToClient { .. } | TurnItem::Client { .. } => {
+                true
+            }
+            TurnItem::SetLink { .. } | TurnItem::CloseLink(_) | TurnItem::Sent { .. } | TurnItem::Moved { .. } => false,
+        }
     }
 }
 
@@ -153,11 +160,23 @@ impl Turn {
         self.links.close_guest(link);
     }
 
-    /// The path by which our media knows a client of another worker's.
+    /// The path by which our media knows a client of another worker's. One that was opened before this server was is asked for.
     #[inline]
-    pub fn guest_path(&self, link: FarLink) -> Result<Path, DropReason> {
-        let link = self.links.guest(link).and_then(|index| self.links.get(index));
-        link.map(|link| link.path).ok_or(DropReason::TurnNoRelay)
+    pub fn guest_path(&mut self, link: FarLink) -> Result<Path, DropReason> {
+        match self.links.guest(link).and_then(|index| self.links.get(index)) {
+            Some(known) => Ok(known.path),
+            None => {
+                self.links.items.push((link.home, TurnItem::NeedLink(link)));
+                Err(DropReason::TurnNoRelay)
+            }
+        }
+    }
+
+    /// Another worker does not know a link of ours.
+    pub fn handle_need_link(&mut self, link: FarLink, now: Now) {
+        if let Some(key) = self.links.own(link) {
+            self.set_links(key, now);
+        }
     }
 
     /// Whose a datagram is that was sent by a path of our media's and that no socket sends: a link of another worker's client.
@@ -182,7 +201,7 @@ impl Turn {
         }
     }
 
-    /// The worker that a datagram of a client belongs to, if it is another one. To be asked of shared sockets only.
+    /// The worker that a datagram of a client belongs to, if it is another one.
     #[inline]
     pub fn elsewhere(&mut self, client: Client, bytes: &[u8], now: Now) -> Result<Option<Elsewhere>, DropReason> {
         if !self.moved.is_empty()
@@ -190,7 +209,9 @@ impl Turn {
         {
             return Ok(Some(Elsewhere { owner, expected: true }));
         }
-        let may_move = self.spec.features.mobility && bytes.starts_with(&REFRESH);
+        let may_move = bytes.starts_with(&REFRESH)
+            && self.spec.features.mobility
+            && self.shared_sockets.contains(&client.path.socket.0);
         if may_move { self.ticket_owner(client, bytes, now) } else { Ok(None) }
     }
 

@@ -6,10 +6,11 @@
 //!
 //! In the order of a client's life: [`request`] finds out who asks ([`nonce`], [`credential`]), strangers within their [`budget`];
 //! [`allocate`] gives a relayed address ([`ports`], [`relay`]); [`permission`] lets peers in that [`peer`] allows; [`relaying`] moves
-//! the packets; [`upkeep`] ends what is over. A peer that is our own media gets a [`link`] instead of a socket.
+//! the packets; [`upkeep`] ends what is over. A peer that is our own media gets a [`link`] instead of a socket. Peers over TCP (RFC
+//! 6062) are [`connection`]s, which [`connect`] lets in and out; their bytes pass by the stream thread.
 //!
 //! What is left out, and why: ICMP errors are not passed on, since sockets do not queue them here; TTL, ECN and DSCP of relayed
-//! datagrams are the host's own; a datagram without payload is not relayed. TCP towards peers (RFC 6062) is not served yet.
+//! datagrams are the host's own; a datagram without payload is not relayed.
 //!
 //! Each worker is a server of its own, with its clients and their allocations. What they count together is in the [`ledger`]: quotas,
 //! relay ports, reservations. What they tell each other is in [`between`].
@@ -19,6 +20,8 @@ mod allocation;
 mod base64;
 mod between;
 mod budget;
+mod connect;
+mod connection;
 mod credential;
 mod ledger;
 mod link;
@@ -50,6 +53,7 @@ use crate::io::Path;
 use crate::random::Random;
 use allocation::Allocation;
 use budget::ReplyBudget;
+use connection::Connections;
 use credential::{Accounts, Credentials};
 use link::Links;
 use nonce::Nonces;
@@ -59,6 +63,7 @@ use relay::{Holder, Relays, Sharing};
 
 pub use allocation::{AllocationKey, Client};
 pub use between::{Elsewhere, FarLink, TurnItem};
+pub use connection::{ConnectionKey, PeerRequest};
 pub use credential::{derive_keys, timed_password};
 pub use ledger::{Ledger, User};
 pub use link::LinkChange;
@@ -96,6 +101,7 @@ pub struct Turn {
     moved: HashMap<Path, WorkerIndex, RandomState>,
     /// Sockets that every worker has at the same address.
     shared_sockets: Range<u16>,
+    connections: Connections,
     timers: BinaryHeap<Reverse<(Now, AllocationKey)>>,
     random: Random,
     stats: TurnStats,
@@ -161,6 +167,7 @@ impl Turn {
             links: Links::new(index),
             moved: HashMap::default(),
             shared_sockets: 0..0,
+            connections: Connections::default(),
             timers: BinaryHeap::new(),
             random: Random::from_seed(seed),
             stats: TurnStats::default(),
@@ -248,13 +255,19 @@ impl Turn {
         let allocation = self.timers.peek().map(|Reverse((at, _))| *at);
         let reservation = self.reservations.front().map(|reservation| reservation.until);
         let quarantine = self.quarantine.front().map(|&(until, _)| until);
-        let others = [allocation, reservation, quarantine].into_iter().flatten();
+        let connection = self.connections.next_deadline();
+        let others = [allocation, reservation, quarantine, connection].into_iter().flatten();
         others.fold(self.nonces.next_rotation(), Now::min)
     }
 
     /// Sockets to open and close, in this order. Emptied by the caller.
     pub fn socket_requests(&mut self) -> &mut Vec<SocketRequest> {
         &mut self.relays.requests
+    }
+
+    /// What the stream thread is to do for relayed addresses of TCP, in this order. Emptied by the caller.
+    pub fn peer_requests(&mut self) -> &mut Vec<PeerRequest> {
+        &mut self.relays.peer_requests
     }
 
     /// What the worker has to know of links, in this order. Emptied by the caller.
@@ -274,7 +287,12 @@ impl Turn {
 
     /// Counters since the start.
     pub fn stats(&self) -> TurnStats {
-        TurnStats { allocations: self.allocations.len() as u64, sockets: self.relays.open() as u64, ..self.stats }
+        TurnStats {
+            allocations: self.allocations.len() as u64,
+            sockets: self.relays.open() as u64,
+            connections: self.connections.len() as u64,
+            ..self.stats
+        }
     }
 
     /// Seconds since 1970.

@@ -18,6 +18,7 @@ use ringmain_shared::turn::{IpRange, PeerPolicy, RelaySpec};
 pub(super) struct PermittedPeer {
     address: SocketAddr,
     media: Option<WorkerIndex>,
+    relayed: bool,
 }
 
 impl PermittedPeer {
@@ -29,6 +30,11 @@ impl PermittedPeer {
     /// It is a media address of our own, and this worker's.
     pub(super) fn media(self) -> Option<WorkerIndex> {
         self.media
+    }
+
+    /// It has an address and port that this server relays from, on this worker or another.
+    pub(super) fn is_relayed(self) -> bool {
+        self.relayed
     }
 }
 
@@ -79,7 +85,7 @@ impl Peers {
     pub(super) fn permit(&self, named: SocketAddr) -> Result<PermittedPeer, DropReason> {
         let address = canonical(named);
         if let Some(&worker) = self.media.get(&address) {
-            return Ok(PermittedPeer { address, media: Some(worker) });
+            return Ok(PermittedPeer { address, media: Some(worker), relayed: false });
         }
         let ip = address.ip();
         let is_relayed = self.ports.contains(&address.port()) && self.is_relay(ip);
@@ -87,9 +93,15 @@ impl Peers {
             && !self.listeners.contains(&address)
             && if is_relayed { self.relayed && !self.is_denied(ip) } else { self.allows(ip) };
         match allowed {
-            true => Ok(PermittedPeer { address: self.inner(address), media: None }),
+            true => Ok(PermittedPeer { address: self.inner(address), media: None, relayed: is_relayed }),
             false => Err(DropReason::TurnPeerForbidden),
         }
+    }
+
+    /// The only way to a peer over TCP, and from one. Our media is reached by UDP: what is on its ports by TCP is something else.
+    pub(super) fn permit_tcp(&self, named: SocketAddr) -> Result<PermittedPeer, DropReason> {
+        let peer = self.permit(named)?;
+        if peer.media.is_some() { Err(DropReason::TurnPeerForbidden) } else { Ok(peer) }
     }
 
     /// Whether any port of this address may be a peer, as permissions are by address (RFC 8656 §9).

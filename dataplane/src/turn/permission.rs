@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use arrayvec::ArrayVec;
 use ringmain_shared::Now;
 use ringmain_shared::id::WorkerIndex;
+use ringmain_shared::turn::RelayProtocol;
 
 use super::Turn;
 use super::allocation::{AllocationKey, BindError, Pending, Route};
@@ -69,6 +70,10 @@ impl Turn {
         out: &mut dyn Transmit,
     ) -> Result<(), Refusal> {
         let (key, allocation) = self.owned(known)?;
+        // Channels carry datagrams.
+        if allocation.protocol == RelayProtocol::Tcp {
+            return Err(error::BAD_REQUEST.into());
+        }
         let number = match known.message.attribute(attribute::CHANNEL_NUMBER) {
             Some(&[high, low, _, _]) => u16::from_be_bytes([high, low]),
             _ => return Err(error::BAD_REQUEST.into()),
@@ -128,10 +133,22 @@ impl Turn {
 
     /// What became of a socket that was asked for: `None` when it could not be bound.
     pub fn handle_socket(&mut self, relay: RelayKey, socket: Option<SocketIndex>, now: Now, out: &mut dyn Transmit) {
-        for key in self.relays.opened(relay, socket) {
+        let waiting = self.relays.opened(relay, socket);
+        self.answer_waiting(&waiting, socket.is_some(), now, out);
+    }
+
+    /// What became of a [`PeerRequest::Listen`](super::PeerRequest::Listen).
+    pub fn handle_listening(&mut self, relay: RelayKey, listens: bool, now: Now, out: &mut dyn Transmit) {
+        let waiting = self.relays.listening(relay, listens);
+        self.answer_waiting(&waiting, listens, now, out);
+    }
+
+    /// Those whose requests waited for a socket: as far as they wait for no other, they are answered, or try another port.
+    fn answer_waiting(&mut self, waiting: &[AllocationKey], opened: bool, now: Now, out: &mut dyn Transmit) {
+        for &key in waiting {
             let Some(allocation) = self.allocations.get_mut(key) else { continue };
             let Some(pending) = &mut allocation.pending else { continue };
-            pending.failed |= socket.is_none();
+            pending.failed |= !opened;
             let waits = |relays: &super::Relays, relay: &RelayKey| {
                 relays.get(*relay).is_some_and(|relay| relay.waiting.contains(&key))
             };

@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::ops::Range;
 
+use ringmain_shared::turn::RelayProtocol;
 use ringmain_shared::{DropReason, Now};
 
 use super::allocation::{AllocationKey, Client, Route};
@@ -69,6 +70,9 @@ impl Turn {
         let peer = self.peers.permit(named)?;
         let address = peer.address();
         let allocation = self.allocations.get(key).ok_or(DropReason::TurnNoAllocation)?;
+        if allocation.protocol == RelayProtocol::Tcp {
+            return Err(DropReason::TurnNoRelay);
+        }
         if !allocation.is_permitted(address.ip(), now) {
             return Err(DropReason::TurnNoPermission);
         }
@@ -201,7 +205,7 @@ impl Turn {
 
     /// Takes bytes out of what the user and all users may relay.
     #[inline]
-    fn spend(&self, key: AllocationKey, size: usize, now: Now) -> Result<(), DropReason> {
+    pub(super) fn spend(&self, key: AllocationKey, size: usize, now: Now) -> Result<(), DropReason> {
         let quotas = &self.spec.quotas;
         if quotas.user_bps == 0 && quotas.total_bps == 0 {
             return Ok(());

@@ -9,6 +9,7 @@ use ringmain_shared::turn::{TurnAllocation, TurnCommand, TurnEnd, TurnEvent};
 use super::Turn;
 use super::allocation::{Allocation, AllocationKey, Client};
 use super::between::leave;
+use super::connection::Stage;
 use super::relay::{RelayKey, Socket};
 use crate::io::{Path, Transmit};
 use crate::packet::stun::error;
@@ -44,6 +45,7 @@ impl Turn {
 
     /// A client's TCP, TLS or DTLS connection is no more, and its allocation with it (RFC 8656 §5).
     pub fn handle_disconnected(&mut self, path: Path, now: Now) {
+        self.connections.joined.remove(&path);
         if let Some(&key) = self.clients.get(&path) {
             self.end(key, TurnEnd::Disconnected, now);
         }
@@ -74,6 +76,7 @@ impl Turn {
                 drop(self.ledger.take_over(over.user));
             }
         }
+        self.time_connections(now);
         while let Some(&Reverse((at, key))) = self.timers.peek()
             && at <= now
         {
@@ -159,7 +162,8 @@ impl Turn {
 
     /// The same, without a word.
     pub(super) fn forget(&mut self, key: AllocationKey) {
-        let Some(allocation) = self.allocations.remove(key) else { return };
+        let Some(mut allocation) = self.allocations.remove(key) else { return };
+        std::mem::take(&mut allocation.connections).into_iter().for_each(|it| _ = self.end_connection(it));
         self.clients.remove(&allocation.client.path);
         leave(&allocation, self.index, &mut self.links);
         if let Some(ticket) = allocation.ticket {
@@ -198,6 +202,14 @@ impl Turn {
     /// Takes the relayed address of one family away (RFC 8656 §8.2). A request that waited for its socket is refused.
     pub(super) fn drop_family(&mut self, key: AllocationKey, v4: bool, out: &mut dyn Transmit) {
         let Some(gone) = self.relay_of(key, v4) else { return };
+        let connections = self.allocations.get(key).map(|allocation| allocation.connections.clone());
+        for connection in connections.into_iter().flatten() {
+            if self.connections.get(connection).is_some_and(|it| it.peer.is_ipv4() == v4)
+                && let Some(Stage::Connecting(reply)) = self.end_connection(connection).map(|ended| ended.stage)
+            {
+                let _ = reply.refuse(&error::PEER_ADDRESS_FAMILY_MISMATCH.into(), out);
+            }
+        }
         let Some(allocation) = self.allocations.get_mut(key) else { return };
         allocation.relays.retain(|relay| *relay != gone);
         allocation.drop_family(v4);
@@ -231,18 +243,20 @@ impl Turn {
     pub(super) fn row(&self, key: AllocationKey, now: Now) -> Option<TurnAllocation> {
         let allocation = self.allocations.get(key)?;
         let relays = allocation.relays.iter().filter_map(|&relay| self.relays.get(relay));
-        let is_open = |relay: &&super::relay::Relay| matches!(relay.socket, Socket::Open(_));
+        let is_open = |relay: &&super::relay::Relay| matches!(relay.socket, Socket::Open(_) | Socket::Listening);
         Some(TurnAllocation {
             id: allocation.id,
             user: self.accounts.get(allocation.owner.account)?.user.clone(),
             bound: allocation.owner.bound,
             client: allocation.client.path.remote,
             transport: allocation.client.transport,
+            protocol: allocation.protocol,
             relayed: relays.clone().map(|relay| relay.outer).collect(),
             lifetime_s: allocation.expires.since(now).as_secs() as u32,
             permissions: allocation.permissions(now).count() as u32,
             channels: allocation.channels(now).count() as u32,
             sockets: relays.filter(is_open).count() as u32,
+            connections: allocation.connections.len() as u32,
             traffic: allocation.traffic,
         })
     }

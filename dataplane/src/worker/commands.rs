@@ -19,6 +19,7 @@ use crate::forward::track::{Origin, Track, TrackKey};
 use crate::handshake::{FromHandshake, SrtpKeys, ToHandshake};
 use crate::io::Transmit;
 use crate::srtp::{Inbound, Outbound, split_keying_material};
+use crate::stream::ToStream;
 use crate::transport::{IceAgent, Keys, Publisher, Subscriber, TokenBucket, Transport, TransportKey};
 
 /// What a worker is asked to do: control's commands about what is on it, and how tracks are mirrored between workers.
@@ -246,6 +247,9 @@ impl Worker {
         for path in transport.ice.paths() {
             if self.names.paths.get(&path) == Some(&key) {
                 self.names.paths.remove(&path);
+                if path.socket.is_ice_stream() {
+                    self.outbox.streams.push(ToStream::ClosePath { path });
+                }
             }
         }
     }

@@ -65,8 +65,14 @@ impl Worker {
         match classify(datagram) {
             Some(Protocol::Rtp) => self.handle_rtp(path, datagram, now),
             Some(Protocol::Rtcp) => self.handle_rtcp(path, datagram, now, out),
+            Some(Protocol::Stun) if self.is_for_turn(path.socket, datagram) => {
+                self.handle_turn_client(path, datagram, now, out)
+            }
             Some(Protocol::Stun) => self.handle_stun(path, datagram, now, out),
             Some(Protocol::Dtls) => self.handle_dtls(path, datagram, now),
+            Some(Protocol::TurnChannelData) | None if self.takes_turn(path.socket) => {
+                self.handle_turn_client(path, datagram, now, out)
+            }
             Some(Protocol::TurnChannelData) | None => Err(DropReason::UnknownProtocol),
         }
     }

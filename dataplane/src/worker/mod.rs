@@ -18,6 +18,7 @@ mod streams;
 mod tests;
 mod timers;
 mod turn;
+mod turn_peers;
 mod turn_streams;
 
 use std::sync::Arc;
@@ -72,6 +73,8 @@ pub struct FixedSockets {
     pub media: u16,
     /// Behind them, for TURN's clients.
     pub turn: u16,
+    /// TURN's clients come by those for media as well.
+    pub turn_on_media: bool,
 }
 
 /// The core of a worker.

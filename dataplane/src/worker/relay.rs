@@ -62,7 +62,7 @@ impl RelayItem {
         match self {
             RelayItem::Media(_) | RelayItem::Padding { .. } => true,
             RelayItem::Clock { .. } | RelayItem::Alive { .. } | RelayItem::KeyframeWanted { .. } => false,
-            RelayItem::Turn(item) => item.is_datagram(),
+            RelayItem::Turn(item) => item.may_be_lost(),
         }
     }
 }

@@ -14,6 +14,7 @@ use super::{FixedSockets, Worker};
 use crate::forward::track::BATCH_MAX;
 use crate::handshake::Datagram;
 use crate::io::{Path, SocketIndex, Transmit};
+use crate::packet::stun::{Class, Message, attribute, method};
 use crate::stream::ToStream;
 use crate::turn::{Client, Elsewhere, Ledger, LinkChange, RelayKey, Turn, TurnItem};
 
@@ -40,6 +41,21 @@ impl Worker {
         } else {
             Role::TurnPeers
         }
+    }
+
+    /// Whether clients of TURN come by this socket, which is media's.
+    pub(super) fn takes_turn(&self, socket: SocketIndex) -> bool {
+        self.settings.sockets.turn_on_media && socket.0 < self.settings.sockets.media
+    }
+
+    /// Whether a STUN message that came by a media socket is TURN's: any method but Binding is, and so is a Binding request that names
+    /// no user, as no ICE check does (RFC 8445 §7.2.2). Responses and indications of Binding belong to ICE.
+    pub(super) fn is_for_turn(&self, socket: SocketIndex, datagram: &[u8]) -> bool {
+        self.takes_turn(socket)
+            && Message::parse(datagram).is_ok_and(|message| {
+                message.method() != method::BINDING
+                    || message.class() == Class::Request && message.attribute(attribute::USERNAME).is_none()
+            })
     }
 
     /// A datagram of a TURN client's.
@@ -101,6 +117,10 @@ impl Worker {
                     self.brought = 0;
                     self.forward_pending(now, out);
                 }
+            }
+            TurnItem::NeedLink(link) => {
+                turn.handle_need_link(link, now);
+                self.follow_links(now, out);
             }
             TurnItem::ToClient { link, bytes } => turn.handle_to_client(link, &bytes, out)?,
             TurnItem::Client { by, expected, path, mut bytes } => {
@@ -177,7 +197,7 @@ impl Worker {
                 let (index, start) = (self.settings.index, self.settings.unix_nanos_at_start);
                 let ledger = self.ledger.get_or_insert_with(|| Arc::new(Ledger::new(seed)));
                 let mut turn = Turn::sharing(Arc::clone(ledger), index, *spec, start, seed);
-                let FixedSockets { media, turn: listeners } = self.settings.sockets;
+                let FixedSockets { media, turn: listeners, .. } = self.settings.sockets;
                 turn.share_sockets(media..media + listeners);
                 *none = Some(Box::new(turn));
             }
@@ -232,6 +252,8 @@ impl Worker {
     pub(super) fn take_from_turn(&mut self) {
         let Some(turn) = self.turn.as_deref_mut() else { return };
         self.outbox.sockets.append(turn.socket_requests());
+        self.take_peer_requests();
+        let Some(turn) = self.turn.as_deref_mut() else { return };
         self.outbox.events.extend(turn.events().drain(..).map(|event| Event::Turn(Box::new(event))));
         let over = turn.disconnects().drain(..).filter_map(|path| self.turn_streams.remove(path));
         self.outbox.streams.extend(over.map(|id| ToStream::Close { id }));

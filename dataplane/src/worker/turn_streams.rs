@@ -32,6 +32,11 @@ impl TurnStreams {
         self.clients.remove(&stream);
         Some(stream)
     }
+
+    /// The connection that a path stands for.
+    pub(super) fn stream_at(&self, path: Path) -> Option<StreamId> {
+        self.streams.get(&path).copied()
+    }
 }
 
 impl Worker {

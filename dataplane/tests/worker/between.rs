@@ -7,10 +7,11 @@ use std::time::Duration;
 use ringmain_dataplane::packet::stun::{Class, Message, MessageWriter, attribute, method};
 use ringmain_dataplane::stream::{FromStream, StreamClient, StreamId, ToStream};
 use ringmain_shared::DropReason;
+use ringmain_shared::command::Command;
 use ringmain_shared::transport::Side;
-use ringmain_shared::turn::{TurnSpec, TurnTransport};
+use ringmain_shared::turn::{TurnCommand, TurnSpec, TurnTransport};
 
-use crate::turn::{MEDIA, ask, bind, configure, configure_as, learn, udp, unwrap, wrap};
+use crate::turn::{MEDIA, ask, bind, configure, configure_as, learn, spec, udp, unwrap, wrap};
 use crate::world::World;
 
 fn client(number: u8) -> SocketAddr {
@@ -159,6 +160,27 @@ fn a_client_on_a_connection_reaches_another_worker_s_media_and_is_reached_by_it(
     world.settle();
     world.run(Duration::from_secs(1));
     assert!(world.workers[0].outbox().streams.is_empty());
+}
+
+#[test]
+fn a_worker_that_becomes_a_server_later_asks_for_the_links_that_there_are() {
+    let mut world = World::new(2);
+    let configure = |world: &mut World, worker| {
+        world.command(worker, Command::Turn(TurnCommand::Configure(Box::new(spec(2)))));
+    };
+    configure(&mut world, 0);
+    let answer = allocate(&mut world, 0, client(1), &[]);
+    let relayed = Message::parse(&answer).unwrap().xor_address(attribute::XOR_RELAYED_ADDRESS).expect("an address");
+    let nonce = learn(&mut world, 0, client(1));
+    bind(&mut world, 0, client(1), &nonce, MEDIA[1]);
+    let peer = world.open(1, Side::Publisher);
+    world.move_to(peer, relayed);
+    world.turned.insert(relayed, (0, client(1)));
+    configure(&mut world, 1);
+    world.connect(peer);
+    assert_eq!((world.peers[peer].responses, world.dropped(DropReason::TurnNoRelay)), (0, 1));
+    world.connect(peer);
+    assert_eq!(world.peers[peer].responses, 1);
 }
 
 #[test]

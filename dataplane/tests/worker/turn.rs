@@ -27,6 +27,11 @@ pub fn wrap(data: &[u8]) -> Vec<u8> {
     [&CHANNEL.to_be_bytes()[..], &(data.len() as u16).to_be_bytes(), data].concat()
 }
 
+/// Whether it is what TURN says to a client, rather than media or a check.
+pub fn is_for_client(bytes: &[u8]) -> bool {
+    matches!(bytes, [0x40..=0x7f, ..]) || Message::parse(bytes).is_ok_and(|message| message.method() != method::BINDING)
+}
+
 /// The data of ChannelData or of a Data indication; `None` for anything else.
 pub fn unwrap(bytes: &[u8]) -> Option<Vec<u8>> {
     if bytes.starts_with(&CHANNEL.to_be_bytes()) {
@@ -61,7 +66,7 @@ pub fn spec(workers: u16) -> TurnSpec {
         },
         quotas: TurnQuotas { allocations_per_user: 0, replies_per_source: 0, replies: 0, ..TurnQuotas::default() },
         lifetimes: TurnLifetimes::default(),
-        features: TurnFeatures { even_port: true, mobility: true },
+        features: TurnFeatures { even_port: true, mobility: true, ..TurnFeatures::default() },
     }
 }
 
@@ -140,17 +145,75 @@ fn turned(world: &mut World, worker: usize, side: Side) -> usize {
 
 #[test]
 fn media_through_turn_is_the_same_media_and_takes_no_socket() {
-    media_through_turn(0);
+    media_through_turn(World::new(1), 0);
 }
 
 #[test]
 fn so_is_that_of_another_worker() {
-    media_through_turn(1);
+    media_through_turn(World::new(2), 1);
+}
+
+#[test]
+fn turn_at_the_port_of_media_is_the_same_turn() {
+    media_through_turn(World::with_turn_on_media(1), 0);
+}
+
+#[test]
+fn turn_at_the_port_of_one_worker_s_media_reaches_another_s() {
+    media_through_turn(World::with_turn_on_media(2), 1);
+}
+
+#[test]
+fn what_came_to_the_port_of_media_goes_to_turn_only_if_it_is_turns() {
+    let mut world = World::with_turn_on_media(1);
+    let client = SocketAddr::from(([10, 9, 0, 1], 50_000));
+    let binding = |username: Option<&[u8]>| {
+        let mut bytes = vec![0; 100];
+        let mut message = MessageWriter::new(&mut bytes, Class::Request, method::BINDING, TransactionId([5; 12]));
+        if let Some(username) = username {
+            message.attribute(attribute::USERNAME, username);
+        }
+        let len = message.finish().expect("room");
+        bytes.truncate(len);
+        bytes
+    };
+    // Without a TURN server nobody answers any of it.
+    for bytes in [binding(None), request(&[], 1), wrap(b"data"), vec![0x7f; 8]] {
+        world.push_turn(0, client, &bytes);
+    }
+    world.settle();
+    assert_eq!(world.drops(), [(DropReason::UnknownProtocol, 4)]);
+    let spec = TurnSpec { binding: true, ..spec(1) };
+    world.command(0, Command::Turn(TurnCommand::Configure(Box::new(spec))));
+    assert_eq!(world.workers[0].dropped(DropReason::StunUnknownUfrag), 0);
+    world.push_turn(0, client, &binding(Some(b"nobody:them")));
+    world.settle();
+    assert_eq!(
+        world.workers[0].dropped(DropReason::StunUnknownUfrag),
+        1,
+        "a check of ICE, for a transport that is gone"
+    );
+    world.push_turn(0, client, &wrap(b"data"));
+    world.settle();
+    assert_eq!(world.workers[0].dropped(DropReason::TurnNoAllocation), 1);
+    // The same address both ways, as browsers have one socket for them.
+    let peer = world.open(0, Side::Publisher);
+    go_through_turn(&mut world, 0, peer);
+    let client = SocketAddr::from(([10, 9, 0, peer as u8], 50_000));
+    world.move_to(peer, client);
+    world.connect(peer);
+    world.secure(peer);
+    assert_eq!(world.peers[peer].responses, 1, "the check was answered by ICE");
+    world.receive(peer, receive_spec(10_000, &[]));
+    let viewer = world.join(Side::Subscriber);
+    subscribe(&mut world, viewer, 10_000, VIDEO);
+    Camera::new(10_000, 0).send(&mut world, peer, true, 4);
+    world.run_ms(10);
+    assert_eq!(world.peers[viewer].rtp.len(), 4);
 }
 
 /// A room on this worker, whose peers come by the first.
-fn media_through_turn(worker: usize) {
-    let mut world = World::new(worker + 1);
+fn media_through_turn(mut world: World, worker: usize) {
     configure(&mut world);
     let publisher = turned(&mut world, worker, Side::Publisher);
     let direct = world.join_on(worker, Side::Subscriber);

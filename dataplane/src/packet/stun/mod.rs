@@ -378,9 +378,15 @@ pub mod method {
     pub const CREATE_PERMISSION: u16 = 0x008;
     /// A number for a peer.
     pub const CHANNEL_BIND: u16 = 0x009;
+    /// RFC 6062 §6.1: a connection to a peer.
+    pub const CONNECT: u16 = 0x00a;
+    /// This connection is for that one's bytes.
+    pub const CONNECTION_BIND: u16 = 0x00b;
+    /// A peer has connected.
+    pub const CONNECTION_ATTEMPT: u16 = 0x00c;
 }
 
-/// Attribute types (RFC 8489 §18.3, RFC 8445 §16.1, RFC 8656 §18, RFC 8016 §3.4).
+/// Attribute types (RFC 8489 §18.3, RFC 8445 §16.1, RFC 8656 §18, RFC 8016 §3.4, RFC 6062 §6.2).
 #[allow(missing_docs, reason = "the names are those of the registry")]
 pub mod attribute {
     pub const MAPPED_ADDRESS: u16 = 0x0001;
@@ -406,6 +412,7 @@ pub mod attribute {
     pub const PRIORITY: u16 = 0x0024;
     pub const USE_CANDIDATE: u16 = 0x0025;
     pub const RESERVATION_TOKEN: u16 = 0x0022;
+    pub const CONNECTION_ID: u16 = 0x002a;
     pub const ADDITIONAL_ADDRESS_FAMILY: u16 = 0x8000;
     pub const ADDRESS_ERROR_CODE: u16 = 0x8001;
     pub const PASSWORD_ALGORITHMS: u16 = 0x8002;
@@ -419,7 +426,7 @@ pub mod attribute {
     pub const KNOWN_IN_BINDING: &[u16] = &[USERNAME, PRIORITY, USE_CANDIDATE, REALM, NONCE];
 }
 
-/// Error codes (RFC 8489 §14.8, RFC 8445 §7.3.1.1, RFC 8656 §19, RFC 8016 §3.5).
+/// Error codes (RFC 8489 §14.8, RFC 8445 §7.3.1.1, RFC 8656 §19, RFC 8016 §3.5, RFC 6062 §6.3).
 pub mod error {
     /// The request makes no sense.
     pub const BAD_REQUEST: u16 = 400;
@@ -439,10 +446,14 @@ pub mod error {
     pub const ADDRESS_FAMILY_NOT_SUPPORTED: u16 = 440;
     /// Another user's allocation.
     pub const WRONG_CREDENTIALS: u16 = 441;
-    /// Only UDP is relayed.
+    /// Not relayed.
     pub const UNSUPPORTED_TRANSPORT: u16 = 442;
     /// The peer is of another family than the relayed address.
     pub const PEER_ADDRESS_FAMILY_MISMATCH: u16 = 443;
+    /// There is a connection to this peer.
+    pub const CONNECTION_ALREADY_EXISTS: u16 = 446;
+    /// The peer refused, or did not answer in time.
+    pub const CONNECTION_FAILED: u16 = 447;
     /// The user has as many as allowed.
     pub const ALLOCATION_QUOTA_REACHED: u16 = 486;
     /// Both sides believe to have the same ICE role.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use rustls::server::ResolvesServerCert;
 
 use crate::stream::admission::StreamLimits;
+use crate::stream::classify::Protocols;
 
 /// What is listened for on TCP.
 #[derive(Clone, Default)]
@@ -41,16 +42,10 @@ pub struct DtlsSettings {
 pub struct StreamListener {
     /// An unspecified IPv6 address takes IPv4 as well.
     pub address: SocketAddr,
-    /// STUN and TURN.
-    pub turn: bool,
-    /// ICE-TCP (RFC 6544, passive).
-    pub ice: bool,
-    /// HTTP and WebSocket, for the sink.
-    pub http: bool,
-    /// All of these inside TLS.
-    pub tls: bool,
-    /// None of these outside TLS.
-    pub tls_only: bool,
+    /// As it comes; HTTP is for the sink.
+    pub clear: Protocols,
+    /// Inside TLS.
+    pub tls: Protocols,
 }
 
 /// A connection that turned out to speak HTTP, for whoever serves that.

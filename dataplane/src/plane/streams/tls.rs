@@ -10,7 +10,7 @@ impl Streams {
     /// Whether a connection may be read: not when its first byte begins a handshake that has to wait.
     pub(super) fn may_begin(&mut self, slot: usize, now: Now) -> bool {
         let id = self.id(slot);
-        let Some(stream) = self.stream(slot).filter(|stream| matches!(stream.role, Role::New { .. })) else {
+        let Some(stream) = self.stream(slot).filter(|stream| matches!(stream.role, Role::New)) else {
             return true;
         };
         if stream.held_back {

@@ -135,7 +135,7 @@ fn what_an_allocate_may_not_ask_is_refused_by_its_number() {
     for (attributes, code) in [
         (vec![], 400),
         (vec![(attribute::REQUESTED_TRANSPORT, vec![17])], 400),
-        (vec![(attribute::REQUESTED_TRANSPORT, vec![6, 0, 0, 0])], 442),
+        (vec![tcp()], 400),
         (vec![(attribute::REQUESTED_TRANSPORT, vec![132, 0, 0, 0])], 442),
         (vec![udp(), family(3)], 440),
         (vec![udp(), family(1), additional(2)], 400),

@@ -74,6 +74,41 @@ fn a_new_certificate_is_used_as_soon_as_it_is_there_and_a_bad_one_never() {
 }
 
 #[test]
+fn what_was_agreed_on_is_what_is_spoken() {
+    let (dir, der) = certificate("agreed");
+    let mut world = tls_world(&dir, None);
+    for (alpn, words) in [("http/1.1", &stun(0)[..]), ("stun.turn", b"GET / HTTP/1.1\r\n\r\n")] {
+        let mut client = tls_client(&world, &der, &[alpn]);
+        client.write_all(words).expect("the handshake succeeds");
+        assert_closed(&mut client);
+    }
+    world.wait_for("both are refused", |stats| stats.unknown_protocol == 2);
+}
+
+#[test]
+fn a_listener_may_speak_one_thing_bare_and_another_inside_tls() {
+    let (dir, der) = certificate("apart");
+    let files = CertificateFiles::open(&dir.path("cert.pem"), &dir.path("key.pem"), Duration::ZERO).expect("a pair");
+    let clear = Protocols { ice: true, ..Protocols::NONE };
+    let tls = Protocols { turn: true, http: true, ..Protocols::NONE };
+    let listeners = vec![StreamListener { clear, tls, ..listener(true) }];
+    let mut world =
+        World::with(StreamSettings { listeners, certificates: Some(Arc::new(files)), ..Default::default() });
+    for bare in [&stun(0)[..], b"GET / HTTP/1.1\r\n\r\n"] {
+        let mut client = world.client();
+        client.write_all(bare).expect("open");
+        assert_closed(&mut client);
+    }
+    let mut ice = tls_client(&world, &der, &[]);
+    ice.write_all(&[&[0, 20][..], &stun(0)].concat()).expect("the handshake succeeds");
+    assert_closed(&mut ice);
+    world.wait_for("three are refused", |stats| stats.unknown_protocol == 3);
+    let mut turn = tls_client(&world, &der, &["stun.turn"]);
+    turn.write_all(&stun(0)).expect("open");
+    assert_eq!(read_exactly(&mut turn, 20), stun(0));
+}
+
+#[test]
 fn broken_tls_ends_its_connection_only() {
     let (dir, der) = certificate("broken");
     let mut world = tls_world(&dir, None);
