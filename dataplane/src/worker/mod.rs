@@ -23,6 +23,7 @@ mod turn_peers;
 mod turn_streams;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use arrayvec::ArrayVec;
@@ -39,7 +40,7 @@ use crate::io::{LinkCounters, Transmit};
 use crate::random::Random;
 use crate::receive::NtpClock;
 use crate::transport::{PublisherSettings, Transport, TransportKey};
-use crate::turn::Turn;
+use crate::turn::{Ledger, Turn};
 
 pub use commands::WorkerCommand;
 use names::Names;
@@ -112,6 +113,10 @@ pub struct Worker {
     times: Box<ArrayVec<Option<Now>, ARRIVALS_MAX>>,
     outbox: Outbox,
     turn: Option<Box<Turn>>,
+    /// What it counts by, if it is a server of TURN.
+    ledger: Option<Arc<Ledger>>,
+    /// Media that other workers' clients sent since it was last forwarded.
+    brought: usize,
     turn_streams: TurnStreams,
 }
 
@@ -141,9 +146,16 @@ impl Worker {
             times: Box::default(),
             outbox: Outbox::default(),
             turn: None,
+            ledger: None,
+            brought: 0,
             turn_streams: TurnStreams::default(),
             settings,
         }
+    }
+
+    /// What its TURN server counts is counted together with others' who are given the same ledger.
+    pub fn share_ledger(&mut self, ledger: Arc<Ledger>) {
+        self.ledger = Some(ledger);
     }
 
     /// One turn: takes in the batch, forwards, answers, does what is due. What is for other threads is in the outbox afterwards.
