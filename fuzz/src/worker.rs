@@ -42,6 +42,9 @@ const STEPS_MAX: usize = 512;
 const RECENT_MAX: usize = 64;
 /// Closed peers that are remembered.
 const GONE_MAX: usize = 8;
+/// Turns in which everything that waits to be sent again has been looked for: a full request of each of sixteen transports, a
+/// packet sent in each look.
+const REPAIR_TURNS_MAX: usize = 16 * 17 * 64 / 16;
 /// Transports by number: even ones publish, odd ones subscribe.
 const TRANSPORTS: u8 = 4;
 
@@ -528,11 +531,22 @@ impl Scene {
     }
 
     fn turn(&mut self) {
+        self.turn_once();
+        // What was asked for again goes out over several turns.
+        for _ in 0..REPAIR_TURNS_MAX {
+            if self.worker.next_deadline() > self.now {
+                return;
+            }
+            self.turn_once();
+        }
+        panic!("what was due is not done");
+    }
+
+    fn turn_once(&mut self) {
         self.link.receive(None).expect("memory does not fail");
         let (rx, out) = self.link.parts();
         self.worker.turn(self.now, rx, out);
         out.flush();
-        assert!(self.worker.next_deadline() > self.now, "what was due is done");
         let outbox = self.worker.outbox();
         outbox.handshakes.clear();
         outbox.relays.clear();
