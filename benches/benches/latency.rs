@@ -187,7 +187,7 @@ impl Stage {
         let came = rx.len();
         let mut out = Tap { out, checks: &mut checks };
         self.room.worker.turn(self.room.now, rx, &mut out);
-        out.flush();
+        out.end_turn();
         forget(&mut self.room.worker);
         if !checks.is_empty() {
             for (path, check) in checks {
