@@ -22,15 +22,18 @@ pub fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
 pub fn bind_relay(address: SocketAddr, dont_fragment: bool) -> io::Result<UdpSocket> {
     let socket = bind_sized(address, RELAY_BUFFER_SIZE)?;
     if dont_fragment {
-        forbid_fragments(&socket, address.is_ipv4())?;
+        allow_fragments(&socket, address.is_ipv4(), false)?;
     }
     Ok(socket)
 }
 
-fn forbid_fragments(socket: &UdpSocket, v4: bool) -> io::Result<()> {
-    let (level, option, value) = match v4 {
-        true => (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DO),
-        false => (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_DO),
+/// Whether the kernel sends in fragments what does not fit the path, or refuses it with EMSGSIZE. It begins with the former.
+pub(super) fn allow_fragments(socket: &UdpSocket, v4: bool, allowed: bool) -> io::Result<()> {
+    let (level, option, value) = match (v4, allowed) {
+        (true, true) => (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_WANT),
+        (true, false) => (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DO),
+        (false, true) => (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_WANT),
+        (false, false) => (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_DO),
     };
     let value: libc::c_int = value;
     // SAFETY: the option's value is an int, which lives through the call.

@@ -399,10 +399,8 @@ impl Engine {
         let train = self.batch.trains()[number];
         let name = self.name(train.path.socket);
         let Self { batch, headers, .. } = self;
-        if self.refusals.cover(&train)
-            && let Some(socket) = self.sockets.get(train.path.socket)
-        {
-            return send_singly(socket, &train, batch, &mut self.counters);
+        if self.refusals.cover(&train) && name.is_some() {
+            return send_singly(&self.sockets, &train, batch, &mut self.counters);
         }
         let flags = (libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) as u32;
         let entry = match name {
@@ -510,10 +508,9 @@ impl Engine {
             Ok(bytes) if bytes == train.size => count_sent(&train, &mut self.counters),
             Ok(_) => self.counters.send_failed += train.segments as u64,
             Err(errno) => {
-                // Its index is not another's before every send of it is answered.
-                if let Some(socket) = self.sockets.get_late(train.path.socket) {
-                    handle_refusal(socket, &train, &self.batch, errno, &mut self.refusals, &mut self.counters);
-                }
+                // Its socket's index is not another's before every send of it is answered.
+                let Self { sockets, batch, refusals, counters, .. } = self;
+                handle_refusal(sockets, &train, batch, errno, refusals, counters);
             }
         }
         self.clear_answered();
