@@ -72,6 +72,12 @@ impl SendHeader {
         &raw const self.message
     }
 
+    /// Where the train that `fill` described goes.
+    #[inline]
+    pub(super) fn name(&self) -> (*const libc::sockaddr, libc::socklen_t) {
+        ((&raw const self.name).cast::<libc::sockaddr>(), self.message.msg_namelen)
+    }
+
     /// What `fill` described, for `sendmmsg`.
     pub(super) fn message(&self) -> libc::msghdr {
         self.message
