@@ -85,7 +85,7 @@ fn a_full_batch_gives_no_slot_until_it_is_cleared() {
 fn a_batch_is_ripe_between_trains_and_never_within_one() {
     let mut batch = TxBatch::new(TX_ARENA_SIZE, TRAINS_PER_BATCH_MAX);
     let mut commit = |port, size| {
-        let was_ripe = batch.is_ripe(path(port));
+        let was_ripe = batch.is_ripe(&path(port));
         batch.reserve(path(port), size).expect("room").commit(size);
         was_ripe
     };
@@ -95,7 +95,7 @@ fn a_batch_is_ripe_between_trains_and_never_within_one() {
     assert!(by_size[first + 1..].iter().all(|&ripe| !ripe), "its other segments are not held up");
     batch.clear();
     let mut commit = |port| {
-        let was_ripe = batch.is_ripe(path(port));
+        let was_ripe = batch.is_ripe(&path(port));
         batch.reserve(path(port), 100).expect("room").commit(100);
         was_ripe
     };

@@ -79,6 +79,13 @@ impl TxBatch {
     /// link that is closed, or whose user has used up what there is, nothing can be done.
     #[inline]
     pub fn reserve(&mut self, path: Path, size_max: usize) -> Result<TxSlot<'_>, DropReason> {
+        self.reserve_at(&path, size_max)
+    }
+
+    /// The same for a path that is kept elsewhere. One that was just written is read in other widths than it was written, which waits
+    /// for every store before it.
+    #[inline]
+    pub fn reserve_at(&mut self, path: &Path, size_max: usize) -> Result<TxSlot<'_>, DropReason> {
         if !self.has_room(size_max) {
             return Err(DropReason::TxFull);
         }
@@ -87,9 +94,9 @@ impl TxBatch {
         }
         self.front = 0;
         if path.socket.is_link() {
-            return self.reserve_link(path, size_max);
+            return self.reserve_link(*path, size_max);
         }
-        self.path = path;
+        self.path = *path;
         Ok(TxSlot { batch: self, size_max })
     }
 
@@ -118,9 +125,9 @@ impl TxBatch {
     /// Whether sending now is cheaper than gathering on: a datagram there begins a train, and what lies here is about to leave the
     /// cache before the kernel has read it.
     #[inline]
-    pub fn is_ripe(&self, path: Path) -> bool {
+    pub fn is_ripe(&self, path: &Path) -> bool {
         (self.used >= RIPE_SIZE || self.trains.len() >= RIPE_TRAINS)
-            && self.trains.last().is_some_and(|train| train.path != path)
+            && self.trains.last().is_some_and(|train| train.path != *path)
     }
 
     /// The next datagram starts a train of its own, even to the same destination.

@@ -128,12 +128,12 @@ pub trait Transmit {
     fn batch(&mut self) -> &mut TxBatch;
 
     /// Room for a datagram of up to `size_max` bytes; a batch that is full, or full enough, is flushed for it.
-    fn reserve(&mut self, path: Path, size_max: usize) -> Result<TxSlot<'_>, DropReason> {
+    fn reserve(&mut self, path: &Path, size_max: usize) -> Result<TxSlot<'_>, DropReason> {
         let batch = self.batch();
         if batch.is_ripe(path) || !batch.has_room(size_max) {
             self.flush();
         }
-        self.batch().reserve(path, size_max)
+        self.batch().reserve_at(path, size_max)
     }
 
     /// Hands every train to the kernel and empties the batch.

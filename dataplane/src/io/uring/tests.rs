@@ -295,7 +295,7 @@ fn what_is_flushed_has_left_and_what_a_turn_ends_with_leaves_with_the_next_recei
     // Who goes on after the end has it sent first.
     send(&mut link);
     link.engine.end_turn();
-    assert!(link.engine.reserve(path, 10).is_ok());
+    assert!(link.engine.reserve(&path, 10).is_ok());
     assert_eq!(peer.recv(&mut [0; 10]).expect("sent"), 10);
     assert_eq!(link.counters().sent, 3);
 }
