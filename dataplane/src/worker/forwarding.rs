@@ -102,9 +102,9 @@ fn expect(
             transport.expect();
         }
     }
-    for transport in wanted().filter_map(|subscription| transports.get(subscription.transport)) {
-        transport.expect_keys();
-    }
+    let wanted = || wanted().filter_map(|subscription| transports.get(subscription.transport));
+    wanted().for_each(Transport::expect_keys);
+    wanted().filter_map(|transport| transport.keys.as_ref()).for_each(|keys| keys.outbound.expect_schedule());
 }
 
 /// Subscribers whose state is asked for at once: as many misses as a core has under way, and what its first cache has room for.
