@@ -130,8 +130,12 @@ mod tests {
 
     #[test]
     fn both_families_can_have_one_port() {
-        let v6 = bind("[::]:0".parse().expect("an address")).expect("IPv6");
-        let port = v6.local_addr().expect("bound").port();
-        bind(SocketAddr::from(([0, 0, 0, 0], port))).expect("IPV6_V6ONLY leaves IPv4 free");
+        // Some other program may have the port on IPv4, but not each of sixteen.
+        let both = (0..16).any(|_| {
+            let v6 = bind("[::]:0".parse().expect("an address")).expect("IPv6");
+            let port = v6.local_addr().expect("bound").port();
+            bind(SocketAddr::from(([0, 0, 0, 0], port))).is_ok()
+        });
+        assert!(both, "IPV6_V6ONLY leaves IPv4 free");
     }
 }

@@ -581,5 +581,4 @@ const ATTEMPTS: usize = 8;
 const SUBMISSIONS: usize = (TRAINS_PER_BATCH_MAX + CALLS_MAX + FIXED_SOCKETS_MAX + 1).next_power_of_two();
 /// What can be answered between two looks: a datagram in each buffer, the trains of a batch, our calls, and the end of each receive.
 /// Calls of others come on top, one at a time, and so do the ends of receives of added sockets. What finds no room the kernel keeps.
-const COMPLETIONS: usize =
-    (RX_BUFFERS + TRAINS_PER_BATCH_MAX + CALLS_MAX + FIXED_SOCKETS_MAX + 2).next_power_of_two();
+const COMPLETIONS: usize = (RX_BUFFERS + TRAINS_PER_BATCH_MAX + CALLS_MAX + FIXED_SOCKETS_MAX + 2).next_power_of_two();
