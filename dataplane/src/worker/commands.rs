@@ -61,6 +61,7 @@ const CLOSING: Duration = Duration::from_millis(500);
 impl Worker {
     /// Carries out one order.
     pub fn handle_command(&mut self, command: WorkerCommand, now: Now) {
+        self.lively = now;
         match command {
             WorkerCommand::Control(command) => self.handle_control(command, now),
             WorkerCommand::Mirror { track, from } => {
@@ -83,6 +84,7 @@ impl Worker {
 
     /// Something a handshake thread has for this worker.
     pub fn handle_handshake(&mut self, item: FromHandshake, now: Now, out: &mut dyn Transmit) {
+        self.lively = now;
         self.begin_links(now, out);
         match item {
             FromHandshake::Datagram { transport, bytes, .. } => {
