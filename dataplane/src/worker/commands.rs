@@ -215,12 +215,9 @@ impl Worker {
         self.begin_sending(key, now);
     }
 
-    /// A transport can send from now on. Keyframes that came before were lost on it: they are asked for again.
+    /// A transport may be able to send from now on: it begins with keyframes.
     pub(super) fn begin_sending(&mut self, key: TransportKey, now: Now) {
-        let Some(transport) = self.transports.get(key) else { return };
-        if transport.keys.is_none() || transport.ice.selected().is_none() {
-            return;
-        }
+        let Some(transport) = self.transports.get(key).filter(|transport| transport.can_send()) else { return };
         let subscriptions: Vec<SubscriptionKey> =
             transport.subscriber.streams.iter().map(|stream| stream.subscription).collect();
         subscriptions.into_iter().for_each(|key| self.choose_layer(key, now));
@@ -406,7 +403,10 @@ impl Worker {
         let Some(subscription) = self.subscriptions.get_mut(key) else { return };
         let track_key = subscription.track;
         let Some(track) = self.tracks.get(track_key) else { return };
-        if let Some(spatial) = subscription.choose(track.alive) {
+        let spatial = subscription.choose(track.alive);
+        // A keyframe that came before it can be sent would be lost, and hold up the next: `begin_sending` asks.
+        let can_send = self.transports.get(subscription.transport).is_some_and(Transport::can_send);
+        if let Some(spatial) = spatial.filter(|_| can_send) {
             self.want_keyframe(track_key, spatial, now);
         }
     }
