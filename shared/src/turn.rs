@@ -224,6 +224,8 @@ pub struct TurnQuotas {
     pub connections: u32,
     /// The same of all allocations of one user.
     pub connections_per_user: u32,
+    /// Connections that one allocation may ask for in a second, lest it look for open ports with them.
+    pub connects_per_second: u32,
     /// Bits a second, both ways together, that one user's allocations relay.
     pub user_bps: u64,
     /// Bits a second, both ways together, that all relay.
@@ -244,6 +246,7 @@ impl Default for TurnQuotas {
             channels: 32,
             connections: 32,
             connections_per_user: 64,
+            connects_per_second: 16,
             user_bps: 0,
             total_bps: 0,
             replies_per_source: 10,

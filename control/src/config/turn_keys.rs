@@ -169,6 +169,14 @@ pub(super) fn keys() -> Vec<Key> {
             |config| config.turn.user_allocations.to_string(),
         ),
         key!(
+            "turn.user_allocations_per_second",
+            "turn-user-allocations-per-second",
+            "COUNT",
+            "Allocations that one user may make in a second, on each worker, whatever becomes of them; 0 for no limit.",
+            |config, value| value.number(0, 1_000_000).map(|count| config.turn.user_allocations_per_second = count),
+            |config| config.turn.user_allocations_per_second.to_string(),
+        ),
+        key!(
             "turn.allocations",
             "turn-allocations",
             "COUNT",
@@ -180,7 +188,7 @@ pub(super) fn keys() -> Vec<Key> {
             "turn.user_rate_bps_max",
             "turn-user-rate-bps-max",
             "BITS",
-            "What one user may relay, both ways together, bits per second; what is above is dropped. 0 for no limit.",
+            "What one user may relay, both ways together, this server's own media included, bits per second; what is above is dropped. 0 for no limit.",
             |config, value| value.number(0, 100_000_000_000).map(|rate| config.turn.user_rate_bps_max = rate),
             |config| config.turn.user_rate_bps_max.to_string(),
         ),

@@ -10,6 +10,7 @@ use ringmain_shared::Now;
 use ringmain_shared::id::{TurnAllocationId, WorkerIndex};
 use ringmain_shared::turn::{RelayProtocol, TurnBinding, TurnKeys, TurnTraffic, TurnTransport};
 
+use super::budget::Second;
 use super::connection::ConnectionKey;
 use super::credential::AccountKey;
 use super::ledger::Hold;
@@ -74,6 +75,8 @@ pub(super) struct Allocation {
     pub(super) links: Vec<(SocketAddr, LinkIndex)>,
     /// Of peers, over TCP.
     pub(super) connections: Vec<ConnectionKey>,
+    /// Connects of this second.
+    pub(super) connects: Second,
     /// Peers that are taken on shared ports.
     pub(super) claims: Vec<(RelayKey, SocketAddr)>,
     pub(super) reservation: Option<[u8; 8]>,
@@ -150,6 +153,7 @@ impl Allocation {
             by_peer: HashMap::default(),
             links: Vec::new(),
             connections: Vec::new(),
+            connects: Second::default(),
             claims: Vec::new(),
             reservation: None,
             ticket: None,

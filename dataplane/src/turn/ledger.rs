@@ -16,7 +16,7 @@ use arrayvec::ArrayVec;
 use aws_lc_rs::hmac;
 use ringmain_shared::Now;
 
-use super::budget::{Strangers, add, count_in, second_of};
+use super::budget::{Second, Strangers};
 use super::ports::PortMap;
 use crate::buf::{Bandwidth, Reserve};
 
@@ -139,15 +139,15 @@ impl Ledger {
         if max == 0 {
             return true;
         }
-        let (books, second) = (self.books(), second_of(now));
-        let cells = || books.allocates_of(user);
-        if cells().map(|cell| count_in(cell, second)).min().is_some_and(|count| count >= max) {
+        let cells = || self.books().allocates_of(user);
+        let made = || cells().map(|cell| Second::in_cell(cell).count(now)).min().unwrap_or(0);
+        if made() >= max {
             return false;
         }
-        cells().for_each(|cell| {
-            add(cell, second, 0);
-        });
-        cells().map(|cell| count_in(cell, second)).min().is_some_and(|count| count <= max)
+        for cell in cells() {
+            Second::add_in_cell(cell, 0, now);
+        }
+        made() <= max
     }
 
     /// What a user may relay.

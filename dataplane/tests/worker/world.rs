@@ -393,7 +393,7 @@ impl World {
         outbox.handshakes.clear();
         assert!(outbox.sockets.is_empty(), "our own media takes no relay socket");
         outbox.stats_due = false;
-        busy |= !sent.is_empty() || !relays.is_empty();
+        busy |= !sent.is_empty() || !relays.is_empty() || self.workers[worker].next_deadline() <= self.now;
         for event in events {
             self.log.push((format!("{event:?}"), Vec::new()));
             self.events.push(event);
