@@ -155,6 +155,7 @@ pub fn subscribe(worker: &mut Worker, peer: u64, publisher: u64, kind: Kind, now
 }
 
 /// A publisher's stream: frames of so many packets, each a protected datagram of so many bytes.
+#[derive(Debug)]
 pub struct Camera {
     ssrc: u32,
     kind: Kind,

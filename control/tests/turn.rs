@@ -180,7 +180,7 @@ fn of_two_hundred_clients_as_many_as_the_quota_says_are_served_by_both_workers_t
 
 #[test]
 fn two_hundred_clients_lose_nothing_over_streams_and_dtls() {
-    let server = Server::start("streams", 2, (32_000, 35_999));
+    let server = Server::start("streams", 2, (32_000, 35_999), "");
     let server = &server;
     // All ways at once: this client takes half a minute until two hundred are connected, whoever serves it.
     std::thread::scope(|scope| {
@@ -193,7 +193,7 @@ fn two_hundred_clients_lose_nothing_over_streams_and_dtls() {
 
 #[test]
 fn a_rotated_log_goes_on_in_a_new_file() {
-    let server = Server::start("rotation", 1, (36_000, 36_099));
+    let server = Server::start("rotation", 1, (36_000, 36_099), "");
     let rotated = server.dir.join("turnserver.log.1");
     std::fs::rename(server.dir.join("turnserver.log"), &rotated).expect("it logs to a file");
     let hangup = Command::new("kill").args(["-HUP", &server.process.id().to_string()]).status().expect("kill");
@@ -215,7 +215,7 @@ fn a_rotated_log_goes_on_in_a_new_file() {
 
 #[test]
 fn coturn_s_client_reaches_peers_over_tcp() {
-    let server = Server::start("tcp", 2, (20_000, 20_499));
+    let server = Server::start("tcp", 2, (20_000, 20_499), "");
     for way in [&["-T"][..], &["-T", "-S"]] {
         for size in ["100", "1200"] {
             echo(&server, &[way, &["-n", "20", "-m", "6", "-z", "5", "-l", size]].concat());
@@ -230,7 +230,7 @@ fn coturn_s_client_reaches_peers_over_tcp() {
 
 #[test]
 fn an_operator_sees_connections_of_peers_and_ends_them() {
-    let server = Server::start("tcprows", 1, (20_500, 20_999));
+    let server = Server::start("tcprows", 1, (20_500, 20_999), "");
     let Some(mut client) = tool("turnutils_uclient") else { return };
     let client = client.args(["-T", "-m", "2", "-n", "10000", "-u", "test", "-w", "test123", "-p"]);
     let client = client.arg(server.port.to_string()).arg("127.0.0.1").stdout(Stdio::null()).stderr(Stdio::null());
