@@ -17,11 +17,12 @@ use ringmain_shared::turn::{
 use ringmain_shared::{DropReason, Now};
 
 use crate::input::Input;
+use crate::turn_tcp::PeerSide;
 
 /// Steps of one input.
 const STEPS_MAX: usize = 512;
 const MEDIA: &str = "198.51.100.1:5000";
-const USERS: [&str; 2] = ["alice", "bob"];
+pub(crate) const USERS: [&str; 2] = ["alice", "bob"];
 /// Allocations that a user may make in a second.
 const ALLOCATES_PER_SECOND: u32 = 3;
 /// A user's bandwidth, which a few datagrams use up.
@@ -37,7 +38,10 @@ pub fn turn(data: &[u8]) {
             return;
         }
         let op = input.u8();
-        let from = client(op >> 6);
+        let mut from = client(op >> 6);
+        if op >> 7 == 1 {
+            from = crate::turn_tcp::client(op >> 6);
+        }
         match op & 7 {
             0..=2 => {
                 let bytes = input.chunk();
@@ -55,8 +59,14 @@ pub fn turn(data: &[u8]) {
                 if nonce.is_empty() {
                     nonce = host.learn(from);
                 }
-                let method = [method::ALLOCATE, method::REFRESH, method::CREATE_PERMISSION, method::CHANNEL_BIND]
-                    [usize::from(op >> 3 & 3)];
+                let method = [
+                    method::ALLOCATE,
+                    method::REFRESH,
+                    method::CREATE_PERMISSION,
+                    method::CHANNEL_BIND,
+                    method::CONNECT,
+                    method::CONNECTION_BIND,
+                ][usize::from(op >> 3 & 7) % 6];
                 let count = input.u8() % 6;
                 let attributes: Vec<(u16, &[u8])> = (0..count).map(|_| (input.u16(), input.chunk())).collect();
                 let bytes = host.request(method, 0, &nonce, |message| {
@@ -64,6 +74,7 @@ pub fn turn(data: &[u8]) {
                 });
                 let _ = host.say(from, &bytes).0;
             }
+            6 if op & 8 != 0 => host.peer_side_acts(input.u8(), input.u8()),
             6 => {
                 let relayed = host.sockets.keys().next().copied();
                 let bytes = input.chunk();
@@ -79,8 +90,11 @@ pub fn turn(data: &[u8]) {
 /// Clients and peers that keep to the protocol, in any order.
 pub fn turn_model(data: &[u8]) {
     let mut input = Input::new(data);
+    let mut spec = spec(TurnFeatures::default());
+    spec.quotas.allocates_per_user_second = ALLOCATES_PER_SECOND;
+    spec.quotas.user_bps = 8000 / MS_PER_BYTE;
     let mut scene = Scene {
-        host: Host::new(spec(TurnFeatures::default())),
+        host: Host::new(spec),
         clients: Default::default(),
         nonces: HashMap::new(),
         links: HashMap::new(),
@@ -395,26 +409,28 @@ impl Scene {
 }
 
 /// Datagrams that left, and by which path.
-type Sent = Vec<(Path, Vec<u8>)>;
+pub(crate) type Sent = Vec<(Path, Vec<u8>)>;
 
 /// A server, with sockets that open when asked for.
-struct Host {
-    turn: Turn,
-    link: MemoryLink,
-    now: Now,
+pub(crate) struct Host {
+    pub(crate) turn: Turn,
+    pub(crate) link: MemoryLink,
+    pub(crate) now: Now,
+    pub(crate) peer_side: PeerSide,
     sockets: BTreeMap<SocketIndex, SocketAddr>,
     next: u16,
     transactions: u64,
 }
 
 impl Host {
-    fn new(spec: TurnSpec) -> Self {
+    pub(crate) fn new(spec: TurnSpec) -> Self {
         let turn = Turn::new(WorkerIndex(0), spec, 1_800_000_000_000_000_000, [4; 32]);
         let now = Now::from_millis(1_000);
-        Self { turn, link: MemoryLink::new(), now, sockets: BTreeMap::new(), next: 8, transactions: 0 }
+        let (link, peer_side) = (MemoryLink::new(), PeerSide::default());
+        Self { turn, link, now, peer_side, sockets: BTreeMap::new(), next: 8, transactions: 0 }
     }
 
-    fn say(&mut self, from: Client, bytes: &[u8]) -> (Result<Option<ForMedia>, DropReason>, Sent) {
+    pub(crate) fn say(&mut self, from: Client, bytes: &[u8]) -> (Result<Option<ForMedia>, DropReason>, Sent) {
         let (_, out) = self.link.parts();
         let result = self.turn.handle_client(from, bytes, self.now, out);
         (result, self.settle())
@@ -436,7 +452,7 @@ impl Host {
         Some(self.settle())
     }
 
-    fn wait(&mut self, time: Duration) {
+    pub(crate) fn wait(&mut self, time: Duration) {
         let until = self.now + time;
         for round in 0.. {
             let at = self.turn.next_deadline();
@@ -452,7 +468,8 @@ impl Host {
         self.now = until;
     }
 
-    fn settle(&mut self) -> Sent {
+    pub(crate) fn settle(&mut self) -> Sent {
+        self.settle_peer_side();
         while !self.turn.socket_requests().is_empty() {
             for request in std::mem::take(self.turn.socket_requests()) {
                 match request {
@@ -478,10 +495,13 @@ impl Host {
         out.batch().links().drain_traffic(|link, datagrams, bytes| self.turn.count_link(link, datagrams, bytes));
         self.turn.events().clear();
         out.flush();
-        self.link.take()
+        let mut sent = self.link.take();
+        let (_, out) = self.link.parts();
+        out.diverted().drain(|path, bytes| sent.push((path, bytes.to_vec())));
+        sent
     }
 
-    fn request(
+    pub(crate) fn request(
         &mut self,
         method: u16,
         user: usize,
@@ -505,7 +525,7 @@ impl Host {
         bytes
     }
 
-    fn learn(&mut self, from: Client) -> Vec<u8> {
+    pub(crate) fn learn(&mut self, from: Client) -> Vec<u8> {
         let bytes = self.request(method::ALLOCATE, 0, &[], udp);
         let (_, answer) = self.say(from, &bytes).1.pop().expect("a challenge");
         let message = Message::parse(&answer).expect("ours are right");
@@ -513,7 +533,8 @@ impl Host {
     }
 }
 
-fn spec(features: TurnFeatures) -> TurnSpec {
+/// A server with two users.
+pub(crate) fn spec(features: TurnFeatures) -> TurnSpec {
     let address =
         |ip: &str| RelayAddress { bind: ip.parse().expect("an address"), announce: ip.parse().expect("an address") };
     let user = |name: &&str| TurnCredential {
@@ -543,10 +564,11 @@ fn spec(features: TurnFeatures) -> TurnSpec {
         },
         quotas: TurnQuotas {
             allocations_per_user: 2,
-            allocates_per_user_second: ALLOCATES_PER_SECOND,
-            user_bps: 8000 / MS_PER_BYTE,
             permissions: 3,
             channels: 2,
+            connections: 2,
+            connections_per_user: 3,
+            connects_per_second: 0,
             replies_per_source: 0,
             replies: 0,
             ..TurnQuotas::default()
@@ -556,12 +578,12 @@ fn spec(features: TurnFeatures) -> TurnSpec {
     }
 }
 
-fn media() -> SocketAddr {
+pub(crate) fn media() -> SocketAddr {
     MEDIA.parse().expect("an address")
 }
 
 /// Four that may be reached, our media, one that may not, and one of the other family.
-fn peer(which: u8) -> SocketAddr {
+pub(crate) fn peer(which: u8) -> SocketAddr {
     match which % 8 {
         index @ 0..=3 => foreign(index),
         4 | 5 => media(),
@@ -570,12 +592,12 @@ fn peer(which: u8) -> SocketAddr {
     }
 }
 
-fn foreign(index: u8) -> SocketAddr {
+pub(crate) fn foreign(index: u8) -> SocketAddr {
     ([8, 8, 8, index / 2], 9000 + u16::from(index % 2)).into()
 }
 
 /// Why no client of IPv4 gets a permission or channel for this peer.
-fn forbidden(peer: SocketAddr) -> Option<u16> {
+pub(crate) fn forbidden(peer: SocketAddr) -> Option<u16> {
     match peer.ip() {
         IpAddr::V4(ip) => (ip.octets()[0] == 10).then_some(403),
         IpAddr::V6(_) => Some(443),
@@ -591,7 +613,7 @@ fn udp(message: &mut MessageWriter<'_>) {
     message.attribute(attribute::REQUESTED_TRANSPORT, &[17, 0, 0, 0]);
 }
 
-fn code(answer: &[u8]) -> u16 {
+pub(crate) fn code(answer: &[u8]) -> u16 {
     Message::parse(answer).expect("ours are right").error_code().unwrap_or(0)
 }
 

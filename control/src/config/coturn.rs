@@ -1,7 +1,7 @@
 //! coturn's `turnserver.conf`, for `ringmain turn --coturn-config`: every key of coturn 4.6 is applied, or has nothing to do here, or is
 //! refused because the server would then do something else than the file says. What is refused is told in one go.
 //!
-//! Where the two differ: private addresses are no peers unless `allowed-peer-ip` says so, and quotas count on each worker.
+//! Where the two differ: private addresses are no peers unless `allowed-peer-ip` says so.
 
 use std::time::Duration;
 

@@ -23,7 +23,7 @@ use crate::stream::StreamId;
 
 impl Turn {
     /// RFC 6062 §5.2. The answer waits for the peer's.
-    pub(super) fn handle_connect(&mut self, known: &Known<'_>, _: Now, _: &mut dyn Transmit) -> Result<(), Refusal> {
+    pub(super) fn handle_connect(&mut self, known: &Known<'_>, now: Now, _: &mut dyn Transmit) -> Result<(), Refusal> {
         let (key, allocation) = self.owned(known)?;
         if allocation.protocol != RelayProtocol::Tcp {
             return Err(error::BAD_REQUEST.into());
@@ -40,8 +40,14 @@ impl Turn {
         if self.has_connection(allocation, address) {
             return Err(error::CONNECTION_ALREADY_EXISTS.into());
         }
+        if allocation.connects.is_full(self.spec.quotas.connects_per_second, now) {
+            return Err(error::INSUFFICIENT_CAPACITY.into());
+        }
         let stage = Stage::Connecting(Box::new(known.reply.clone()));
         let (connection, _) = self.add_connection(key, address, stage).ok_or(error::INSUFFICIENT_CAPACITY)?;
+        if let Some(allocation) = self.allocations.get_mut(key) {
+            allocation.connects.add(now);
+        }
         let relayed = peer.is_relayed();
         self.relays.peer_requests.push(PeerRequest::Connect { connection, local, peer: address, relayed });
         Ok(())

@@ -209,8 +209,12 @@ impl Streams {
                 Role::Connecting { .. } | Role::Waiting | Role::Ending => {
                     (now.since(stream.since) > PATIENCE).then_some(End::Silent)
                 }
-                // Who is joined to a server or a peer may be silent for as long as they like, but must read.
-                Role::Joined { .. } => stream.connection.overdue(now).filter(|end| *end == End::Stuck),
+                // Who is joined may be silent for as long as they like, but must read what a server says. What a peer sends waits at the
+                // peer, until the kernel finds that nobody is there any more.
+                Role::Joined { to } => {
+                    let is_stuck = |end: &End| *end == End::Stuck && self.meter_between(slot, to).is_none();
+                    stream.connection.overdue(now).filter(is_stuck)
+                }
                 _ => stream.connection.overdue(now),
             };
             if let Some(end) = end {

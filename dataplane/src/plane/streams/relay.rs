@@ -1,5 +1,6 @@
 //! TCP to the peers of relays (RFC 6062): connections that a worker asks for or that come to a relayed address, and their joining with
-//! a client's. Until they are joined, nothing is read from a peer; from then on as much as there is credit for.
+//! a client's. Until they are joined, nothing is read from a peer; from then on as much as there is credit for. The end of one is the
+//! end of both (§5.5), once what it sent is written.
 //!
 //! Whom somebody may reach is the worker's to say: what it asks for is allowed, and it has us close what arrived and is not.
 
@@ -16,6 +17,7 @@ use super::stream::{Role, Socket, Stream};
 use super::{Content, Listens, PAIR_ROOM, READ_SIZE, Streams};
 use crate::plane::stream_loop::Workers;
 use crate::stream::connection::{Connection, End};
+use crate::stream::queue::QUEUE_SIZE_MAX;
 use crate::stream::{FromStream, StreamId};
 
 impl Streams {
@@ -157,11 +159,18 @@ impl Streams {
     /// Bytes that may be read from one of a pair for the other.
     pub(super) fn room_between(&self, slot: usize, to: usize) -> usize {
         let Some(other) = self.stream(to) else { return READ_SIZE };
-        if !other.connection.has_room(PAIR_ROOM) {
-            return 0;
+        let meter = self.meter_between(slot, to);
+        let needed = if meter.is_some() { QUEUE_SIZE_MAX - RELAY_PENDING_MAX } else { PAIR_ROOM };
+        match meter {
+            _ if !other.connection.has_room(needed) => 0,
+            Some(meter) => meter.room().min(READ_SIZE),
+            None => READ_SIZE,
         }
-        let meter = other.meter.as_ref().or_else(|| self.stream(slot)?.meter.as_ref());
-        meter.map_or(READ_SIZE, |meter| meter.room().min(READ_SIZE))
+    }
+
+    /// The credit of a pair, if one of them is a peer.
+    pub(super) fn meter_between(&self, slot: usize, to: usize) -> Option<&Meter> {
+        [slot, to].into_iter().find_map(|slot| self.stream(slot)?.meter.as_ref())
     }
 
     /// So many bytes were given by one of a pair to the other.
@@ -223,5 +232,8 @@ fn relay_socket(address: SocketAddr) -> io::Result<Socket2> {
     Ok(socket)
 }
 
+/// Bytes that may wait for one of a relay's pair while more is read from the other.
+const RELAY_PENDING_MAX: usize = 64 * 1024;
+const _: () = assert!(QUEUE_SIZE_MAX - RELAY_PENDING_MAX >= PAIR_ROOM, "what is read at once finds room");
 /// Peers that wait for a relay to be accepted.
 const RELAY_BACKLOG: i32 = 64;

@@ -312,6 +312,28 @@ fn every_bound_on_connections_holds_when_it_is_exceeded() {
 }
 
 #[test]
+fn whoever_looks_for_open_ports_is_slow() {
+    let mut world = World::new(spec());
+    let alice = allocated(&mut world, 1, "alice");
+    world.wait(Duration::from_secs(1));
+    for _ in 0..3 {
+        let mut asked = 0;
+        for port in 1..=100 {
+            match world.connect(&alice, &format!("8.8.8.8:{port}")) {
+                0 => {
+                    asked += 1;
+                    let connection = world.asked_connection();
+                    assert_eq!(world.peer_answers(connection, None), Err(error::CONNECTION_FAILED));
+                }
+                code => assert_eq!(code, 508),
+            }
+        }
+        assert_eq!(asked, 16);
+        world.wait(Duration::from_secs(1));
+    }
+}
+
+#[test]
 fn connections_end_with_their_allocation_however_that_ends() {
     for way in ["killed", "revoked", "disconnected", "expired"] {
         let mut world = World::new(spec());
