@@ -88,7 +88,7 @@ fn on_sockets(args: &Args, report: &mut Report, carrier: Carrier, peers: u64) {
                 link.receive(Some(left)).expect("works");
                 let (rx, out) = link.parts();
                 worker.turn(now(start), rx, out);
-                out.flush();
+                out.end_turn();
                 forget(&mut worker);
                 turns += 1;
             }

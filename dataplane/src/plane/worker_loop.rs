@@ -71,7 +71,7 @@ pub(crate) fn run(mut worker: Worker, mut link: Box<dyn Link>, mut ports: Ports,
         worker.turn(moment, rx, tx);
         carry_out_sockets(&mut worker, &mut *link, moment);
         let (_, tx) = link.parts();
-        tx.flush();
+        tx.end_turn();
         if !tx.diverted().is_empty() {
             // What was said goes before what is to be done: a client hears its answer before its connection is joined or closed.
             let deeds = std::mem::take(&mut worker.outbox().streams);

@@ -178,6 +178,11 @@ impl IceAgent {
         self.selected.filter(|_| self.state != IceState::Failed)
     }
 
+    /// [`selected`](Self::selected), for who sends there many times.
+    pub fn destination(&self) -> Option<&Path> {
+        self.selected.as_ref().filter(|_| self.state != IceState::Failed)
+    }
+
     /// Round trip to the peer, as our checks measure it.
     pub fn round_trip(&self) -> Option<Duration> {
         self.round_trip

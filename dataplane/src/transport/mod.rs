@@ -19,7 +19,7 @@ pub use ice::{Claim, IceAgent, Reaction};
 pub use publisher::{Publisher, PublisherSettings};
 pub use subscriber::Subscriber;
 
-use crate::buf::prefetch;
+use crate::buf::{prefetch, prefetch_whole};
 use crate::srtp::{Inbound, Outbound};
 
 slotmap::new_key_type! {
@@ -82,6 +82,12 @@ impl Transport {
         prefetch(&self.subscriber.transport_sequence);
         prefetch(&self.subscriber.report_at);
         self.ice.expect();
+        prefetch_whole(&self.keys);
+    }
+
+    /// The same for its keys, once what leads to them is there.
+    #[inline]
+    pub fn expect_keys(&self) {
         if let Some(keys) = &self.keys {
             keys.outbound.expect();
         }

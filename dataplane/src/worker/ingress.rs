@@ -211,7 +211,7 @@ impl Worker {
 
     /// Puts one datagram into the transmit batch.
     pub(super) fn send(&mut self, path: Path, bytes: &[u8], out: &mut dyn Transmit) {
-        match out.reserve(path, bytes.len()) {
+        match out.reserve(&path, bytes.len()) {
             Ok(mut slot) => {
                 slot.bytes_mut().copy_from_slice(bytes);
                 slot.commit(bytes.len());
