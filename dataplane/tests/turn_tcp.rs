@@ -10,6 +10,7 @@ use ringmain_dataplane::packet::stun::{
     Class, IntegrityKey, Message, MessageWriter, TransactionId, attribute, error, method,
 };
 use ringmain_dataplane::plane::{Plane, Settings, StreamListener, StreamSettings};
+use ringmain_dataplane::stream::classify::Protocols;
 use ringmain_dataplane::turn::derive_keys;
 use ringmain_shared::Command;
 use ringmain_shared::turn::{
@@ -21,7 +22,8 @@ use socket2::{Domain, Socket, Type};
 /// A server with two workers, and where it listens.
 fn start(port_min: u16, quotas: TurnQuotas) -> (Plane, SocketAddr) {
     let address = SocketAddr::from(([127, 0, 0, 1], 0));
-    let listener = StreamListener { address, turn: true, ice: false, http: false, tls: false, tls_only: false };
+    let clear = Protocols { turn: true, ..Protocols::NONE };
+    let listener = StreamListener { address, clear, tls: Protocols::NONE };
     let streams = StreamSettings { listeners: vec![listener], ..StreamSettings::default() };
     let settings = Settings { workers: 2, pin: false, base_port: 0, streams, ..Settings::default() };
     let (mut plane, _) = Plane::start(settings).expect("starts");
