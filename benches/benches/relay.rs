@@ -1,20 +1,23 @@
 //! What a relayed packet costs, without a kernel: ChannelData to a peer and a peer's datagram to a client, beside a loop that only
-//! receives and sends as many bytes; and a subscriber's packet through TURN's shortcut, beside a direct subscriber's.
+//! receives and sends as many bytes; and a subscriber's packet through TURN's shortcut, beside a direct subscriber's; and a publisher's,
+//! whose room is on the worker that it comes to or on another.
 
 #![allow(missing_docs)]
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ringmain_benches::measure::{Args, cpu_of, take_turns};
 use ringmain_benches::peers::{self, Camera, address, worker};
 use ringmain_benches::report::{Report, Row};
+use ringmain_benches::upload::{self, Upload};
 
-use ringmain_dataplane::buf::{Bandwidth, Prefix};
+use ringmain_dataplane::buf::Prefix;
 use ringmain_dataplane::io::memory::MemoryLink;
 use ringmain_dataplane::io::{Link, Path, SocketIndex};
 use ringmain_dataplane::packet::stun::{Class, IntegrityKey, Message, MessageWriter, TransactionId, attribute, method};
-use ringmain_dataplane::turn::{Client, SocketRequest, Turn, derive_keys};
+use ringmain_dataplane::turn::{Client, Ledger, SocketRequest, Turn, derive_keys};
 use ringmain_dataplane::worker::Worker;
 use ringmain_shared::Now;
 use ringmain_shared::id::WorkerIndex;
@@ -53,6 +56,16 @@ fn main() {
         for (name, result) in [("through TURN", &results[1]), ("through TURN with a bound", &results[2])] {
             let row = Row::new(format!("{} bytes to a subscriber {name}", sizes[0]), result.median(), "ns");
             report.row(row.beside_by("direct", results[0].median(), result.ratio(&results[0])).ratio_at_most(1.15));
+        }
+    }
+    for sizes in [[1100; 8], [100; 8]] {
+        let mut contenders =
+            [upload::Way::Direct, upload::Way::Near, upload::Way::Far].map(|way| Upload::new(way, sizes, spec()));
+        let results = take_turns(&mut contenders, rounds, Upload::cost);
+        assert!(contenders.iter_mut().all(|upload| upload.taken() > 0), "media arrives by every way");
+        for (name, result) in [("through TURN", &results[1]), ("through TURN on another worker", &results[2])] {
+            let row = Row::new(format!("{} bytes of a publisher {name}", sizes[0]), result.median(), "ns");
+            report.row(row.beside_by("direct", results[0].median(), result.ratio(&results[0])));
         }
     }
     report.finish();
@@ -183,14 +196,16 @@ impl Room {
             true => Path { socket: SocketIndex(SocketIndex::LINK_FIRST + peer as u16), remote: address(peer).remote },
             false => address(peer),
         };
-        let all = Bandwidth::new(BITS_PER_SECOND);
+        let ledger = Arc::new(Ledger::new([7; 32]));
+        let all = ledger.bandwidth_of_all(BITS_PER_SECOND);
         let set_links = |link: &mut MemoryLink| {
             for peer in (1..=SUBSCRIBERS).filter(|_| through) {
                 let prefix = Prefix::channel(address(peer), u16::from_be_bytes(CHANNEL));
                 let links = link.parts().1.batch().links();
                 links.set(path(peer), Some(prefix));
                 if road == Road::Metered {
-                    let budgets = [Bandwidth::new(BITS_PER_SECOND), all.clone()];
+                    let user = ledger.user(&peer.to_string());
+                    let budgets = [ledger.bandwidth_of(user, BITS_PER_SECOND), all.clone()];
                     links.limit(path(peer).socket, budgets.map(Some));
                 }
             }

@@ -5,7 +5,7 @@
 //! * [`floor`]: the kernel and the cipher alone; [`engine`]: a worker on real sockets; [`on_tokio`]: the same on tokio-uring.
 //! * [`measure`]: CPU time, rounds that take turns; [`report`]: one number beside its baseline and its goal; [`machine`]: where it
 //!   was measured; [`chart`], [`table`]: all of it as a picture and as a page.
-//! * [`counting`]: what was allocated.
+//! * [`upload`]: a publisher on its way through TURN, over one worker or two; [`counting`]: what was allocated.
 
 #![allow(missing_docs, reason = "benches have no readers but themselves")]
 
@@ -20,6 +20,7 @@ pub mod peers;
 pub mod report;
 pub mod room;
 pub mod table;
+pub mod upload;
 pub mod wire;
 
 pub use peers::*;

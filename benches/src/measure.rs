@@ -65,6 +65,14 @@ impl Rounds {
         self.0.push(nanos);
     }
 
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub fn median(&self) -> f64 {
         quantile(self.0.clone(), 0.5)
     }

@@ -9,8 +9,7 @@ use std::time::{Duration, Instant};
 use ringmain_dataplane::packet::stun::{
     Class, IntegrityKey, Message, MessageWriter, TransactionId, attribute, error, method,
 };
-use ringmain_dataplane::plane::{Plane, Settings, StreamListener, StreamSettings};
-use ringmain_dataplane::stream::classify::Protocols;
+use ringmain_dataplane::plane::{Plane, Protocols, Settings, StreamListener, StreamSettings};
 use ringmain_dataplane::turn::derive_keys;
 use ringmain_shared::Command;
 use ringmain_shared::turn::{

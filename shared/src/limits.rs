@@ -89,7 +89,7 @@ pub const EVENT_RING: usize = 8192;
 pub const HANDSHAKE_RING: usize = 1024;
 /// Messages waiting for the stream thread from one worker, and back.
 pub const STREAM_RING: usize = 1024;
-/// Packets waiting for another worker.
+/// Packets waiting for another worker, of rooms and of clients of TURN, and what else the two have to tell each other.
 pub const RELAY_RING: usize = 1024;
 
 /// Transports of one worker.

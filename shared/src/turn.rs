@@ -29,7 +29,7 @@ pub struct TurnSpec {
     pub peers: PeerPolicy,
     /// Where clients' peers see them.
     pub relay: RelaySpec,
-    /// How much of it one user, and all together, may have. Each worker counts for itself.
+    /// How much of it one user, and all together, may have, whichever workers they come to.
     pub quotas: TurnQuotas,
     /// For how long.
     pub lifetimes: TurnLifetimes,
@@ -114,7 +114,7 @@ pub struct TurnBinding {
 /// Whom clients may reach. Our own listeners never.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct PeerPolicy {
-    /// Our own media addresses: always allowed, and reached without a socket where the worker is the same.
+    /// Our own media addresses: always allowed, and reached without a socket.
     pub own_media: Vec<OwnMedia>,
     /// Where we listen for TURN, as clients name it: never allowed as a peer.
     pub listeners: Vec<SocketAddr>,
@@ -182,7 +182,7 @@ pub struct RelaySpec {
     pub port_min: u16,
     /// The highest.
     pub port_max: u16,
-    /// Workers that share the ports. Worker *n* takes every so manieth pair of ports, beginning with the *n*-th.
+    /// Workers that are this server together, numbered from 0. Each may take any of the ports.
     pub workers: u16,
     /// One port for each allocation, or few for all.
     pub mode: RelayMode,
@@ -202,7 +202,7 @@ pub struct RelayAddress {
 pub enum RelayMode {
     /// A port each.
     PerAllocation,
-    /// So many ports for all, told apart by their peers' addresses: of the allocations on one port, one at a time may talk to
+    /// So many ports of each worker for all, told apart by their peers' addresses: of the allocations on one port, one at a time may talk to
     /// the same address and port. Fits few peers per client, and firewalls that open few ports.
     Shared(u16),
 }

@@ -72,6 +72,13 @@ pub fn turn_lines(config: &Config, listeners: &Listeners, offer: Option<&Offer>)
         let hint = "TURN over TLS and DTLS: off, for want of certificate files (turn.tls_cert, turn.tls_key)";
         lines.push(Line::Info(hint.into()));
     }
+    if turn.realm.len() > REALM_SIZE_GOOD {
+        lines.push(Line::Warn(format!(
+            "turn.realm has {} characters, and is in every answer to strangers: up to {REALM_SIZE_GOOD} make those no more than twice \
+             as long as what is asked, which is of little use to who would have others flooded",
+            turn.realm.len()
+        )));
+    }
     if config.turn_only && turn.users.is_empty() && turn.users_file.is_none() && turn.shared_secrets.is_empty() {
         let hint = "nobody can use TURN: set turn.users, turn.users_file or turn.shared_secret";
         lines.push(Line::Warn(hint.into()));
@@ -163,5 +170,7 @@ fn is_private(address: IpAddr) -> bool {
     }
 }
 
+/// With IPv4 and UDP headers, a bare Allocate is 56 bytes and its challenge 76 without the realm.
+const REALM_SIZE_GOOD: usize = 36;
 /// A host with many addresses need not fill the screen.
 const URLS_MAX: usize = 8;

@@ -44,18 +44,15 @@ pub(super) fn add_page(listeners: &mut Listeners, config: &Config, certificate: 
     streams.http = Some(sink);
 }
 
-/// As many connections as control has places for signalling. With `one_port` a whole office may open the page at once, behind one
-/// address, each browser by a few connections.
+/// As many connections as control has places for signalling.
 pub(super) fn limits(config: &Config) -> StreamLimits {
-    let default = StreamLimits::default();
+    let limits = &config.limits;
     StreamLimits {
-        connections_max: config.limits.connections,
-        per_address_max: config.limits.connections_per_ip,
-        handshakes_per_address: match config.one_port {
-            Some(_) => default.handshakes_per_second / 2,
-            None => default.handshakes_per_address,
-        },
-        ..default
+        connections_max: limits.connections,
+        per_address_max: limits.connections_per_ip,
+        handshakes_per_second: limits.handshakes_per_second,
+        handshakes_per_address: limits.handshakes_per_second_per_ip,
+        ..StreamLimits::default()
     }
 }
 

@@ -66,9 +66,7 @@ pub struct Candidates {
 /// Runs until a signal ends it.
 pub async fn run(config: Config, start: impl Start) -> anyhow::Result<()> {
     let stop = stop_on_signal()?;
-    // A connection of the page that comes by way of the data plane is three: the client's, and the two ends of the handover.
-    let each = if config.one_port.is_some() { 3 } else { 1 };
-    if let Some(hint) = descriptors::raise(each * config.limits.connections as u64 + DESCRIPTORS_BESIDE) {
+    if let Some(hint) = descriptors::raise(descriptors::wanted(&config)) {
         tracing::warn!("{hint}");
     }
     let host = host::addresses().context("cannot list the addresses of this host")?;
@@ -270,7 +268,5 @@ fn epoch() -> u32 {
 
 /// Addresses of this host that media uses without being told which.
 const ADDRESSES_MAX: usize = 16;
-/// Open files beside those of signalling: media sockets, rings, the metrics listener.
-const DESCRIPTORS_BESIDE: u64 = 1024;
 /// Connections to the metrics listener.
 const METRICS_CONNECTIONS_MAX: usize = 64;

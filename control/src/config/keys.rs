@@ -285,6 +285,22 @@ fn general() -> Vec<Key> {
             |config| config.limits.connections_per_ip.to_string(),
         ),
         key!(
+            "limits.handshakes_per_second",
+            "handshakes-per-second",
+            "COUNT",
+            "TLS and DTLS handshakes that begin in a second on the ports of TURN and of one_port; others wait. 0 for no limit.",
+            |config, value| value.number(0, 1_000_000).map(|count| config.limits.handshakes_per_second = count),
+            |config| config.limits.handshakes_per_second.to_string(),
+        ),
+        key!(
+            "limits.handshakes_per_second_per_ip",
+            "handshakes-per-second-per-ip",
+            "COUNT",
+            "The same from one IPv4 address or one IPv6 /64; 0 for no limit.",
+            |config, value| value.number(0, 1_000_000).map(|count| config.limits.handshakes_per_second_per_ip = count),
+            |config| config.limits.handshakes_per_second_per_ip.to_string(),
+        ),
+        key!(
             "limits.websockets_per_ip",
             "websockets-per-ip",
             "COUNT",

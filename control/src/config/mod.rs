@@ -172,6 +172,10 @@ pub struct Limits {
     pub connections: usize,
     /// The same from one IPv4 address or one IPv6 /64.
     pub connections_per_ip: usize,
+    /// TLS and DTLS handshakes that may begin in a second on the data plane's ports; 0 is no limit.
+    pub handshakes_per_second: usize,
+    /// The same from one IPv4 address or one IPv6 /64.
+    pub handshakes_per_second_per_ip: usize,
     /// WebSockets of one address, or one IPv6 /64.
     pub websockets_per_ip: usize,
     /// Peers that may join per second.
@@ -245,6 +249,10 @@ impl Default for Config {
                 connections: 16_384,
                 // An office of five hundred behind one address, each with its page and a few files of it on the way.
                 connections_per_ip: 4096,
+                // Half of a core's time with keys of RSA, a tenth with elliptic curves.
+                handshakes_per_second: 500,
+                // An office behind one address, each of its browsers by a few connections, is in within seconds.
+                handshakes_per_second_per_ip: 200,
                 websockets_per_ip: 2048,
                 joins_per_second: 1000,
                 joins_per_second_per_ip: 500,

@@ -51,6 +51,8 @@ pub struct Turn {
     pub deny_peers: Vec<PeerRange>,
     /// Allocations of one user; 0 is no limit.
     pub user_allocations: u32,
+    /// Allocations that one user may make in a second; 0 is no limit.
+    pub user_allocations_per_second: u32,
     /// Allocations of all; 0 is no limit.
     pub allocations: u32,
     /// Bits a second of one user, both ways; 0 is no limit.
@@ -106,6 +108,7 @@ impl Default for Turn {
             deny_peers: Vec::new(),
             // A browser makes one for each connection, URL and network: two connections, three URLs, Wi-Fi and cable are twelve.
             user_allocations: 16,
+            user_allocations_per_second: 32,
             allocations: 0,
             user_rate_bps_max: 0,
             rate_bps_max: 0,

@@ -115,6 +115,12 @@ pub fn render(report: &Report, refused: &[(&str, u64)]) -> String {
         page.one("ringmain_stream_accepted_total", "counter", "Such connections accepted.", streams.accepted);
         page.one("ringmain_stream_refused_total", "counter", "Such connections beyond the bounds.", streams.refused);
         page.one(
+            "ringmain_stream_handshakes_put_off_total",
+            "counter",
+            "TLS and DTLS handshakes that had to wait for a later second.",
+            streams.handshakes_put_off,
+        );
+        page.one(
             "ringmain_stream_tls_failed_total",
             "counter",
             "Such connections on which TLS failed.",
@@ -143,7 +149,7 @@ pub fn render(report: &Report, refused: &[(&str, u64)]) -> String {
 
 type PerWorker = (&'static str, &'static str, &'static str, fn(&WorkerStats) -> u64);
 
-const PER_WORKER: [PerWorker; 27] = [
+const PER_WORKER: [PerWorker; 28] = [
     ("ringmain_received_total", "counter", "Datagrams received.", |stats| stats.received),
     ("ringmain_received_bytes_total", "counter", "Bytes of UDP payload received.", |stats| stats.received_bytes),
     ("ringmain_sent_total", "counter", "Datagrams sent.", |stats| stats.sent),
@@ -167,6 +173,12 @@ const PER_WORKER: [PerWorker; 27] = [
     ("ringmain_turns_total", "counter", "Turns of the run loop.", |stats| stats.turns),
     ("ringmain_turn_allocations", "gauge", "Live TURN allocations.", |stats| stats.turn.allocations),
     ("ringmain_turn_allocated_total", "counter", "TURN allocations made.", |stats| stats.turn.allocated),
+    (
+        "ringmain_turn_hasty_total",
+        "counter",
+        "Allocates refused because their user made too many in a second.",
+        |stats| stats.turn.hasty,
+    ),
     ("ringmain_turn_relay_sockets", "gauge", "Open relay sockets; our own media needs none.", |stats| {
         stats.turn.sockets
     }),

@@ -126,6 +126,7 @@ pub fn spec(
         },
         quotas: TurnQuotas {
             allocations_per_user: turn.user_allocations,
+            allocates_per_user_second: turn.user_allocations_per_second,
             allocations: turn.allocations,
             connections_per_user: turn.user_connections,
             user_bps: turn.user_rate_bps_max,

@@ -13,7 +13,7 @@ mod slab;
 mod tests;
 mod tx;
 
-pub use bandwidth::Bandwidth;
+pub use bandwidth::{Bandwidth, Reserve};
 pub use links::{LinkBudgets, LinkTable};
 pub use prefetch::{prefetch, prefetch_element, prefetch_whole};
 pub use prefix::{PREFIX_SIZE_MAX, Prefix};

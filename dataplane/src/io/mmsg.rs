@@ -95,7 +95,8 @@ impl Link for MmsgLink {
     fn receive(&mut self, timeout: Option<Duration>) -> io::Result<Received> {
         self.rx.clear();
         self.inbox.clear();
-        if wait(&mut self.polls, timeout)? {
+        let sleeps = timeout != Some(Duration::ZERO) && self.out.wake.may_sleep();
+        if wait(&mut self.polls, if sleeps { timeout } else { Some(Duration::ZERO) })? {
             let bell = self.out.sockets.fixed();
             if self.polls[bell].revents != 0 {
                 self.out.wake.drain_event();

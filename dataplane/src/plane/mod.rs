@@ -21,6 +21,7 @@ mod worker_loop;
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use std::{fmt, io};
@@ -37,6 +38,7 @@ use crate::srtp;
 pub use crate::stream::classify::Protocols;
 use crate::stream::{FromStream, ToStream};
 use crate::transport::PublisherSettings;
+use crate::turn::Ledger;
 use crate::worker::relay::RelayItem;
 use crate::worker::{FixedSockets, Worker, WorkerSettings};
 pub use certificates::CertificateFiles;
@@ -197,11 +199,13 @@ impl Plane {
             handles.push(thread);
         }
 
+        let ledger = seed().map_err(|error| StartError(format!("no random numbers: {error}")))?;
+        let ledger = Arc::new(Ledger::new(ledger));
         let mut workers = Vec::new();
         for ((index, link), pulse) in links.into_iter().enumerate().zip(worker_pulses) {
             let (orders, commands) = RingBuffer::new(COMMAND_RING);
             let (events, told) = RingBuffer::new(EVENT_RING);
-            let core = Worker::new(WorkerSettings {
+            let mut core = Worker::new(WorkerSettings {
                 index: WorkerIndex(index as u16),
                 seed: seed().map_err(|error| StartError(format!("no random numbers: {error}")))?,
                 unix_nanos_at_start: unix.as_nanos() as u64,
@@ -213,6 +217,7 @@ impl Plane {
                     turn_on_media: settings.turn_on_media,
                 },
             });
+            core.share_ledger(Arc::clone(&ledger));
             let ports = worker_loop::Ports {
                 pulse,
                 commands,
@@ -224,6 +229,7 @@ impl Plane {
                 to_peers: relays.producers(index),
                 from_peers: relays.consumers(index),
                 peers: wakes.clone(),
+                called: vec![false; worker_count],
                 to_streams: to_streams.producers(index).pop().zip(stream_wake.clone()),
                 from_streams: from_streams.consumers(index).pop(),
             };

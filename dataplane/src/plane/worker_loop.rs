@@ -31,6 +31,8 @@ pub(crate) struct Ports {
     pub(crate) to_peers: Vec<Producer<RelayItem>>,
     pub(crate) from_peers: Vec<Consumer<RelayItem>>,
     pub(crate) peers: Vec<WakeHandle>,
+    /// Those that something was put into the ring of in this turn.
+    pub(crate) called: Vec<bool>,
     /// To the stream thread, if there is one.
     pub(crate) to_streams: Option<(Producer<ToStream>, WakeHandle)>,
     pub(crate) from_streams: Option<Consumer<FromStream>>,
@@ -73,10 +75,8 @@ pub(crate) fn run(mut worker: Worker, mut link: Box<dyn Link>, mut ports: Ports,
         if !tx.diverted().is_empty() {
             // What was said goes before what is to be done: a client hears its answer before its connection is joined or closed.
             let deeds = std::mem::take(&mut worker.outbox().streams);
-            let mut streams = Vec::with_capacity(deeds.len());
-            tx.diverted().drain(|path, bytes| streams.push(worker.to_stream(path, bytes)));
-            streams.extend(deeds);
-            worker.outbox().streams = streams;
+            tx.diverted().drain(|path, bytes| worker.carry(path, bytes));
+            worker.outbox().streams.extend(deeds);
         }
         ports.carry_out(&mut worker, tx);
         if std::mem::take(&mut worker.outbox().stats_due) {
@@ -161,14 +161,24 @@ impl Ports {
             waker.wake();
         }
         for (to, item) in outbox.relays.drain(..) {
-            let index = usize::from(to.0);
-            let (Some(ring), Some(peer)) = (self.to_peers.get_mut(index), self.peers.get(index)) else { continue };
-            match ring.push(item) {
-                Ok(()) => {}
-                Err(PushError::Full(RelayItem::Media(_) | RelayItem::Padding { .. })) => relays_lost += 1,
-                Err(PushError::Full(item)) => relays_kept.push((to, item)),
+            let Some(ring) = self.to_peers.get_mut(usize::from(to.0)) else { continue };
+            // Behind what waits for the same worker: a fact must not overtake the one that it takes back.
+            let waits = relays_kept.iter().any(|(other, _)| *other == to);
+            let back = if waits { Some(item) } else { ring.push(item).err().map(|PushError::Full(item)| item) };
+            match back {
+                None => {}
+                Some(item) if item.may_be_lost() => relays_lost += 1,
+                Some(item) => relays_kept.push((to, item)),
             }
-            tx.wake(peer);
+            if let Some(called) = self.called.get_mut(usize::from(to.0)) {
+                *called = true;
+            }
+        }
+        // One call for all that a turn has for another worker: to one that is busy it is a swap of a byte, to one that sleeps a bell.
+        for (called, peer) in self.called.iter_mut().zip(&self.peers) {
+            if std::mem::take(called) {
+                tx.wake(peer);
+            }
         }
         let mut streams_lost = 0;
         let mut streams_kept = Vec::new();

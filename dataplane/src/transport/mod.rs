@@ -6,6 +6,7 @@
 pub mod bucket;
 pub mod ice;
 pub mod publisher;
+pub mod repairs;
 pub mod subscriber;
 
 use ringmain_shared::Now;

@@ -9,7 +9,9 @@ use ringmain_shared::id::TurnAllocationId;
 use ringmain_shared::turn::{RelayMode, RelayProtocol, TurnEnd, TurnEvent};
 
 use super::allocation::{Allocation, AllocationKey, Client, Owner, Pending};
+use super::between::leave;
 use super::connect::is_stream;
+use super::ledger::{Hold, User};
 use super::ports::Wish;
 use super::relay::{Holder, RelayKey};
 use super::reply::{Refusal, ReplyTo};
@@ -48,36 +50,28 @@ impl Turn {
             return Err(error::UNAUTHENTICATED.into());
         }
         let quotas = self.spec.quotas;
+        let user = self.ledger.user(&known.claim.user);
+        let reserved = match wishes.token {
+            Some(token) => Some(self.ports.reserved(token, &known.claim.user).ok_or(error::INSUFFICIENT_CAPACITY)?),
+            None => None,
+        };
+        let hold = || self.ledger.hold(user, quotas.allocations_per_user).ok_or(error::ALLOCATION_QUOTA_REACHED);
         // A reserved port has been counted since it was reserved.
-        let extra = if wishes.port == Wish::Pair { 2 } else { 1 };
-        let held = self.accounts.held(&known.claim.user);
-        let reserved = wishes.token.and_then(|token| self.reservation(token, &known.claim.user));
-        if wishes.token.is_some() && reserved.is_none() {
-            return Err(error::INSUFFICIENT_CAPACITY.into());
-        }
-        if reserved.is_none() && quotas.allocations_per_user > 0 && held + extra > quotas.allocations_per_user {
-            return Err(error::ALLOCATION_QUOTA_REACHED.into());
-        }
-        if self.accounts.is_hasty(&known.claim.user, quotas.allocates_per_user_second, now) {
+        let own = if reserved.is_none() { Some(hold()?) } else { None };
+        let next = if wishes.port == Wish::Pair { Some(hold()?) } else { None };
+        if !self.ledger.allow_allocate(user, quotas.allocates_per_user_second, now) {
             self.stats.hasty += 1;
             return Err(error::ALLOCATION_QUOTA_REACHED.into());
         }
-        let full = quotas.allocations > 0 && self.allocations.len() >= quotas.allocations as usize;
-        if self.draining || full {
-            return Err(error::INSUFFICIENT_CAPACITY.into());
-        }
+        let of_all = self.ledger.hold_place(quotas.allocations).filter(|_| !self.draining);
+        let of_all = of_all.ok_or(error::INSUFFICIENT_CAPACITY)?;
         let place = match reserved {
-            Some(at) => Place::Port(self.reservations.remove(at).ok_or(error::INSUFFICIENT_CAPACITY)?.port),
-            None => self.find_place(wishes.protocol, wishes.port).ok_or(error::INSUFFICIENT_CAPACITY)?,
+            Some(reserved) => self.ports.end_reservation(reserved).then_some(Place::Port(reserved.port)),
+            None => self.find_place(wishes.protocol, wishes.port),
         };
-        let account = self.accounts.hold(&known.claim.user, quotas.user_bps);
-        if quotas.allocates_per_user_second > 0 {
-            self.accounts.count_allocate(account, now);
-        }
-        if reserved.is_some() {
-            // The reservation's place in the account is the allocation's now.
-            self.accounts.release(account);
-        }
+        let place = place.ok_or(error::INSUFFICIENT_CAPACITY)?;
+        let own = own.unwrap_or_else(|| self.ledger.take_over(user));
+        let account = self.accounts.hold(&known.claim.user, || self.ledger.bandwidth_of(user, quotas.user_bps));
         let owner = Owner {
             username: known.claim.username.clone(),
             keys: known.keys.clone(),
@@ -91,11 +85,12 @@ impl Turn {
         allocation.protocol = wishes.protocol;
         allocation.dont_fragment = wishes.dont_fragment;
         allocation.missing = wishes.missing;
+        allocation.holds.extend([own, of_all]);
         let key = self.allocations.insert(allocation);
         self.clients.insert(client.path, key);
         self.give_relays(key, place, wishes.families);
-        if wishes.port == Wish::Pair {
-            self.reserve_next(key, now);
+        if let Some(next) = next {
+            self.reserve_next(key, user, next, now);
         }
         if wishes.mobility {
             self.give_ticket(key);
@@ -215,14 +210,6 @@ impl Turn {
         }
     }
 
-    fn reservation(&self, token: [u8; 8], user: &str) -> Option<usize> {
-        let is_it = |reservation: &Reservation| {
-            let account = self.accounts.get(reservation.account);
-            reservation.token == token && account.is_some_and(|account| account.user == user)
-        };
-        self.reservations.iter().position(is_it)
-    }
-
     fn find_place(&mut self, protocol: RelayProtocol, wish: Wish) -> Option<Place> {
         match (self.spec.relay.mode, protocol) {
             // A listener is one allocation's: nothing tells whom somebody wants who connects to it.
@@ -283,20 +270,22 @@ impl Turn {
     }
 
     /// Keeps the port after the allocation's, which was taken with it.
-    fn reserve_next(&mut self, key: AllocationKey, now: Now) {
-        let token = self.random.next_u64().to_be_bytes();
+    fn reserve_next(&mut self, key: AllocationKey, user: User, hold: Hold, now: Now) {
         let Some(allocation) = self.allocations.get_mut(key) else { return };
+        let Some(name) = self.accounts.get(allocation.owner.account).map(|account| &account.user) else { return };
         let Some(port) = allocation.port else { return };
+        let (port, token) = self.ports.reserve(port + 1, name, &mut self.random);
         allocation.reservation = Some(token);
-        let account = allocation.owner.account;
-        self.accounts.hold_again(account);
-        let until = now + self.spec.lifetimes.reservation;
-        self.reservations.push_back(Reservation { token, port: port + 1, account, until });
+        // It is counted until somebody shows the token, or its time is over.
+        hold.leave();
+        self.reservations.push_back(Reservation { port, user, until: now + self.spec.lifetimes.reservation });
     }
 
     fn give_ticket(&mut self, key: AllocationKey) {
         let mut ticket = [0; 16];
         ticket.chunks_exact_mut(8).for_each(|half| half.copy_from_slice(&self.random.next_u64().to_be_bytes()));
+        // Whose it is, for other workers to know; 112 bits are left to guess.
+        ticket[..2].copy_from_slice(&self.index.0.to_be_bytes());
         let Some(allocation) = self.allocations.get_mut(key) else { return };
         if let Some(old) = allocation.ticket.replace(ticket) {
             self.tickets.remove(&old);
@@ -428,7 +417,11 @@ impl Turn {
     /// The client is elsewhere from now on, and gets another ticket.
     fn move_client(&mut self, key: AllocationKey, known: &Known<'_>, now: Now) {
         self.give_ticket(key);
+        if let Some(allocation) = self.allocations.get(key) {
+            leave(allocation, self.index, &mut self.links);
+        }
         let Some(allocation) = self.allocations.get_mut(key) else { return };
+        allocation.via = None;
         self.clients.remove(&allocation.client.path);
         allocation.client = known.reply.client;
         allocation.made_by = known.message.transaction_id();

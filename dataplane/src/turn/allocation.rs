@@ -7,12 +7,13 @@ use std::net::{IpAddr, SocketAddr};
 use arrayvec::ArrayVec;
 use foldhash::fast::RandomState;
 use ringmain_shared::Now;
-use ringmain_shared::id::TurnAllocationId;
+use ringmain_shared::id::{TurnAllocationId, WorkerIndex};
 use ringmain_shared::turn::{RelayProtocol, TurnBinding, TurnKeys, TurnTraffic, TurnTransport};
 
 use super::budget::Second;
 use super::connection::ConnectionKey;
 use super::credential::AccountKey;
+use super::ledger::Hold;
 use super::link::LinkIndex;
 use super::peer::PermittedPeer;
 use super::relay::RelayKey;
@@ -62,6 +63,8 @@ pub(super) struct Allocation {
     pub(super) relays: ArrayVec<RelayKey, 2>,
     /// Its port of the pool, where ports are not shared.
     pub(super) port: Option<u16>,
+    /// What it counts against.
+    pub(super) holds: ArrayVec<Hold, 2>,
     pub(super) expires: Now,
     /// Peers' addresses, and until when they may send.
     permissions: HashMap<IpAddr, Now, RandomState>,
@@ -78,6 +81,8 @@ pub(super) struct Allocation {
     pub(super) claims: Vec<(RelayKey, SocketAddr)>,
     pub(super) reservation: Option<[u8; 8]>,
     pub(super) ticket: Option<[u8; 16]>,
+    /// The worker that the client's datagrams come to, if it is another one.
+    pub(super) via: Option<WorkerIndex>,
     pub(super) dont_fragment: bool,
     /// The family of which an address was wanted too, and is not to be had.
     pub(super) missing: Option<u8>,
@@ -141,6 +146,7 @@ impl Allocation {
             protocol: RelayProtocol::Udp,
             relays: ArrayVec::new(),
             port: None,
+            holds: ArrayVec::new(),
             expires,
             permissions: HashMap::default(),
             channels: Vec::new(),
@@ -151,6 +157,7 @@ impl Allocation {
             claims: Vec::new(),
             reservation: None,
             ticket: None,
+            via: None,
             dont_fragment: false,
             missing: None,
             pending: None,

@@ -4,16 +4,17 @@ use std::net::{IpAddr, SocketAddr};
 
 use arrayvec::ArrayVec;
 use ringmain_shared::Now;
+use ringmain_shared::id::WorkerIndex;
 use ringmain_shared::turn::RelayProtocol;
 
 use super::Turn;
 use super::allocation::{AllocationKey, BindError, Pending, Route};
+use super::ledger::User;
 use super::link::LinkIndex;
-use super::peer::PermittedPeer;
 use super::relay::{Relay, RelayKey};
 use super::reply::Refusal;
 use super::request::Known;
-use crate::buf::{LinkBudgets, Prefix};
+use crate::buf::{Bandwidth, LinkBudgets, Prefix};
 use crate::io::{SocketIndex, Transmit};
 use crate::packet::stun::{Class, TransactionId, attribute, error};
 
@@ -39,8 +40,8 @@ impl Turn {
                 return Err(error::FORBIDDEN.into());
             }
             // The port does not count for the permission (RFC 8656 §9); whether there will be need of a socket it tells.
-            let own = permitted.is_ok_and(PermittedPeer::is_own);
-            let address = permitted.map_or_else(|_| self.peers.inner(named), PermittedPeer::address);
+            let own = permitted.is_ok_and(|peer| peer.media().is_some());
+            let address = permitted.map_or_else(|_| self.peers.inner(named), |peer| peer.address());
             let ip = address.ip().to_canonical();
             let relay = self.relay_of(key, ip.is_ipv4()).ok_or(error::PEER_ADDRESS_FAMILY_MISMATCH)?;
             ips.try_push(ip).map_err(|_| error::INSUFFICIENT_CAPACITY)?;
@@ -91,10 +92,10 @@ impl Turn {
         if !allocation.has_room_for(&[address.ip()], self.spec.quotas.permissions, now) {
             return Err(error::INSUFFICIENT_CAPACITY.into());
         }
-        let route = match peer.is_own() {
-            true => Route::Link(self.link_to(key, address, now).ok_or(error::INSUFFICIENT_CAPACITY)?),
-            false if self.claim(key, relay, address, now) => Route::Relay(relay),
-            false => return Err(error::INSUFFICIENT_CAPACITY.into()),
+        let route = match peer.media() {
+            Some(media) => Route::Link(self.link_to(key, address, media, now).ok_or(error::INSUFFICIENT_CAPACITY)?),
+            None if self.claim(key, relay, address, now) => Route::Relay(relay),
+            None => return Err(error::INSUFFICIENT_CAPACITY.into()),
         };
         let (until, permitted_until) = (now + self.spec.lifetimes.channel, now + self.spec.lifetimes.permission);
         if let Some(allocation) = self.allocations.get_mut(key) {
@@ -105,7 +106,7 @@ impl Turn {
             Route::Link(_) => self.set_links(key, now),
             Route::Relay(_) => {}
         }
-        let relays: &[RelayKey] = if peer.is_own() { &[] } else { &[relay] };
+        let relays: &[RelayKey] = if peer.media().is_some() { &[] } else { &[relay] };
         self.finish_when_open(key, known, relays, out)
     }
 
@@ -180,14 +181,26 @@ impl Turn {
         }
     }
 
-    /// The way to our own media, opened at its first use.
-    pub(super) fn link_to(&mut self, key: AllocationKey, media: SocketAddr, now: Now) -> Option<LinkIndex> {
+    /// The way to our own media, which is a worker's, opened at its first use.
+    pub(super) fn link_to(
+        &mut self,
+        key: AllocationKey,
+        media: SocketAddr,
+        worker: WorkerIndex,
+        now: Now,
+    ) -> Option<LinkIndex> {
         if let Some(link) = self.allocations.get(key)?.link(media) {
             return Some(link);
         }
         let relay = self.relay_of(key, media.is_ipv4())?;
-        let budgets = self.link_budgets(key);
-        let link = self.links.open(key, self.relays.get(relay)?.outer, budgets)?;
+        let outer = self.relays.get(relay)?.outer;
+        let link = if worker == self.index {
+            self.links.open(key, outer, self.link_budgets(key))?
+        } else {
+            let owner = self.allocations.get(key)?.owner.account;
+            let user = self.ledger.user(&self.accounts.get(owner)?.user);
+            self.links.open_far(key, outer, worker, user)?
+        };
         self.allocations.get_mut(key)?.links.push((media, link));
         self.set_links(key, now);
         Some(link)
@@ -198,6 +211,12 @@ impl Turn {
         let account = self.allocations.get(key).and_then(|allocation| self.accounts.get(allocation.owner.account));
         let budgets = [account.map(|account| &account.bandwidth), Some(&self.bandwidth)];
         budgets.map(|budget| budget.filter(|budget| budget.is_bounded()).cloned())
+    }
+
+    /// The same for the client of another worker's.
+    pub(super) fn guest_budgets(&self, user: User) -> LinkBudgets {
+        let budgets = [self.ledger.bandwidth_of(user, self.spec.quotas.user_bps), self.bandwidth.clone()];
+        budgets.map(|budget| Some(budget).filter(Bandwidth::is_bounded))
     }
 
     /// Says how datagrams of our media look on their way to the client: ChannelData where there is a channel. Without a permission

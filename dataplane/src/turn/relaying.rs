@@ -8,7 +8,8 @@ use ringmain_shared::turn::RelayProtocol;
 use ringmain_shared::{DropReason, Now};
 
 use super::allocation::{AllocationKey, Client, Route};
-use super::link::LinkIndex;
+use super::between::TurnItem;
+use super::link::{Ends, LinkIndex, TurnLink};
 use super::peer::PermittedPeer;
 use super::permission::{open_socket, random_id};
 use super::relay::Holder;
@@ -77,8 +78,8 @@ impl Turn {
         }
         let dont_fragment = allocation.dont_fragment;
         self.spend(key, payload.len(), now)?;
-        if peer.is_own() {
-            let link = self.link_to(key, address, now).ok_or(DropReason::TurnNoRelay)?;
+        if let Some(media) = peer.media() {
+            let link = self.link_to(key, address, media, now).ok_or(DropReason::TurnNoRelay)?;
             return self.for_media(key, link, range).map(Some);
         }
         let relay = self.relay_of(key, address.is_ipv4()).ok_or(DropReason::TurnNoRelay)?;
@@ -115,10 +116,14 @@ impl Turn {
         link: LinkIndex,
         payload: Range<usize>,
     ) -> Result<ForMedia, DropReason> {
-        let link = self.links.get(link).filter(|link| link.allocation == key);
-        let path = link.ok_or(DropReason::TurnNoRelay)?.path;
+        let &TurnLink { ends, path } = self.links.get(link).ok_or(DropReason::TurnNoRelay)?;
+        let far = match ends {
+            Ends::Own(holder) if holder == key => None,
+            Ends::Far { allocation, media, link, .. } if allocation == key => Some((media, link)),
+            _ => return Err(DropReason::TurnNoRelay),
+        };
         self.count_to_peer(key, payload.len(), true);
-        Ok(ForMedia { path, payload })
+        Ok(ForMedia { path, payload, far })
     }
 
     /// A datagram came to a relay socket. RFC 8656 §11.5, §12.7.
@@ -171,8 +176,15 @@ impl Turn {
 
     /// What our own media sent through a link since this was last told. Its budgets were asked and charged as it was sent.
     pub fn count_link(&mut self, socket: SocketIndex, datagrams: u64, bytes: u64) {
-        let Some(link) = LinkIndex::of(socket).and_then(|index| self.links.get(index)) else { return };
-        let key = link.allocation;
+        match LinkIndex::of(socket).and_then(|index| self.links.get(index)).map(|link| link.ends) {
+            Some(Ends::Own(key)) => self.count_to_client(key, datagrams, bytes),
+            Some(Ends::Guest(link, _)) => self.links.items.push((link.home, TurnItem::Sent { link, datagrams, bytes })),
+            Some(Ends::Far { .. }) | None => {}
+        }
+    }
+
+    /// What media sent to a client, whichever worker's it is.
+    pub(super) fn count_to_client(&mut self, key: AllocationKey, datagrams: u64, bytes: u64) {
         let Some(allocation) = self.allocations.get_mut(key) else { return };
         for traffic in [&mut allocation.traffic, &mut self.stats.traffic] {
             traffic.to_clients += datagrams;

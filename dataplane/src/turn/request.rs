@@ -26,7 +26,7 @@ pub(super) struct Known<'a> {
 }
 
 /// A request that is not answered as it wishes.
-enum Rejected {
+pub(super) enum Rejected {
     /// With REALM and NONCE, so that it may try again.
     Challenge(u16),
     /// As it is.
@@ -119,7 +119,12 @@ impl Turn {
     }
 
     /// RFC 8489 §9.2.4, in its order.
-    fn authenticate<'a>(&self, client: Client, message: Message<'a>, now: Now) -> Result<Known<'a>, Rejected> {
+    pub(super) fn authenticate<'a>(
+        &self,
+        client: Client,
+        message: Message<'a>,
+        now: Now,
+    ) -> Result<Known<'a>, Rejected> {
         if !message.has_integrity() && !message.has_integrity_sha256() {
             return Err(Rejected::Challenge(error::UNAUTHENTICATED));
         }

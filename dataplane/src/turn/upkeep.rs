@@ -8,6 +8,7 @@ use ringmain_shared::turn::{TurnAllocation, TurnCommand, TurnEnd, TurnEvent};
 
 use super::Turn;
 use super::allocation::{Allocation, AllocationKey, Client};
+use super::between::leave;
 use super::connection::Stage;
 use super::relay::{RelayKey, Socket};
 use crate::io::{Path, Transmit};
@@ -58,7 +59,7 @@ impl Turn {
 
     /// Does everything that is due by now.
     pub fn handle_timeout(&mut self, now: Now) {
-        if self.nonces.rotate(now, &mut self.random) {
+        if self.nonces.rotate(now) {
             // Once an hour, what nobody may allocate with any more.
             self.credentials.forget_expired(self.unix_seconds(now));
         }
@@ -69,8 +70,11 @@ impl Turn {
             self.ports.release(port);
         }
         while let Some(over) = self.reservations.pop_front_if(|reservation| reservation.until <= now) {
-            self.ports.release(over.port);
-            self.accounts.release(over.account);
+            // Unless a client came with the token, to any worker.
+            if self.ports.end_reservation(over.port) {
+                self.ports.release(over.port.port);
+                drop(self.ledger.take_over(over.user));
+            }
         }
         self.time_connections(now);
         while let Some(&Reverse((at, key))) = self.timers.peek()
@@ -89,8 +93,6 @@ impl Turn {
                 self.schedule(key);
             }
         }
-        // Last: what has just ended may have been all that its user held.
-        self.accounts.handle_timeout(now);
     }
 
     /// Sees to it that the allocation is looked at when something of it ends.
@@ -163,6 +165,7 @@ impl Turn {
         let Some(mut allocation) = self.allocations.remove(key) else { return };
         std::mem::take(&mut allocation.connections).into_iter().for_each(|it| _ = self.end_connection(it));
         self.clients.remove(&allocation.client.path);
+        leave(&allocation, self.index, &mut self.links);
         if let Some(ticket) = allocation.ticket {
             self.tickets.remove(&ticket);
         }
@@ -187,14 +190,13 @@ impl Turn {
 
     /// One allocation less on a relayed address. A shared one goes with its last, unless it is still given out.
     fn let_go(&mut self, relay: RelayKey) {
-        let is_given_out = self.shared.iter().flatten().any(|&it| it == Some(relay));
-        if let Some(sharing) = self.relays.sharing(relay) {
-            sharing.allocations = sharing.allocations.saturating_sub(1);
-            if sharing.allocations > 0 || is_given_out {
-                return;
+        match self.relays.sharing(relay) {
+            Some(sharing) => {
+                sharing.allocations = sharing.allocations.saturating_sub(1);
+                self.release_retired();
             }
+            None => self.relays.remove(relay),
         }
-        self.relays.remove(relay);
     }
 
     /// Takes the relayed address of one family away (RFC 8656 §8.2). A request that waited for its socket is refused.

@@ -1,5 +1,5 @@
 //! RTCP, both ways. Publishers are owed reports, requests for what is missing, and arrival times (RFC 3550, RFC 4585, RFC 5104);
-//! subscribers get sender reports and ask for things again. Feedback acts only on streams that its transport really has.
+//! subscribers get sender reports and ask for things again, which [`repair`](super::repair) sends. Feedback acts only on streams that its transport really has.
 
 use std::time::Duration;
 
@@ -11,10 +11,9 @@ use ringmain_shared::{DropReason, Now};
 use super::Worker;
 use super::relay::RelayItem;
 use crate::forward::clock::SenderClock;
-use crate::forward::subscription::{Egress, SubscriptionKey};
+use crate::forward::subscription::SubscriptionKey;
 use crate::forward::track::{Origin, TrackKey};
 use crate::io::{Path, Transmit};
-use crate::packet::ext;
 use crate::packet::rtcp::{
     Compound, CompoundWriter, FeedbackFields, FirEntry, Nack, Packet, ReportBlock, SenderInfo, SenderReport,
 };
@@ -25,8 +24,6 @@ use crate::transport::{IceAgent, Keys, Publisher, Transport, TransportKey, subsc
 
 /// Clear RTCP of one datagram of ours: what fits any path.
 const RTCP_SIZE_MAX: usize = 1200;
-/// Packets that one datagram's NACKs may ask for: what a full one names, and about what is remembered of a stream.
-const RESENDS_PER_DATAGRAM_MAX: usize = 17 * RTCP_NACK_ENTRIES_MAX;
 /// Streams whose reports share one datagram.
 const REPORTS_PER_DATAGRAM: usize = 6;
 /// A publisher paces what it sends again: about a frame of patience beyond the round trip before it is asked once more.
@@ -40,13 +37,7 @@ const OWN_CNAME: &str = "ringmain";
 
 impl Worker {
     /// One RTCP datagram.
-    pub(super) fn handle_rtcp(
-        &mut self,
-        path: Path,
-        datagram: &mut [u8],
-        now: Now,
-        out: &mut dyn Transmit,
-    ) -> Result<(), DropReason> {
+    pub(super) fn handle_rtcp(&mut self, path: Path, datagram: &mut [u8], now: Now) -> Result<(), DropReason> {
         let key = *self.names.paths.get(&path).ok_or(DropReason::UnknownRemote)?;
         let transport = self.transports.get_mut(key).ok_or(DropReason::UnknownRemote)?;
         let keys = transport.keys.as_mut().ok_or(DropReason::MediaEarly)?;
@@ -65,30 +56,22 @@ impl Worker {
             clear => clear?,
         };
         transport.ice.heard(now);
-        let mut patience = RESENDS_PER_DATAGRAM_MAX;
         for packet in Compound::parse(clear.bytes())? {
-            if let Err(reason) = packet.and_then(|packet| self.handle_report(key, &packet, &mut patience, now, out)) {
+            if let Err(reason) = packet.and_then(|packet| self.handle_report(key, &packet, now)) {
                 self.count(reason);
             }
         }
         Ok(())
     }
 
-    fn handle_report(
-        &mut self,
-        key: TransportKey,
-        packet: &Packet<'_>,
-        patience: &mut usize,
-        now: Now,
-        out: &mut dyn Transmit,
-    ) -> Result<(), DropReason> {
+    fn handle_report(&mut self, key: TransportKey, packet: &Packet<'_>, now: Now) -> Result<(), DropReason> {
         match packet {
             Packet::SenderReport(report) => {
                 self.handle_sender_report(key, report, now)?;
                 self.handle_blocks(key, report.blocks(), now);
             }
             Packet::ReceiverReport(report) => self.handle_blocks(key, report.blocks(), now),
-            Packet::Nack(nack) => self.handle_nack(key, nack, patience, now, out)?,
+            Packet::Nack(nack) => self.handle_nack(key, nack, now)?,
             Packet::Pli(pli) => self.handle_keyframe_request(key, pli.media_ssrc, now)?,
             Packet::Fir(fir) => {
                 for entry in fir.entries() {
@@ -154,37 +137,17 @@ impl Worker {
         }
     }
 
-    /// A subscriber asks for packets again, of which `patience` are looked for.
-    fn handle_nack(
-        &mut self,
-        key: TransportKey,
-        nack: &Nack<'_>,
-        patience: &mut usize,
-        now: Now,
-        out: &mut dyn Transmit,
-    ) -> Result<(), DropReason> {
+    /// A subscriber asks for packets again: that waits until it is this subscriber's turn, and no longer than it helps.
+    fn handle_nack(&mut self, key: TransportKey, nack: &Nack<'_>, now: Now) -> Result<(), DropReason> {
         let transport = self.transports.get_mut(key).ok_or(DropReason::UnknownRemote)?;
         let subscription = transport.subscriber.subscription_of(nack.media_ssrc).ok_or(DropReason::ForeignFeedback)?;
-        let subscription = self.subscriptions.get_mut(subscription).ok_or(DropReason::ForeignFeedback)?;
-        let track = self.tracks.get(subscription.track).ok_or(DropReason::ForeignFeedback)?;
-        let (Some(path), Some(keys)) = (transport.ice.selected(), &transport.keys) else { return Ok(()) };
-        let sending = &mut transport.subscriber;
-        let mut egress = Egress {
-            path,
-            srtp: &keys.outbound,
-            transport_sequence: &mut sending.transport_sequence,
-            abs_send_time: ext::abs_send_time(now),
-            budget: &mut sending.budget,
-        };
-        for sequence in nack.sequences() {
-            let Some(left) = patience.checked_sub(1) else {
-                self.drops[DropReason::RtxBudget as usize] += 1;
-                continue;
-            };
-            *patience = left;
-            match subscription.resend(sequence, &track.layers, &mut egress, now, out) {
-                Ok(()) => self.stats.rtx_sent += 1,
-                Err(reason) => self.drops[reason as usize] += 1,
+        let repairs = &mut transport.subscriber.repairs;
+        if repairs.is_empty() {
+            self.repairing.push_back(key);
+        }
+        for (first, following) in nack.entries() {
+            if !repairs.push(subscription, first, following, now) {
+                self.drops[DropReason::RtxBudget as usize] += 1 + u64::from(following.count_ones());
             }
         }
         Ok(())

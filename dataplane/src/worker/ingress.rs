@@ -64,7 +64,7 @@ impl Worker {
     ) -> Result<(), DropReason> {
         match classify(datagram) {
             Some(Protocol::Rtp) => self.handle_rtp(path, datagram, now),
-            Some(Protocol::Rtcp) => self.handle_rtcp(path, datagram, now, out),
+            Some(Protocol::Rtcp) => self.handle_rtcp(path, datagram, now),
             Some(Protocol::Stun) if self.is_for_turn(path.socket, datagram) => {
                 self.handle_turn_client(path, datagram, now, out)
             }

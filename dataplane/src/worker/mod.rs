@@ -1,8 +1,8 @@
 //! One worker: everything that happens on one core, between the clock being read and the ring being entered again.
 //!
 //! A turn, in order: what other threads sent ([`commands`], [`relay`]), what came from the network ([`ingress`]), what goes to
-//! subscribers ([`forwarding`]), what publishers and subscribers are owed ([`feedback`]), deadlines ([`timers`]), counters
-//! ([`stats`]). Clients of TURN are served in between ([`turn`]). Bytes, values and `now` come in; bytes go out through [`Transmit`], everything else through the [`Outbox`].
+//! subscribers ([`forwarding`]), what publishers are owed ([`feedback`]), what subscribers asked for again ([`repair`]), deadlines
+//! ([`timers`]), counters ([`stats`]). Clients of TURN are served in between ([`turn`]). Bytes, values and `now` come in; bytes go out through [`Transmit`], everything else through the [`Outbox`].
 //! Nothing here waits, locks, logs or reads a clock. Threads and rings are in [`crate::plane`].
 
 mod commands;
@@ -12,6 +12,7 @@ mod ingress;
 pub mod names;
 pub mod outbox;
 pub mod relay;
+mod repair;
 mod stats;
 mod streams;
 #[cfg(test)]
@@ -21,6 +22,8 @@ mod turn;
 mod turn_peers;
 mod turn_streams;
 
+use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use arrayvec::ArrayVec;
@@ -37,7 +40,7 @@ use crate::io::{LinkCounters, Transmit};
 use crate::random::Random;
 use crate::receive::NtpClock;
 use crate::transport::{PublisherSettings, Transport, TransportKey};
-use crate::turn::Turn;
+use crate::turn::{Ledger, Turn};
 
 pub use commands::WorkerCommand;
 use names::Names;
@@ -90,6 +93,8 @@ pub struct Worker {
     ready: Vec<Ready>,
     /// Publishers that something came from in this turn.
     fed: Vec<TransportKey>,
+    /// Subscribers whose requests wait, the next one to be served first.
+    repairing: VecDeque<TransportKey>,
     /// Subscriptions that need another look at their layer.
     unsettled: Vec<SubscriptionKey>,
     /// Transports that need another look at their timer.
@@ -108,6 +113,10 @@ pub struct Worker {
     times: Box<ArrayVec<Option<Now>, ARRIVALS_MAX>>,
     outbox: Outbox,
     turn: Option<Box<Turn>>,
+    /// What it counts by, if it is a server of TURN.
+    ledger: Option<Arc<Ledger>>,
+    /// Media that other workers' clients sent since it was last forwarded.
+    brought: usize,
     turn_streams: TurnStreams,
 }
 
@@ -122,6 +131,7 @@ impl Worker {
             touched: Vec::with_capacity(BATCH_MAX),
             ready: Vec::with_capacity(BATCH_MAX),
             fed: Vec::with_capacity(BATCH_MAX),
+            repairing: VecDeque::with_capacity(BATCH_MAX),
             unsettled: Vec::new(),
             unscheduled: Vec::new(),
             timers: Timers::default(),
@@ -136,9 +146,16 @@ impl Worker {
             times: Box::default(),
             outbox: Outbox::default(),
             turn: None,
+            ledger: None,
+            brought: 0,
             turn_streams: TurnStreams::default(),
             settings,
         }
+    }
+
+    /// What its TURN server counts is counted together with others' who are given the same ledger.
+    pub fn share_ledger(&mut self, ledger: Arc<Ledger>) {
+        self.ledger = Some(ledger);
     }
 
     /// One turn: takes in the batch, forwards, answers, does what is due. What is for other threads is in the outbox afterwards.
@@ -160,6 +177,7 @@ impl Worker {
             at = end;
         }
         self.answer_publishers(now, out);
+        self.repair(now, out);
         self.run_timers(now, out);
         // A layer may have died by the clock: those who had it want another one.
         if !self.unsettled.is_empty() {
@@ -169,8 +187,11 @@ impl Worker {
         self.run_turn(now, out);
     }
 
-    /// When the next turn is due even if nothing comes.
+    /// When the next turn is due even if nothing comes; long ago, when something was left for it.
     pub fn next_deadline(&self) -> Now {
+        if !self.repairing.is_empty() {
+            return Now(0);
+        }
         let told = self.stats_at.min(self.audio_at);
         let turn = self.turn.as_ref().map(|turn| turn.next_deadline());
         [self.timers.next(), turn].into_iter().flatten().fold(told, Now::min)

@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,6 +20,7 @@ use ringmain_dataplane::packet::stun::{
 use ringmain_dataplane::srtp::Profile;
 use ringmain_dataplane::stream::{FromStream, StreamId, ToStream};
 use ringmain_dataplane::transport::PublisherSettings;
+use ringmain_dataplane::turn::Ledger;
 use ringmain_dataplane::worker::{FixedSockets, Worker, WorkerCommand, WorkerSettings};
 use ringmain_shared::command::{Command, ReceiveSpec};
 use ringmain_shared::event::Event;
@@ -53,8 +55,8 @@ pub struct World {
     random: u64,
     /// The last transport-wide number of the publisher; tests that look at it have one publisher.
     pub wide_sequence: u16,
-    /// Clients of TURN, by the relayed address that the workers' media side knows them by.
-    pub turned: HashMap<SocketAddr, SocketAddr>,
+    /// Clients of TURN, by the relayed address that the workers' media side knows them by, and the worker that they come to.
+    pub turned: HashMap<SocketAddr, (usize, SocketAddr)>,
     /// Messages that came to clients of TURN, other than data.
     pub turn_replies: Vec<Vec<u8>>,
     /// Where clients of TURN send to.
@@ -113,9 +115,9 @@ impl World {
         Self::with_sockets(workers, seed, FixedSockets { media: 1, turn: 1, turn_on_media: false })
     }
 
-    /// One worker with one socket, for media and TURN.
-    pub fn with_turn_on_media() -> Self {
-        let world = Self::with_sockets(1, 1, FixedSockets { media: 1, turn: 0, turn_on_media: true });
+    /// Workers with one socket each, for media and TURN.
+    pub fn with_turn_on_media(workers: usize) -> Self {
+        let world = Self::with_sockets(workers, 1, FixedSockets { media: 1, turn: 0, turn_on_media: true });
         Self { turn_socket: SocketIndex(0), ..world }
     }
 
@@ -128,8 +130,14 @@ impl World {
             audio_interval: Duration::from_secs(1),
             sockets,
         };
+        let ledger = Arc::new(Ledger::new([seed; 32]));
+        let worker = |index| {
+            let mut worker = Worker::new(settings(index));
+            worker.share_ledger(Arc::clone(&ledger));
+            worker
+        };
         Self {
-            workers: (0..workers as u16).map(|index| Worker::new(settings(index))).collect(),
+            workers: (0..workers as u16).map(worker).collect(),
             links: (0..workers).map(|_| MemoryLink::new()).collect(),
             now: Now::from_millis(1_000),
             peers: Vec::new(),
@@ -273,7 +281,7 @@ impl World {
                 self.stream(FromStream::Datagram { path: tcp_path(from), bytes: bytes.to_vec() });
             }
             None => self.links[worker].push(path(from), bytes),
-            Some(&client) => self.push_turn(worker, client, &crate::turn::wrap(bytes)),
+            Some(&(at, client)) => self.push_turn(at, client, &crate::turn::wrap(bytes)),
         }
     }
 
@@ -371,8 +379,12 @@ impl World {
         let mut busy = !rx.is_empty();
         self.workers[worker].turn(self.now, rx, out);
         out.flush();
+        // What goes by ICE-TCP is delivered here; what goes to clients of TURN by connections, or of another worker, is carried on.
         let mut by_tcp = Vec::new();
-        out.diverted().drain(|path, bytes| by_tcp.push((path, bytes.to_vec())));
+        out.diverted().drain(|path, bytes| match path.socket.0 >= SocketIndex::TURN_STREAM_FIRST {
+            true => self.workers[worker].carry(path, bytes),
+            false => by_tcp.push((path, bytes.to_vec())),
+        });
         let mut sent = self.links[worker].take();
         sent.extend(by_tcp);
         let outbox = self.workers[worker].outbox();
@@ -381,7 +393,7 @@ impl World {
         outbox.handshakes.clear();
         assert!(outbox.sockets.is_empty(), "our own media takes no relay socket");
         outbox.stats_due = false;
-        busy |= !sent.is_empty() || !relays.is_empty();
+        busy |= !sent.is_empty() || !relays.is_empty() || self.workers[worker].next_deadline() <= self.now;
         for event in events {
             self.log.push((format!("{event:?}"), Vec::new()));
             self.events.push(event);
@@ -399,7 +411,8 @@ impl World {
 
     fn deliver(&mut self, worker: usize, path: Path, bytes: Vec<u8>) {
         if path.socket == self.turn_socket && crate::turn::is_for_client(&bytes) {
-            let relayed = self.turned.iter().find(|(_, client)| **client == path.remote).map(|(&relayed, _)| relayed);
+            let relayed =
+                self.turned.iter().find(|(_, (_, client))| *client == path.remote).map(|(&relayed, _)| relayed);
             match crate::turn::unwrap(&bytes) {
                 Some(data) => self.deliver_media(worker, crate::world::path(relayed.expect("allocated")), data),
                 None => self.turn_replies.push(bytes),

@@ -358,7 +358,8 @@ impl Engine {
     fn take_in(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         self.reap();
         // A timer of no time at all would still be set and fire, which costs more than a send.
-        if self.backlog.is_empty() && !self.woken && timeout != Some(Duration::ZERO) {
+        let is_idle = self.backlog.is_empty() && !self.woken && timeout != Some(Duration::ZERO);
+        if is_idle && self.wake.may_sleep() {
             // Sends and calls are answered as they are submitted. Wait for one completion more than those.
             self.enter(1 + self.ledger.answers_due() as u32, timeout)?;
         } else {

@@ -330,12 +330,12 @@ fn who_allocates_anew_owes_what_they_owed() {
         assert_eq!(alice.bind(&mut world, 0x4000, PEER), 0);
         passed += (0..30).filter(|_| alice.channel_data(&mut world, 0x4000, &[0; 1000]).is_ok()).count();
         assert_eq!(alice.refresh(&mut world, 0).code(), 0);
-        assert_eq!(world.turn.accounts.held("alice"), 0);
+        assert_eq!(world.turn.ledger.held("alice"), 0);
     }
-    // A fifth of a second's worth of 100 kB/s, and the one that it ended with.
-    assert_eq!((passed, world.turn.accounts.len()), (21, 1));
+    // A fifth of a second's worth of 100 kB/s, and the step that it ended with.
+    assert!((20..=24).contains(&passed), "{passed}");
+    assert_eq!(world.turn.accounts.len(), 0, "the debt is remembered, and the user is not");
     world.wait(Duration::from_secs(1));
-    assert_eq!(world.turn.accounts.len(), 0, "what is paid for is forgotten");
     assert_eq!(alice.allocate(&mut world).code(), 0);
     assert_eq!(alice.bind(&mut world, 0x4000, PEER), 0);
     assert!(alice.channel_data(&mut world, 0x4000, &[0; 1000]).is_ok());
