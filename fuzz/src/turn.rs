@@ -494,6 +494,7 @@ impl Host {
     }
 }
 
+/// A server with two users.
 pub(crate) fn spec(features: TurnFeatures) -> TurnSpec {
     let address =
         |ip: &str| RelayAddress { bind: ip.parse().expect("an address"), announce: ip.parse().expect("an address") };

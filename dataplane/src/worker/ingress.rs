@@ -110,8 +110,8 @@ impl Worker {
             holder.and_then(|holder| self.transports.get(holder)).is_some_and(|other| other.ice.admits_media(path));
         if claim == Claim::Proved || !held {
             self.names.paths.insert(path, key);
-            // When a link ends, whoever holds its path is told, and nobody else.
-            if path.socket.is_link()
+            // When a link or a connection ends, whoever holds its path is told, and nobody else.
+            if path.socket.is_virtual()
                 && let Some(other) = holder.and_then(|holder| self.transports.get_mut(holder))
             {
                 other.ice.forget(path, now);
