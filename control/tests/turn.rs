@@ -180,7 +180,7 @@ fn of_two_hundred_clients_as_many_as_the_quota_says_are_served_by_both_workers_t
 
 #[test]
 fn two_hundred_clients_lose_nothing_over_streams_and_dtls() {
-    let server = Server::start("streams", 2, (32_000, 35_999), "");
+    let server = Server::start("streams", 2, (10_000, 13_999), "");
     let server = &server;
     // All ways at once: this client takes half a minute until two hundred are connected, whoever serves it.
     std::thread::scope(|scope| {
@@ -193,7 +193,7 @@ fn two_hundred_clients_lose_nothing_over_streams_and_dtls() {
 
 #[test]
 fn a_rotated_log_goes_on_in_a_new_file() {
-    let server = Server::start("rotation", 1, (36_000, 36_099), "");
+    let server = Server::start("rotation", 1, (19_000, 19_099), "");
     let rotated = server.dir.join("turnserver.log.1");
     std::fs::rename(server.dir.join("turnserver.log"), &rotated).expect("it logs to a file");
     let hangup = Command::new("kill").args(["-HUP", &server.process.id().to_string()]).status().expect("kill");
