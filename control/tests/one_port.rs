@@ -109,6 +109,18 @@ impl Server {
         stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a socket");
         stream
     }
+
+    /// The same, as a WebSocket that nothing was said on.
+    fn websocket_from(&self, from: Ipv4Addr) -> TcpStream {
+        let mut stream = self.connect_from(from);
+        let request = "GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                       Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+        stream.write_all(request.as_bytes()).expect("open");
+        let mut head = [0; 12];
+        stream.read_exact(&mut head).expect("an answer");
+        assert_eq!(&head, b"HTTP/1.1 101", "{from}");
+        stream
+    }
 }
 
 impl Drop for Server {
@@ -244,16 +256,22 @@ fn a_new_certificate_is_used_by_all_a_bad_one_by_nobody_and_whoever_is_connected
 }
 
 #[test]
+fn a_server_that_ends_tells_its_clients() {
+    let mut server = Server::start(folder("ends"), 32_500, &[]);
+    let mut client = server.websocket_from([127, 0, 0, 1].into());
+    let term = Command::new("kill").arg(server.process.id().to_string()).status().expect("kill");
+    assert!(term.success());
+    let mut told = Vec::new();
+    let _ = client.read_to_end(&mut told);
+    assert!(told.windows(4).any(|part| part[0] == 0x88 && part[2..] == 1001u16.to_be_bytes()), "{told:?}");
+    assert!(server.process.wait().expect("a child").success(), "{}", server.log());
+}
+
+#[test]
 fn limits_of_signalling_go_by_the_client_s_address() {
     let server = Server::start(folder("addresses"), 32_000, &["--websockets-per-ip", "1"]);
     let upgrade = |from: Ipv4Addr| {
-        let mut stream = server.connect_from(from);
-        let request = "GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-                       Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-        stream.write_all(request.as_bytes()).expect("open");
-        let mut head = [0; 12];
-        stream.read_exact(&mut head).expect("an answer");
-        assert_eq!(&head, b"HTTP/1.1 101", "{from}");
+        let mut stream = server.websocket_from(from);
         stream.set_read_timeout(Some(Duration::from_millis(1500))).expect("a socket");
         let mut told = Vec::new();
         let _ = stream.read_to_end(&mut told);

@@ -23,6 +23,10 @@ use crate::turn_tcp::PeerSide;
 const STEPS_MAX: usize = 512;
 const MEDIA: &str = "198.51.100.1:5000";
 pub(crate) const USERS: [&str; 2] = ["alice", "bob"];
+/// Allocations that a user may make in a second.
+const ALLOCATES_PER_SECOND: u32 = 3;
+/// A user's bandwidth, which a few datagrams use up.
+const MS_PER_BYTE: u64 = 20;
 
 /// Any bytes, from one client and one peer, to a server with every feature.
 pub fn turn(data: &[u8]) {
@@ -86,11 +90,16 @@ pub fn turn(data: &[u8]) {
 /// Clients and peers that keep to the protocol, in any order.
 pub fn turn_model(data: &[u8]) {
     let mut input = Input::new(data);
+    let mut spec = spec(TurnFeatures::default());
+    spec.quotas.allocates_per_user_second = ALLOCATES_PER_SECOND;
+    spec.quotas.user_bps = 8000 / MS_PER_BYTE;
     let mut scene = Scene {
-        host: Host::new(spec(TurnFeatures::default())),
+        host: Host::new(spec),
         clients: Default::default(),
         nonces: HashMap::new(),
         links: HashMap::new(),
+        made: [(0, 0); 2],
+        owed_ms: [0; 2],
     };
     for _ in 0..STEPS_MAX {
         if input.is_empty() {
@@ -120,6 +129,10 @@ struct Scene {
     nonces: HashMap<u8, (u64, Vec<u8>)>,
     /// Which client our media hears by a path.
     links: HashMap<Path, u8>,
+    /// The second of each user's last Allocate, and how many there were in it.
+    made: [(u64, u32); 2],
+    /// How long it takes until what each user has relayed is paid for.
+    owed_ms: [u64; 2],
 }
 
 impl Scene {
@@ -138,7 +151,9 @@ impl Scene {
             5 => self.channel_data(number, 0x4000 + u16::from(input.u8() % 4)),
             6 => self.peer_says(number, peer(input.u8())),
             _ => {
-                self.host.wait(Duration::from_secs(u64::from(input.u8()) * 3));
+                let seconds = u64::from(input.u8()) * 3;
+                self.host.wait(Duration::from_secs(seconds));
+                self.owed_ms = self.owed_ms.map(|owed| owed.saturating_sub(seconds * 1000));
                 let now = self.now();
                 for client in &mut self.clients {
                     client.take_if(|model| model.expires <= now);
@@ -180,14 +195,18 @@ impl Scene {
 
     fn allocate(&mut self, number: u8, user: usize) {
         let held = self.clients.iter().flatten().filter(|model| model.user == user).count();
+        let now = self.now();
+        let (second, made) = self.made[user];
+        let made = if second == now { made } else { 0 };
         let expected = match &self.clients[usize::from(number)] {
             Some(_) => 437,
-            None if held >= 2 => 486,
+            None if held >= 2 || made >= ALLOCATES_PER_SECOND => 486,
             None => 0,
         };
         let answer = self.ask(number, user, method::ALLOCATE, udp);
         assert_eq!(code(&answer), expected);
         if expected == 0 {
+            self.made[user] = (now, made + 1);
             let message = Message::parse(&answer).expect("sound");
             let relayed = message.xor_address(attribute::XOR_RELAYED_ADDRESS);
             assert!(relayed.is_some() && self.clients.iter().flatten().all(|model| model.relayed != relayed));
@@ -279,6 +298,15 @@ impl Scene {
         assert_eq!(code(&answer), expected, "{channel:x} {peer}");
     }
 
+    /// Whether the user of a client may relay so many bytes; if so, they are owed for.
+    fn spend(&mut self, number: u8, bytes: u64) -> bool {
+        let Some(model) = &self.clients[usize::from(number)] else { return false };
+        let owed = &mut self.owed_ms[model.user];
+        let granted = *owed <= 200;
+        *owed += if granted { bytes * MS_PER_BYTE } else { 0 };
+        granted
+    }
+
     fn send(&mut self, number: u8, peer: SocketAddr) {
         let now = self.now();
         let expected = match &self.clients[usize::from(number)] {
@@ -318,6 +346,10 @@ impl Scene {
         let relayed = model.and_then(|model| model.relayed);
         // RFC 8656 §12: a channel lasts longer than the permission that comes with it, and carries data to the peer only.
         let permitted = model.and_then(|model| model.permissions.get(&media().ip())).is_some_and(|until| *until > now);
+        let expected = match expected {
+            Ok(_) if !self.spend(number, 4) => Err(DropReason::TurnBandwidth),
+            expected => expected,
+        };
         let (result, sent) = self.host.say(client(number), bytes);
         match expected {
             Err(reason) => assert_eq!((result, sent.len()), (Err(reason), 0)),
@@ -331,7 +363,12 @@ impl Scene {
                 self.links.insert(link.path, number);
                 let back = self.host.media_says(link.path);
                 let paths: Option<Vec<_>> = back.map(|back| back.iter().map(|(path, _)| *path).collect());
-                assert_eq!(paths, permitted.then(|| vec![client(number).path]), "a way back while it is permitted");
+                let goes = permitted && self.spend(number, 3);
+                assert_eq!(
+                    paths,
+                    goes.then(|| vec![client(number).path]),
+                    "a way back while it is permitted and paid for"
+                );
             }
             Ok(peer) => {
                 assert_eq!(result, Ok(None));
@@ -355,11 +392,16 @@ impl Scene {
             assert_eq!((result, sent.len()), (Err(DropReason::TurnNoPermission), 0));
             return;
         }
+        let channel = channel.map(|(number, _)| *number);
+        if !self.spend(number, 5) {
+            assert_eq!((result, sent.len()), (Err(DropReason::TurnBandwidth), 0));
+            return;
+        }
         assert_eq!(result, Ok(()));
         let [(path, bytes)] = &sent[..] else { panic!("one datagram, not {sent:?}") };
         assert_eq!(*path, client(number).path);
         match channel {
-            Some((number, _)) => assert_eq!(bytes[..], [&number.to_be_bytes()[..], &[0, 5], b"reply"].concat()),
+            Some(number) => assert_eq!(bytes[..], [&number.to_be_bytes()[..], &[0, 5], b"reply"].concat()),
             None => {
                 let message = Message::parse(bytes).expect("ours are right");
                 assert_eq!((message.class(), message.method()), (Class::Indication, method::DATA));
@@ -407,6 +449,7 @@ impl Host {
     /// `None` when the link leads nowhere.
     fn media_says(&mut self, path: Path) -> Option<Sent> {
         let (_, out) = self.link.parts();
+        out.batch().links().begin_turn(self.now);
         let mut slot = out.batch().reserve(path, 100).ok()?;
         slot.bytes_mut()[..3].copy_from_slice(b"abc");
         slot.commit(3);
@@ -494,6 +537,7 @@ impl Host {
     }
 }
 
+/// A server with two users.
 pub(crate) fn spec(features: TurnFeatures) -> TurnSpec {
     let address =
         |ip: &str| RelayAddress { bind: ip.parse().expect("an address"), announce: ip.parse().expect("an address") };

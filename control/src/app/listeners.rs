@@ -67,3 +67,48 @@ fn add(listeners: &mut Listeners, endpoints: &[SocketAddr], clear: Protocols, tl
         (listener.clear, listener.tls) = (listener.clear.and(clear), listener.tls.and(tls));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Sources, load};
+    use crate::turn;
+
+    /// What is spoken where, in words.
+    fn spoken(text: &str, certificate: Option<&Certificate>) -> Vec<String> {
+        let file = Some(("f".into(), text.into()));
+        let config = load(&Sources { file, cpu_count: 1, ..Sources::default() }).expect("sound").config;
+        let host = ["192.0.2.1".parse().expect("an address")];
+        let mut listeners = turn::listeners(&config, certificate, &host, &host).expect("sound");
+        let TcpPort::At(port) = config.media.tcp_port else { panic!("the test names one") };
+        add_ice(&mut listeners, &config, port);
+        if config.one_port.is_some() {
+            add_page(&mut listeners, &config, certificate, Arc::new(drop));
+        }
+        let words = |all: Protocols| {
+            let words = [(all.turn, "turn "), (all.ice, "ice "), (all.http, "http ")];
+            words.iter().filter(|(on, _)| *on).map(|(_, word)| *word).collect::<String>()
+        };
+        let listeners = listeners.streams.listeners.iter();
+        listeners
+            .map(|listener| format!("{} {}| {}", listener.address, words(listener.clear), words(listener.tls)))
+            .collect()
+    }
+
+    #[test]
+    fn what_has_the_same_port_has_one_listener() {
+        let certificate = Certificate::self_signed(&[]).expect("made");
+        let one_port = "one_port = 443\n[turn]\nenabled = true\n";
+        assert_eq!(spoken(one_port, None), ["[::]:443 turn ice http | "]);
+        assert_eq!(spoken(one_port, Some(&certificate)), ["[::]:443 turn ice | turn http "]);
+        let inside = format!("{one_port}transports = \"tls\"");
+        assert_eq!(spoken(&inside, Some(&certificate)), ["[::]:443 ice | turn http "], "no TURN outside TLS");
+        let apart = "[media]\ntcp_port = 5000\n[turn]\nenabled = true\n";
+        assert_eq!(spoken(apart, None), ["192.0.2.1:3478 turn | ", "[::]:5000 ice | "]);
+        let with_turn = "[media]\ntcp_port = 5349\n[turn]\nenabled = true\n";
+        let expected = ["192.0.2.1:3478 turn | turn ", "192.0.2.1:5349 turn ice | turn "];
+        assert_eq!(spoken(with_turn, Some(&certificate)), expected);
+        let bound = "bind = [\"192.0.2.1\", \"127.0.0.1\"]\n[media]\ntcp_port = 5000\n";
+        assert_eq!(spoken(bound, None), ["192.0.2.1:5000 ice | ", "127.0.0.1:5000 ice | "]);
+    }
+}

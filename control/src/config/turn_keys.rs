@@ -172,7 +172,7 @@ pub(super) fn keys() -> Vec<Key> {
             "turn.user_allocations_per_second",
             "turn-user-allocations-per-second",
             "COUNT",
-            "Allocations that one user may make in a second, on each worker, whatever becomes of them; 0 for no limit.",
+            "Allocations that one user may make in a second, whatever becomes of them; 0 for no limit.",
             |config, value| value.number(0, 1_000_000).map(|count| config.turn.user_allocations_per_second = count),
             |config| config.turn.user_allocations_per_second.to_string(),
         ),

@@ -299,6 +299,32 @@ mod tests {
     }
 
     #[test]
+    fn with_one_port_urls_name_it_and_media_there_is_a_peer() {
+        let config =
+            config("one_port = 443\nannounce = \"203.0.113.7\"\n[turn]\nenabled = true\nhost = \"sfu.example\"\n");
+        let (bare, host) = (listeners(&config, None, &[], &[]).expect("sound"), ips(&["192.0.2.1"]));
+        assert_eq!(offer(&config, &bare, &host, 0).expect("on").urls, ["turn:sfu.example:443?transport=tcp"]);
+        let certificate = Certificate::self_signed(&[]).expect("made");
+        let secure = listeners(&config, Some(&certificate), &[], &host).expect("sound");
+        let urls = ["turn:sfu.example:443?transport=tcp", "turns:sfu.example:443?transport=tcp"];
+        assert_eq!(offer(&config, &secure, &host, 0).expect("on").urls, urls);
+        assert!(secure.on_media && secure.udp.is_empty() && secure.streams.dtls.is_none());
+        let [listener] = &secure.streams.listeners[..] else { panic!("{:?}", secure.streams) };
+        let turn = Protocols { turn: true, ..Protocols::NONE };
+        assert_eq!((listener.address.port(), listener.clear, listener.tls), (443, turn, turn));
+        let media = |port: u16| SocketAddr::from(([192, 0, 2, 1], port));
+        let worker = |port| WorkerInfo { addresses: vec![media(port)], turn: Vec::new(), link: String::new() };
+        let hello = Hello {
+            fingerprint: Fingerprint { hash: FingerprintHash::Sha256, value: vec![0; 32] },
+            workers: vec![worker(443), worker(444)],
+        };
+        let told = |port: u16| vec![SocketAddr::from(([203, 0, 113, 7], port))];
+        let listeners = spec(&config, &hello, &[told(443), told(444)], &host).expect("sound").peers.listeners;
+        assert!(!listeners.contains(&media(443)) && !listeners.contains(&told(443)[0]), "{listeners:?}");
+        assert!(listeners.contains(&media(8100)), "{listeners:?}");
+    }
+
+    #[test]
     fn peers_are_our_own_media_and_never_our_listeners() {
         let config = config("announce = \"203.0.113.7\"\n[turn]\nenabled = true\nusers = [\"a:b\"]\n");
         let media: SocketAddr = "192.0.2.1:5000".parse().expect("an address");

@@ -15,7 +15,7 @@ mod tx;
 
 pub use bandwidth::{Bandwidth, Reserve};
 pub use links::{LinkBudgets, LinkTable};
-pub use prefetch::{prefetch, prefetch_element, prefetch_whole};
+pub use prefetch::{prefetch, prefetch_behind, prefetch_element, prefetch_whole};
 pub use prefix::{PREFIX_SIZE_MAX, Prefix};
 pub use rx::{RX_BATCH_MAX, RxBatch};
 pub use slab::Slab;

@@ -82,6 +82,27 @@ fn a_full_batch_gives_no_slot_until_it_is_cleared() {
 }
 
 #[test]
+fn a_batch_is_ripe_between_trains_and_never_within_one() {
+    let mut batch = TxBatch::new(TX_ARENA_SIZE, TRAINS_PER_BATCH_MAX);
+    let mut commit = |port, size| {
+        let was_ripe = batch.is_ripe(&path(port));
+        batch.reserve(path(port), size).expect("room").commit(size);
+        was_ripe
+    };
+    let by_size: Vec<bool> = (0..16).flat_map(|port| [port; 8]).map(|port| commit(port, 1100)).collect();
+    let first = by_size.iter().position(|&ripe| ripe).expect("140,800 bytes");
+    assert_eq!(first, 15 * 8, "the first train behind 131,072 bytes");
+    assert!(by_size[first + 1..].iter().all(|&ripe| !ripe), "its other segments are not held up");
+    batch.clear();
+    let mut commit = |port| {
+        let was_ripe = batch.is_ripe(&path(port));
+        batch.reserve(path(port), 100).expect("room").commit(100);
+        was_ripe
+    };
+    assert!((0..64).all(|port| !commit(port)) && commit(64), "64 trains");
+}
+
+#[test]
 fn a_received_datagram_is_changed_in_place() {
     let mut batch = RxBatch::new(4096);
     batch.push(100, 10, path(7));

@@ -31,7 +31,7 @@ slotmap::new_key_type! {
 #[derive(Debug)]
 pub struct Egress<'a> {
     /// Where ICE says that the subscriber is.
-    pub path: Path,
+    pub path: &'a Path,
     /// The subscriber's keys.
     pub srtp: &'a Outbound,
     /// The next transport-wide sequence number.

@@ -185,7 +185,7 @@ impl Transmit for MmsgOut {
                 continue;
             };
             if self.refusals.cover(first) {
-                send_singly(socket, first, &self.batch, &mut self.counters);
+                send_singly(&self.sockets, first, &self.batch, &mut self.counters);
                 start += 1;
                 continue;
             }
@@ -215,7 +215,7 @@ impl Transmit for MmsgOut {
             } else {
                 let errno = io::Error::last_os_error().raw_os_error().unwrap_or(0);
                 if errno != libc::EINTR {
-                    handle_refusal(socket, first, &self.batch, errno, &mut self.refusals, &mut self.counters);
+                    handle_refusal(&self.sockets, first, &self.batch, errno, &mut self.refusals, &mut self.counters);
                     start += 1;
                 }
             }

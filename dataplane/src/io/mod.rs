@@ -16,6 +16,7 @@ mod diverted;
 pub mod memory;
 pub mod mmsg;
 pub mod open;
+mod priority;
 mod send;
 pub mod socket;
 mod table;
@@ -33,6 +34,7 @@ use ringmain_shared::drop_reason::DropReason;
 use crate::buf::{RxBatch, TxBatch, TxSlot};
 pub use diverted::Diverted;
 pub use open::{LinkChoice, OpenError, Opened, open};
+pub use priority::give_way;
 pub use wake::WakeHandle;
 
 /// A socket of a link. The sockets that a link was opened with come first, in their order.
@@ -127,16 +129,22 @@ pub trait Transmit {
     /// Where to put datagrams.
     fn batch(&mut self) -> &mut TxBatch;
 
-    /// Room for a datagram of up to `size_max` bytes; a full batch is flushed for it.
-    fn reserve(&mut self, path: Path, size_max: usize) -> Result<TxSlot<'_>, DropReason> {
-        if !self.batch().has_room(size_max) {
+    /// Room for a datagram of up to `size_max` bytes; a batch that is full, or full enough, is flushed for it.
+    fn reserve(&mut self, path: &Path, size_max: usize) -> Result<TxSlot<'_>, DropReason> {
+        let batch = self.batch();
+        if batch.is_ripe(path) || !batch.has_room(size_max) {
             self.flush();
         }
-        self.batch().reserve(path, size_max)
+        self.batch().reserve_at(path, size_max)
     }
 
-    /// Hands every train to the kernel and empties the batch. The io_uring link sends at the latest in the next `receive`.
+    /// Hands every train to the kernel and empties the batch.
     fn flush(&mut self);
+
+    /// Nothing more is sent in this turn: as `flush`, at the latest in the next `receive`. Until then nothing can be reserved.
+    fn end_turn(&mut self) {
+        self.flush();
+    }
 
     /// What was flushed to virtual sockets and waits to be carried on.
     fn diverted(&mut self) -> &mut Diverted;

@@ -215,8 +215,8 @@ impl Turn {
         if connections > 0 && allocation.connections.len() >= connections as usize {
             return None;
         }
-        let user = &self.accounts.get(allocation.owner.account)?.user;
-        let hold = self.ledger.hold(self.ledger.connections_of(user), connections_per_user)?;
+        let user = self.ledger.user(&self.accounts.get(allocation.owner.account)?.user);
+        let hold = self.ledger.hold_connection(user, connections_per_user)?;
         let (connection, id) = self.connections.insert(key, hold, peer, stage, &mut self.random);
         allocation.connections.push(connection);
         Some((connection, id))

@@ -81,7 +81,7 @@ pub enum PeerRequest {
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) allocation: AllocationKey,
-    /// It counts against its user's quota for as long as it is there.
+    /// What it counts against.
     _hold: Hold,
     /// The peer, as it is sent to.
     pub(super) peer: SocketAddr,

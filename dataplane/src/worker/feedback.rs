@@ -447,7 +447,7 @@ fn block_of(ssrc: Ssrc, block: &receive::ReportBlock) -> ReportBlock {
 /// Protects and sends one RTCP datagram; nowhere to send it to, nothing is sent.
 fn send_rtcp(ice: &IceAgent, keys: &mut Option<Keys>, clear: &[u8], drops: &mut Drops, out: &mut dyn Transmit) {
     let (Some(path), Some(keys)) = (ice.selected(), keys.as_mut()) else { return };
-    let sent = out.reserve(path, clear.len() + Profile::RTCP_OVERHEAD_MAX).and_then(|mut slot| {
+    let sent = out.reserve(&path, clear.len() + Profile::RTCP_OVERHEAD_MAX).and_then(|mut slot| {
         let room = slot.bytes_mut().get_mut(..clear.len()).ok_or(DropReason::TxFull)?;
         room.copy_from_slice(clear);
         let size = keys.outbound.protect_rtcp(slot.bytes_mut(), clear.len())?;

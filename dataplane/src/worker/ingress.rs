@@ -93,6 +93,7 @@ impl Worker {
         let mut reply = [0; REPLY_SIZE_MAX];
         let size = datagram.len();
         let reaction = transport.ice.handle_stun(&message, path, size, &mut reply, &mut self.random, now)?;
+        self.checks += 1;
         let len = reaction.reply;
         self.follow(key, reaction, Some(path), now);
         if let Some(reply) = len.and_then(|len| reply.get(..len)) {
@@ -110,8 +111,8 @@ impl Worker {
             holder.and_then(|holder| self.transports.get(holder)).is_some_and(|other| other.ice.admits_media(path));
         if claim == Claim::Proved || !held {
             self.names.paths.insert(path, key);
-            // When a link ends, whoever holds its path is told, and nobody else.
-            if path.socket.is_link()
+            // When a link or a connection ends, whoever holds its path is told, and nobody else.
+            if path.socket.is_virtual()
                 && let Some(other) = holder.and_then(|holder| self.transports.get_mut(holder))
             {
                 other.ice.forget(path, now);
@@ -211,7 +212,7 @@ impl Worker {
 
     /// Puts one datagram into the transmit batch.
     pub(super) fn send(&mut self, path: Path, bytes: &[u8], out: &mut dyn Transmit) {
-        match out.reserve(path, bytes.len()) {
+        match out.reserve(&path, bytes.len()) {
             Ok(mut slot) => {
                 slot.bytes_mut().copy_from_slice(bytes);
                 slot.commit(bytes.len());

@@ -41,7 +41,7 @@ impl Worker {
     fn repair_some(&mut self, key: TransportKey, share: &mut Share, now: Now, out: &mut dyn Transmit) -> bool {
         let Some(transport) = self.transports.get_mut(key) else { return false };
         let sending = &mut transport.subscriber;
-        let (Some(path), Some(keys)) = (transport.ice.selected(), &transport.keys) else {
+        let (Some(path), Some(keys)) = (transport.ice.destination(), &transport.keys) else {
             sending.repairs.clear();
             return false;
         };
