@@ -236,6 +236,23 @@ fn clients_and_peers_connect_through_every_worker() {
 }
 
 #[test]
+fn a_user_s_connections_are_counted_on_all_workers_together() {
+    let (_plane, server) = start(45_300, TurnQuotas { connections_per_user: 1, ..TurnQuotas::default() });
+    let echo = echo();
+    let [mut one, mut other] = [[127, 0, 0, 1], [127, 0, 0, 2]].map(|from| Client::new(server, from));
+    one.allocate();
+    other.allocate();
+    let id = one.connect(echo).expect("it listens");
+    assert_eq!(other.connect(echo), Err(error::INSUFFICIENT_CAPACITY));
+    drop(one.bind(&id));
+    let start = Instant::now();
+    while other.connect(echo).is_err() {
+        assert!(start.elapsed() < Duration::from_secs(5), "what is over counts no more");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+#[test]
 fn what_the_peer_does_not_read_is_not_taken_from_the_client() {
     let (_plane, server) = start(14_100, TurnQuotas::default());
     let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
