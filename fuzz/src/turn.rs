@@ -364,7 +364,11 @@ impl Scene {
                 let back = self.host.media_says(link.path);
                 let paths: Option<Vec<_>> = back.map(|back| back.iter().map(|(path, _)| *path).collect());
                 let goes = permitted && self.spend(number, 3);
-                assert_eq!(paths, goes.then(|| vec![client(number).path]), "a way back while it is permitted and paid for");
+                assert_eq!(
+                    paths,
+                    goes.then(|| vec![client(number).path]),
+                    "a way back while it is permitted and paid for"
+                );
             }
             Ok(peer) => {
                 assert_eq!(result, Ok(None));
