@@ -385,11 +385,11 @@ fn micros(time: Duration) -> f64 {
 
 const FRAMES_TO_CALIBRATE: usize = 5;
 /// How often a thread looks how long it waited, µs.
-const MOMENT: f64 = 50_000.0;
-/// A thread that waited for longer in a moment, µs, could make the goals fail by that alone. Each of some hundred times that it is woken
-/// takes one or two.
-const WAITED_MAX: f64 = 500.0;
-/// Packets in quiet moments, of which a thousandth is still some.
-const JUDGED_FROM: usize = 20_000;
+const MOMENT: f64 = 10_000.0;
+/// A thread that waited for longer in a moment, µs, could make the goals fail by that alone. It is woken some twenty times, each of which
+/// takes one or two, on a virtual machine ten or twenty.
+const WAITED_MAX: f64 = 1_000.0;
+/// Packets in quiet moments that are enough to judge: of these a thousandth is ten.
+const JUDGED_FROM: usize = 10_000;
 /// `linux/sockios.h`, for a 64-bit timespec.
 const SIOCGSTAMPNS: libc::Ioctl = 0x8907;

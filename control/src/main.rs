@@ -64,10 +64,11 @@ fn run(sources: &Sources) -> anyhow::Result<()> {
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let file = sources.file.as_ref().or(sources.coturn.as_ref()).map(|(name, _)| name.as_str());
     turn::warnings(&config, file).iter().for_each(|warning| tracing::warn!("{warning}"));
-    // Signalling needs little, and the cores belong to the workers.
+    // Signalling needs little, and the cores belong to the workers. This thread stays as it is: they start from here.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
         .thread_name("ringmain-control")
+        .on_thread_start(ringmain_dataplane::io::give_way)
         .enable_all()
         .build()?;
     runtime.block_on(async {

@@ -286,7 +286,7 @@ pub(super) fn keys() -> Vec<Key> {
             "turn.user_connections",
             "turn-user-connections",
             "COUNT",
-            "TCP connections of one user with peers, on each worker; 0 for no other limit than 32 for each allocation.",
+            "TCP connections of one user with peers; 0 for no other limit than 32 for each allocation.",
             |config, value| value.number(0, 1_000_000).map(|count| config.turn.user_connections = count),
             |config| config.turn.user_connections.to_string(),
         ),

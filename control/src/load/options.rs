@@ -101,6 +101,9 @@ pub struct Options {
     /// During the window, further subscribers join each second and leave again; the others' media must not suffer
     #[arg(long, value_name = "PER SECOND", help_heading = "What is measured")]
     pub(super) churn: Option<f64>,
+    /// They join rooms of their own, one each, where nothing is sent: what joining alone does to the others
+    #[arg(long, requires = "churn", help_heading = "What is measured")]
+    pub(super) churn_apart: bool,
     /// Seconds that such a subscriber stays once it is connected
     #[arg(long, value_name = "SECONDS", default_value_t = 0.5, help_heading = "What is measured")]
     pub(super) churn_stay: f64,
@@ -210,6 +213,7 @@ Examples:
   ringmain load -s 20 --ramp subscribers                       How many viewers are too many?
   ringmain load -p 0 -s 2000 --joins-only --join-rate 0        How many can join in a second?
   ringmain load -s 50 --churn 200                              Does coming and going disturb the others?
+  ringmain load -s 100 --churn 400 --churn-apart --dtls 1.3    Does joining alone?
   ringmain load -p 0 -s 1000 --data-channel --server-pid PID   What does a subscriber with data channels weigh?
   ringmain load wss://localhost:7000/ws --insecure             A server with a self-signed certificate
 

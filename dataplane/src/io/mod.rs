@@ -16,6 +16,7 @@ mod diverted;
 pub mod memory;
 pub mod mmsg;
 pub mod open;
+mod priority;
 mod send;
 pub mod socket;
 mod table;
@@ -33,6 +34,7 @@ use ringmain_shared::drop_reason::DropReason;
 use crate::buf::{RxBatch, TxBatch, TxSlot};
 pub use diverted::Diverted;
 pub use open::{LinkChoice, OpenError, Opened, open};
+pub use priority::give_way;
 pub use wake::WakeHandle;
 
 /// A socket of a link. The sockets that a link was opened with come first, in their order.

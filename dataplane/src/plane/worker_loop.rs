@@ -54,6 +54,12 @@ const ITEMS_PER_TURN: usize = 256;
 /// Runs until control lets go of its end.
 pub(crate) fn run(mut worker: Worker, mut link: Box<dyn Link>, mut ports: Ports, start: Instant) {
     loop {
+        if worker.outbox().is_empty()
+            && !ports.more_waits()
+            && let Some(nap) = worker.nap(now(start))
+        {
+            std::thread::sleep(nap);
+        }
         let left = worker.next_deadline().since(now(start)).min(SLEEP_MAX);
         let timeout = match worker.outbox().is_empty() {
             _ if ports.more_waits() => Duration::ZERO,

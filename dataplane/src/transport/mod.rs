@@ -76,6 +76,17 @@ pub struct Keys {
 }
 
 impl Transport {
+    /// ICE has found the peer, and DTLS its keys.
+    pub fn can_send(&self) -> bool {
+        self.keys.is_some() && self.ice.selected().is_some()
+    }
+
+    /// Media goes out to it, or reports about its own.
+    pub fn sends_media(&self) -> bool {
+        let reports = self.publisher.as_deref().and_then(|publisher| publisher.report_at);
+        self.subscriber.report_at.or(reports).is_some()
+    }
+
     /// A packet is forwarded to it soon: brings what that needs into the caches.
     #[inline]
     pub fn expect(&self) {

@@ -32,14 +32,14 @@ impl ReplyBudget {
     /// Whether to answer a stranger at `address`. `known` ones do not compete with all the others.
     pub(super) fn take(&self, address: SocketAddr, known: bool, now: Now) -> bool {
         let strangers = self.ledger.strangers();
-        let second = second_of(now);
         let place = strangers.hasher.hash_one(source(address)) as usize % SOURCES;
         let Some(source) = strangers.sources.get(place) else { return false };
         // Looked at before anything is written: in a flood workers would do nothing but write to what they share.
-        if is_full(&strangers.all, second, self.per_second) && !known {
+        if !known && Second::in_cell(&strangers.all).is_full(self.per_second, now) {
             return false;
         }
-        add(source, second, self.per_source) && (known || add(&strangers.all, second, self.per_second))
+        Second::add_in_cell(source, self.per_source, now)
+            && (known || Second::add_in_cell(&strangers.all, self.per_second, now))
     }
 }
 
@@ -59,7 +59,7 @@ impl Default for Strangers {
     }
 }
 
-/// How many there were in one second, of something that one worker alone counts.
+/// How many there were in one second.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Second {
     second: u32,
@@ -67,46 +67,49 @@ pub(super) struct Second {
 }
 
 impl Second {
+    /// What is in a cell that workers share.
+    pub(super) fn in_cell(cell: &AtomicU64) -> Self {
+        Self::unpack(cell.load(SeqCst))
+    }
+
+    /// One more in such a cell, unless there were `max` in this second already; zero is no bound.
+    pub(super) fn add_in_cell(cell: &AtomicU64, max: u32, now: Now) -> bool {
+        let more = |packed: u64| {
+            let mut second = Self::unpack(packed);
+            (!second.is_full(max, now)).then(|| {
+                second.add(now);
+                second.pack()
+            })
+        };
+        cell.fetch_update(SeqCst, SeqCst, more).is_ok()
+    }
+
     /// Whether there have been `max` in this second; zero is no bound.
     pub(super) fn is_full(&self, max: u32, now: Now) -> bool {
-        max > 0 && self.second == second_of(now) && self.count >= max
+        max > 0 && self.count(now) >= max
+    }
+
+    /// How many there have been in this second.
+    pub(super) fn count(&self, now: Now) -> u32 {
+        if self.second == second_of(now) { self.count } else { 0 }
     }
 
     /// One more.
     pub(super) fn add(&mut self, now: Now) {
-        let second = second_of(now);
-        self.count = if self.second == second { self.count + 1 } else { 1 };
-        self.second = second;
+        (self.second, self.count) = (second_of(now), self.count(now).saturating_add(1));
+    }
+
+    fn pack(self) -> u64 {
+        u64::from(self.second) << 32 | u64::from(self.count)
+    }
+
+    fn unpack(packed: u64) -> Self {
+        Self { second: (packed >> 32) as u32, count: packed as u32 }
     }
 }
 
-/// The second that a moment is in.
-pub(super) fn second_of(now: Now) -> u32 {
+fn second_of(now: Now) -> u32 {
     (now.as_millis() / 1000) as u32
-}
-
-fn is_full(cell: &AtomicU64, second: u32, max: u32) -> bool {
-    max > 0 && count_in(cell, second) >= max
-}
-
-/// How many there have been in this second.
-pub(super) fn count_in(cell: &AtomicU64, second: u32) -> u32 {
-    let (in_second, count) = parts(cell.load(SeqCst));
-    if in_second == second { count } else { 0 }
-}
-
-/// One more, unless there were `max` in this second already; zero is no bound.
-pub(super) fn add(cell: &AtomicU64, second: u32, max: u32) -> bool {
-    let more = |value: u64| {
-        let (in_second, count) = parts(value);
-        let count = if in_second == second { count } else { 0 };
-        (max == 0 || count < max).then(|| u64::from(second) << 32 | u64::from(count.saturating_add(1)))
-    };
-    cell.fetch_update(SeqCst, SeqCst, more).is_ok()
-}
-
-fn parts(value: u64) -> (u32, u32) {
-    ((value >> 32) as u32, value as u32)
 }
 
 /// Who is counted as one: an IPv4 address, or the network of an IPv6 address, which whoever has one has all of.

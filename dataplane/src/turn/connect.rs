@@ -212,14 +212,12 @@ impl Turn {
     fn add_connection(&mut self, key: AllocationKey, peer: SocketAddr, stage: Stage) -> Option<(ConnectionKey, u32)> {
         let TurnQuotas { connections, connections_per_user, .. } = self.spec.quotas;
         let allocation = self.allocations.get_mut(key)?;
-        let account = allocation.owner.account;
-        let is_full = |count: usize, max: u32| max > 0 && count >= max as usize;
-        if is_full(allocation.connections.len(), connections)
-            || is_full(self.connections.held(account) as usize, connections_per_user)
-        {
+        if connections > 0 && allocation.connections.len() >= connections as usize {
             return None;
         }
-        let (connection, id) = self.connections.insert(key, account, peer, stage, &mut self.random);
+        let user = self.ledger.user(&self.accounts.get(allocation.owner.account)?.user);
+        let hold = self.ledger.hold_connection(user, connections_per_user)?;
+        let (connection, id) = self.connections.insert(key, hold, peer, stage, &mut self.random);
         allocation.connections.push(connection);
         Some((connection, id))
     }

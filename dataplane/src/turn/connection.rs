@@ -11,7 +11,7 @@ use ringmain_shared::Now;
 use slotmap::SlotMap;
 
 use super::allocation::AllocationKey;
-use super::credential::AccountKey;
+use super::ledger::Hold;
 use super::relay::RelayKey;
 use super::reply::ReplyTo;
 use crate::io::Path;
@@ -81,7 +81,8 @@ pub enum PeerRequest {
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) allocation: AllocationKey,
-    account: AccountKey,
+    /// What it counts against.
+    _hold: Hold,
     /// The peer, as it is sent to.
     pub(super) peer: SocketAddr,
     /// CONNECTION-ID (RFC 6062 §6.2.1).
@@ -116,7 +117,6 @@ pub(super) struct Connections {
     connections: SlotMap<ConnectionKey, Connection>,
     by_id: HashMap<u32, ConnectionKey, RandomState>,
     by_stream: HashMap<StreamId, ConnectionKey, RandomState>,
-    by_account: HashMap<AccountKey, u32, RandomState>,
     /// Clients' connections that carry no messages any more.
     pub(super) joined: HashSet<Path, RandomState>,
     /// In the order in which they are to be bound.
@@ -132,16 +132,11 @@ impl Connections {
         self.connections.len()
     }
 
-    /// How many are one user's.
-    pub(super) fn held(&self, account: AccountKey) -> u32 {
-        self.by_account.get(&account).copied().unwrap_or(0)
-    }
-
     /// A new one, with a name that nobody can guess.
     pub(super) fn insert(
         &mut self,
         allocation: AllocationKey,
-        account: AccountKey,
+        hold: Hold,
         peer: SocketAddr,
         stage: Stage,
         random: &mut Random,
@@ -149,9 +144,8 @@ impl Connections {
         loop {
             let id = (random.next_u64() >> 32) as u32;
             let Entry::Vacant(vacant) = self.by_id.entry(id) else { continue };
-            let key = self.connections.insert(Connection { allocation, account, peer, id, stage });
+            let key = self.connections.insert(Connection { allocation, _hold: hold, peer, id, stage });
             vacant.insert(key);
-            *self.by_account.entry(account).or_default() += 1;
             return (key, id);
         }
     }
@@ -218,12 +212,6 @@ impl Connections {
         self.by_id.remove(&connection.id);
         if let Some(stream) = connection.stream() {
             self.by_stream.remove(&stream);
-        }
-        if let Entry::Occupied(mut held) = self.by_account.entry(connection.account) {
-            *held.get_mut() -= 1;
-            if *held.get() == 0 {
-                held.remove();
-            }
         }
         Some(connection)
     }

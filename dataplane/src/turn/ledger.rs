@@ -16,14 +16,14 @@ use arrayvec::ArrayVec;
 use aws_lc_rs::hmac;
 use ringmain_shared::Now;
 
-use super::budget::{Strangers, add, count_in, second_of};
+use super::budget::{Second, Strangers};
 use super::ports::PortMap;
 use crate::buf::{Bandwidth, Reserve};
 
 /// The counts of one server, whichever of its workers looks.
 pub struct Ledger {
     seed: [u8; 32],
-    /// Made when the first worker becomes a server: four megabytes.
+    /// Made when the first worker becomes a server: five megabytes.
     books: OnceLock<Books>,
 }
 
@@ -32,6 +32,8 @@ struct Books {
     allocations: AtomicU32,
     /// Allocations and reserved ports, by row and cell.
     held: Box<[AtomicU32]>,
+    /// Connections to peers, in the same cells.
+    connections: Box<[AtomicU32]>,
     /// When the bandwidth that was used is paid for, in the same cells; that of all is the last.
     paid_at: Box<[AtomicU64]>,
     /// Allocates of a second, in fewer cells.
@@ -62,6 +64,7 @@ impl Ledger {
             key: hmac::Key::new(hmac::HMAC_SHA256, &self.seed),
             allocations: AtomicU32::new(0),
             held: std::iter::repeat_with(AtomicU32::default).take(ROWS * CELLS).collect(),
+            connections: std::iter::repeat_with(AtomicU32::default).take(ROWS * CELLS).collect(),
             paid_at: std::iter::repeat_with(AtomicU64::default).take(ALL as usize + 1).collect(),
             allocates: std::iter::repeat_with(AtomicU64::default).take(ROWS * SECOND_CELLS).collect(),
             ports: PortMap::default(),
@@ -99,14 +102,24 @@ impl Ledger {
 
     /// One more allocation or reserved port of a user, if the user has fewer than `max` then; zero is no bound.
     pub(super) fn hold(self: &Arc<Self>, user: User, max: u32) -> Option<Hold> {
-        let books = self.books();
-        books.held_by(user).for_each(|cell| {
+        self.add(Held::ByUser(user), max)
+    }
+
+    /// One more of a user's connections to peers, if there are fewer than `max`; zero is no bound.
+    pub(super) fn hold_connection(self: &Arc<Self>, user: User, max: u32) -> Option<Hold> {
+        self.add(Held::ConnectionOf(user), max)
+    }
+
+    fn add(self: &Arc<Self>, what: Held, max: u32) -> Option<Hold> {
+        let cells = self.books().cells(what);
+        for cell in &cells {
             cell.fetch_add(1, SeqCst);
-        });
+        }
         // All eight are counted before any is read: of two workers at once, the later one at least sees both. It may be that both do,
         // and neither gets the last one.
-        let hold = self.take_over(user);
-        (max == 0 || books.held(user) <= max).then_some(hold)
+        let hold = Hold { ledger: Arc::clone(self), what };
+        let held = cells.iter().map(|cell| cell.load(SeqCst)).min().unwrap_or(0);
+        (max == 0 || held <= max).then_some(hold)
     }
 
     /// What is counted already, and is given back with this from now on.
@@ -126,15 +139,15 @@ impl Ledger {
         if max == 0 {
             return true;
         }
-        let (books, second) = (self.books(), second_of(now));
-        let cells = || books.allocates_of(user);
-        if cells().map(|cell| count_in(cell, second)).min().is_some_and(|count| count >= max) {
+        let cells = || self.books().allocates_of(user);
+        let made = || cells().map(|cell| Second::in_cell(cell).count(now)).min().unwrap_or(0);
+        if made() >= max {
             return false;
         }
-        cells().for_each(|cell| {
-            add(cell, second, 0);
-        });
-        cells().map(|cell| count_in(cell, second)).min().is_some_and(|count| count <= max)
+        for cell in cells() {
+            Second::add_in_cell(cell, 0, now);
+        }
+        made() <= max
     }
 
     /// What a user may relay.
@@ -151,7 +164,8 @@ impl Ledger {
     /// How much a user of this name holds.
     #[cfg(test)]
     pub(super) fn held(&self, name: &str) -> u32 {
-        self.books().held(self.user(name))
+        let cells = self.books().cells(Held::ByUser(self.user(name)));
+        cells.iter().map(|cell| cell.load(SeqCst)).min().unwrap_or(0)
     }
 }
 
@@ -182,12 +196,14 @@ impl fmt::Debug for Ledger {
 }
 
 impl Books {
-    fn held_by(&self, User(cells): User) -> impl Iterator<Item = &AtomicU32> {
-        cells.into_iter().filter_map(|cell| self.held.get(cell as usize))
-    }
-
-    fn held(&self, user: User) -> u32 {
-        self.held_by(user).map(|cell| cell.load(SeqCst)).min().unwrap_or(0)
+    fn cells(&self, what: Held) -> ArrayVec<&AtomicU32, ROWS> {
+        let (table, User(cells)) = match what {
+            Held::ByUser(user) => (&self.held, user),
+            Held::ConnectionOf(user) => (&self.connections, user),
+            Held::ByAll => return [&self.allocations].into_iter().collect(),
+            Held::Nothing => return ArrayVec::new(),
+        };
+        cells.into_iter().filter_map(|cell| table.get(cell as usize)).collect()
     }
 
     fn allocates_of(&self, User(cells): User) -> impl Iterator<Item = &AtomicU64> {
@@ -206,6 +222,7 @@ pub(super) struct Hold {
 #[derive(Clone, Copy, Debug)]
 enum Held {
     ByUser(User),
+    ConnectionOf(User),
     ByAll,
     Nothing,
 }
@@ -219,15 +236,8 @@ impl Hold {
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        let books = self.ledger.books();
-        match self.what {
-            Held::ByUser(user) => books.held_by(user).for_each(|cell| {
-                cell.fetch_sub(1, SeqCst);
-            }),
-            Held::ByAll => {
-                books.allocations.fetch_sub(1, SeqCst);
-            }
-            Held::Nothing => {}
+        for cell in self.ledger.books().cells(self.what) {
+            cell.fetch_sub(1, SeqCst);
         }
     }
 }

@@ -26,6 +26,7 @@ pub(super) struct ReplyTo {
 
 /// The integrity that a request had, and its answer gets.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "one at a time, on the stack, for as long as a reply is written")]
 pub(super) enum Seal {
     Sha1(IntegrityKey),
     Sha256(IntegrityKey256),

@@ -61,6 +61,7 @@ const CLOSING: Duration = Duration::from_millis(500);
 impl Worker {
     /// Carries out one order.
     pub fn handle_command(&mut self, command: WorkerCommand, now: Now) {
+        self.lively = now;
         match command {
             WorkerCommand::Control(command) => self.handle_control(command, now),
             WorkerCommand::Mirror { track, from } => {
@@ -83,6 +84,7 @@ impl Worker {
 
     /// Something a handshake thread has for this worker.
     pub fn handle_handshake(&mut self, item: FromHandshake, now: Now, out: &mut dyn Transmit) {
+        self.lively = now;
         self.begin_links(now, out);
         match item {
             FromHandshake::Datagram { transport, bytes, .. } => {
@@ -213,12 +215,9 @@ impl Worker {
         self.begin_sending(key, now);
     }
 
-    /// A transport can send from now on. Keyframes that came before were lost on it: they are asked for again.
+    /// A transport may be able to send from now on: it begins with keyframes.
     pub(super) fn begin_sending(&mut self, key: TransportKey, now: Now) {
-        let Some(transport) = self.transports.get(key) else { return };
-        if transport.keys.is_none() || transport.ice.selected().is_none() {
-            return;
-        }
+        let Some(transport) = self.transports.get(key).filter(|transport| transport.can_send()) else { return };
         let subscriptions: Vec<SubscriptionKey> =
             transport.subscriber.streams.iter().map(|stream| stream.subscription).collect();
         subscriptions.into_iter().for_each(|key| self.choose_layer(key, now));
@@ -404,7 +403,10 @@ impl Worker {
         let Some(subscription) = self.subscriptions.get_mut(key) else { return };
         let track_key = subscription.track;
         let Some(track) = self.tracks.get(track_key) else { return };
-        if let Some(spatial) = subscription.choose(track.alive) {
+        let spatial = subscription.choose(track.alive);
+        // A keyframe that came before it can be sent would be lost, and hold up the next: `begin_sending` asks.
+        let can_send = self.transports.get(subscription.transport).is_some_and(Transport::can_send);
+        if let Some(spatial) = spatial.filter(|_| can_send) {
             self.want_keyframe(track_key, spatial, now);
         }
     }

@@ -93,6 +93,7 @@ impl Worker {
         let mut reply = [0; REPLY_SIZE_MAX];
         let size = datagram.len();
         let reaction = transport.ice.handle_stun(&message, path, size, &mut reply, &mut self.random, now)?;
+        self.checks += 1;
         let len = reaction.reply;
         self.follow(key, reaction, Some(path), now);
         if let Some(reply) = len.and_then(|len| reply.get(..len)) {

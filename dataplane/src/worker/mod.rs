@@ -51,6 +51,12 @@ use turn_streams::TurnStreams;
 /// Arrivals in one feedback packet.
 const ARRIVALS_MAX: usize = 1024;
 
+/// Time without media, handshakes or orders after which a worker naps. Longer than the pauses of a microphone that sends nothing
+/// while nobody speaks.
+const LIVELY: Duration = Duration::from_secs(2);
+/// Long enough for a score of checks where there are ten thousand peers, and nothing beside the seconds between them.
+const NAP: Duration = Duration::from_millis(5);
+
 /// What a worker is told once.
 #[derive(Clone, Debug)]
 pub struct WorkerSettings {
@@ -106,6 +112,10 @@ pub struct Worker {
     drops: [u64; DropReason::COUNT],
     stats_at: Now,
     audio_at: Now,
+    /// Valid checks of peers, since the start.
+    checks: u64,
+    /// When anything else last came, from the network or from another thread.
+    lively: Now,
     /// The last audio interval had somebody in it.
     was_loud: bool,
     /// Arrivals on their way into a feedback packet; too large for the stack.
@@ -141,6 +151,8 @@ impl Worker {
             drops: [0; DropReason::COUNT],
             stats_at: Now(0),
             audio_at: Now(0),
+            checks: 0,
+            lively: Now(0),
             was_loud: false,
             arrivals: Box::default(),
             times: Box::default(),
@@ -161,6 +173,7 @@ impl Worker {
     /// One turn: takes in the batch, forwards, answers, does what is due. What is for other threads is in the outbox afterwards.
     pub fn turn(&mut self, now: Now, rx: &mut RxBatch, out: &mut dyn Transmit) {
         self.stats.turns += 1;
+        let (checks, datagrams) = (self.checks, rx.len() as u64);
         self.begin_links(now, out);
         // What other workers sent before this turn does not wait for a datagram to come.
         self.forward_pending(now, out);
@@ -175,6 +188,9 @@ impl Worker {
             }
             self.forward_pending(now, out);
             at = end;
+        }
+        if self.checks - checks < datagrams {
+            self.lively = now;
         }
         self.answer_publishers(now, out);
         self.repair(now, out);
@@ -195,6 +211,14 @@ impl Worker {
         let told = self.stats_at.min(self.audio_at);
         let turn = self.turn.as_ref().map(|turn| turn.next_deadline());
         [self.timers.next(), turn].into_iter().flatten().fold(told, Now::min)
+    }
+
+    /// How long the thread had better sleep before it waits for the network again. While thousands of peers do nothing but check
+    /// whether we are there, waking up for each check would cost several times what answering it does. Whoever joins, and media
+    /// that begins, may wait as long, once: then there is no napping for a while.
+    pub fn nap(&self, now: Now) -> Option<Duration> {
+        let left = self.next_deadline().since(now).min(NAP);
+        (now.since(self.lively) > LIVELY && !left.is_zero()).then_some(left)
     }
 
     /// What this turn has for other threads.

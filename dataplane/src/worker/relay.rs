@@ -91,6 +91,7 @@ impl std::fmt::Debug for RelayedPacket {
 impl Worker {
     /// Something another worker says about a track.
     pub fn handle_relay(&mut self, item: RelayItem, now: Now, out: &mut dyn Transmit) {
+        self.lively = now;
         self.begin_links(now, out);
         match item {
             RelayItem::Media(relayed) => {

@@ -9,6 +9,7 @@ use crate::stream::{FromStream, ToStream};
 impl Worker {
     /// Something the stream thread has for this worker.
     pub fn handle_stream(&mut self, item: FromStream, now: Now, out: &mut dyn Transmit) {
+        self.lively = now;
         self.begin_links(now, out);
         match item {
             FromStream::Datagram { path, mut bytes } => {

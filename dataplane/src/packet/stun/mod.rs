@@ -4,8 +4,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use aws_lc_rs::{constant_time, hmac};
+use aws_lc_rs::{constant_time, hmac as long};
+use hmac::{Hmac, KeyInit, Mac};
 use ringmain_shared::DropReason;
+use sha1::Sha1;
 
 use super::bytes::{u16_at, u32_at, u64_at};
 
@@ -132,7 +134,7 @@ impl<'a> Message<'a> {
         let at = self.integrity_at?;
         let expected = key.sign(self.bytes.get(..at)?)?;
         let tag = self.bytes.get(at + 4..at + 4 + INTEGRITY_LEN)?;
-        Some(constant_time::verify_slices_are_equal(expected.as_ref(), tag).is_ok())
+        Some(constant_time::verify_slices_are_equal(&expected, tag).is_ok())
     }
 
     /// There is a MESSAGE-INTEGRITY-SHA256, right or wrong.
@@ -264,35 +266,44 @@ impl<'a> Iterator for Attributes<'a> {
     }
 }
 
-/// A password, ready for HMAC-SHA1. Keying costs more than a check's tag does, so it is done once.
+/// A password, ready for HMAC-SHA1. Keying costs more than a check's tag does, so it is done once. There are up to three for each
+/// transport: these take a ninth of the room of `aws-lc-rs`'s, and less time.
 #[derive(Clone)]
-pub struct IntegrityKey(hmac::Key);
+pub struct IntegrityKey(Hmac<Sha1>);
 
 impl IntegrityKey {
     /// From the bytes of an ICE password (RFC 8489 §9.1), or from a long-term key (§9.2.2).
     pub fn new(key: &[u8]) -> Self {
-        Self(hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, key))
+        Self(Hmac::new_from_slice(key).expect("HMAC takes keys of any length"))
     }
 
     /// The tag of a message of which `before` is all before MESSAGE-INTEGRITY.
-    fn sign(&self, before: &[u8]) -> Option<hmac::Tag> {
-        sign(&self.0, before, INTEGRITY_LEN)
+    fn sign(&self, before: &[u8]) -> Option<[u8; INTEGRITY_LEN]> {
+        let mut hmac = self.0.clone();
+        for part in signed(before, &signed_length(before, INTEGRITY_LEN)?)? {
+            hmac.update(part);
+        }
+        Some(hmac.finalize().into_bytes().into())
     }
 }
 
 /// A key, ready for HMAC-SHA256.
 #[derive(Clone)]
-pub struct IntegrityKey256(hmac::Key);
+pub struct IntegrityKey256(long::Key);
 
 impl IntegrityKey256 {
     /// From the bytes of a password (RFC 8489 §9.1), or from a long-term key (§9.2.2).
     pub fn new(key: &[u8]) -> Self {
-        Self(hmac::Key::new(hmac::HMAC_SHA256, key))
+        Self(long::Key::new(long::HMAC_SHA256, key))
     }
 
     /// The tag of a message of which `before` is all before a MESSAGE-INTEGRITY-SHA256 of `len` bytes.
-    fn sign(&self, before: &[u8], len: usize) -> Option<hmac::Tag> {
-        sign(&self.0, before, len)
+    fn sign(&self, before: &[u8], len: usize) -> Option<long::Tag> {
+        let mut context = long::Context::with_key(&self.0);
+        for part in signed(before, &signed_length(before, len)?)? {
+            context.update(part);
+        }
+        Some(context.sign())
     }
 }
 
@@ -302,14 +313,13 @@ impl std::fmt::Debug for IntegrityKey256 {
     }
 }
 
-// RFC 8489 §14.5, §14.6: signed as if the integrity were the last attribute, so without a FINGERPRINT's length.
-fn sign(key: &hmac::Key, before: &[u8], tag_len: usize) -> Option<hmac::Tag> {
-    let length = u16::try_from(before.len().checked_sub(HEADER_LEN)? + 4 + tag_len).ok()?;
-    let mut context = hmac::Context::with_key(key);
-    context.update(before.get(..2)?);
-    context.update(&length.to_be_bytes());
-    context.update(before.get(4..)?);
-    Some(context.sign())
+/// RFC 8489 §14.5, §14.6: signed as if the integrity were the last attribute, so without a FINGERPRINT's length.
+fn signed_length(before: &[u8], tag_len: usize) -> Option<[u8; 2]> {
+    Some(u16::try_from(before.len().checked_sub(HEADER_LEN)? + 4 + tag_len).ok()?.to_be_bytes())
+}
+
+fn signed<'a>(before: &'a [u8], length: &'a [u8; 2]) -> Option<[&'a [u8]; 3]> {
+    Some([before.get(..2)?, length, before.get(4..)?])
 }
 
 impl std::fmt::Debug for IntegrityKey {

@@ -260,29 +260,7 @@ impl Streams {
                     self.finish(slot, now);
                 }
             }
-            ToStream::Connect { request, local, peer, relayed } => {
-                let refused = relayed && !self.is_listening(peer);
-                if refused || self.connect(worker, request, local, peer, registry, now).is_err() {
-                    workers.give(worker, FromStream::Connected { request, peer: None });
-                }
-            }
-            ToStream::StopConnecting { request } => {
-                if let Some(slot) = self.connecting.remove(&(worker, request)) {
-                    self.remove(slot, registry);
-                }
-            }
-            ToStream::Listen { request, address } => {
-                let address = self.listen_for_peers(worker, request, address, registry).ok();
-                workers.give(worker, FromStream::Listening { request, address });
-            }
-            ToStream::StopListening { request } => {
-                if let Some((slot, _)) = self.relays.remove(&(worker, request)) {
-                    self.remove(slot, registry);
-                }
-            }
-            ToStream::Join { client, peer, answer } => self.join(client, peer, &answer, registry, now, workers),
-            ToStream::Grant { peer, bytes } => self.grant(peer, bytes),
-            ToStream::Cut { peer } => self.cut(peer, registry, now, workers),
+            about_peers => self.handle_peer_item(worker, about_peers, registry, now, workers),
         }
     }
 

@@ -18,9 +18,49 @@ use super::{Content, Listens, PAIR_ROOM, READ_SIZE, Streams};
 use crate::plane::stream_loop::Workers;
 use crate::stream::connection::{Connection, End};
 use crate::stream::queue::QUEUE_SIZE_MAX;
-use crate::stream::{FromStream, StreamId};
+use crate::stream::{FromStream, StreamId, ToStream};
 
 impl Streams {
+    pub(super) fn handle_peer_item(
+        &mut self,
+        worker: usize,
+        item: ToStream,
+        registry: &Registry,
+        now: Now,
+        workers: &mut Workers,
+    ) {
+        match item {
+            ToStream::Connect { request, local, peer, relayed } => {
+                let refused = relayed && !self.is_listening(peer);
+                if refused || self.connect(worker, request, local, peer, registry, now).is_err() {
+                    workers.give(worker, FromStream::Connected { request, peer: None });
+                }
+            }
+            ToStream::StopConnecting { request } => {
+                if let Some(slot) = self.connecting.remove(&(worker, request)) {
+                    self.remove(slot, registry);
+                }
+            }
+            ToStream::Listen { request, address } => {
+                let address = self.listen_for_peers(worker, request, address, registry).ok();
+                workers.give(worker, FromStream::Listening { request, address });
+            }
+            ToStream::StopListening { request } => {
+                if let Some((slot, _)) = self.relays.remove(&(worker, request)) {
+                    self.remove(slot, registry);
+                }
+            }
+            ToStream::Join { client, peer, answer } => self.join(client, peer, &answer, registry, now, workers),
+            ToStream::Grant { peer, bytes } => self.grant(peer, bytes),
+            ToStream::Cut { peer } => self.cut(peer, registry, now, workers),
+            // Not about peers.
+            ToStream::Message { .. }
+            | ToStream::Datagram { .. }
+            | ToStream::Close { .. }
+            | ToStream::ClosePath { .. } => {}
+        }
+    }
+
     pub(super) fn accept_peer(
         &mut self,
         socket: TcpStream,
@@ -34,7 +74,7 @@ impl Streams {
         Some(self.id(slot))
     }
 
-    pub(super) fn connect(
+    fn connect(
         &mut self,
         worker: usize,
         request: u64,
@@ -80,14 +120,14 @@ impl Streams {
     }
 
     /// Whether a relay of ours listens at this address.
-    pub(super) fn is_listening(&self, at: SocketAddr) -> bool {
+    fn is_listening(&self, at: SocketAddr) -> bool {
         let is_there = |address: &SocketAddr| {
             address.port() == at.port() && (address.ip() == at.ip() || address.ip().is_unspecified())
         };
         self.relays.values().any(|(_, address)| is_there(address))
     }
 
-    pub(super) fn listen_for_peers(
+    fn listen_for_peers(
         &mut self,
         worker: usize,
         request: u64,
@@ -105,7 +145,7 @@ impl Streams {
         Ok(address)
     }
 
-    pub(super) fn join(
+    fn join(
         &mut self,
         client: StreamId,
         peer: StreamId,
@@ -134,7 +174,7 @@ impl Streams {
     }
 
     /// So many bytes more between a peer and its client.
-    pub(super) fn grant(&mut self, peer: StreamId, bytes: u32) {
+    fn grant(&mut self, peer: StreamId, bytes: u32) {
         let Some(slot) = self.find(peer) else { return };
         let Some(stream) = self.stream_mut(slot) else { return };
         if let Some(meter) = &mut stream.meter {
@@ -146,7 +186,7 @@ impl Streams {
     }
 
     /// An end to a peer's connection and its client's, whatever waits to be written.
-    pub(super) fn cut(&mut self, peer: StreamId, registry: &Registry, now: Now, workers: &mut Workers) {
+    fn cut(&mut self, peer: StreamId, registry: &Registry, now: Now, workers: &mut Workers) {
         let Some(slot) = self.find(peer) else { return };
         let joined = self.stream(slot).and_then(|stream| match stream.role {
             Role::Joined { to } => Some(to),
