@@ -104,7 +104,8 @@ fn shortcut(args: &Args, report: &mut Report) {
     for sizes in [[1100; 8], [100; 8]] {
         let mut contenders = [false, true].map(|through| Shortcut::new(through, sizes));
         let results = take_turns(&mut contenders, args.pick(2, 60, 400), Shortcut::cost);
-        let row = Row::new(format!("{} bytes to a subscriber through TURN's shortcut", sizes[0]), results[1].median(), "ns");
+        let row =
+            Row::new(format!("{} bytes to a subscriber through TURN's shortcut", sizes[0]), results[1].median(), "ns");
         report.row(row.beside_by("direct", results[0].median(), results[1].ratio(&results[0])).ratio_at_most(1.15));
     }
 }
@@ -128,7 +129,8 @@ struct Relaying {
 
 impl Relaying {
     fn new(way: Way, size: usize) -> Self {
-        let mut turn = Turn::new(WorkerIndex(0), spec([198, 51, 100, 1].into(), ([198, 51, 100, 1], 3478).into()), 0, [7; 32]);
+        let mut turn =
+            Turn::new(WorkerIndex(0), spec([198, 51, 100, 1].into(), ([198, 51, 100, 1], 3478).into()), 0, [7; 32]);
         let mut link = MemoryLink::new();
         let now = Now::from_millis(1_000);
         let mut datagrams = Vec::new();
@@ -137,7 +139,9 @@ impl Relaying {
             let socket = allocate(&mut turn, &mut link, client, number, now);
             let data = vec![number as u8; size];
             let (path, bytes) = match way {
-                Way::ToPeers => (client.path, [&CHANNEL.to_be_bytes()[..], &(size as u16).to_be_bytes(), &data].concat()),
+                Way::ToPeers => {
+                    (client.path, [&CHANNEL.to_be_bytes()[..], &(size as u16).to_be_bytes(), &data].concat())
+                }
                 Way::Bare | Way::ToClients => (Path { socket, remote: peer(number) }, data),
             };
             datagrams.extend(std::iter::repeat_n((path, bytes), RUN));

@@ -65,14 +65,16 @@ fn compare(args: &Args, program: &Path, report: &mut Report, table: &mut Table) 
     }
     for (speech, name) in [(Speech::Channel, "channel"), (Speech::Send, "Send")] {
         for size in [100, 1_100] {
-            let what = format!("{size} bytes, {name}");
+            let what = format!("steady load, {size} bytes, {name}");
             if args.wants(&what) {
                 relay(args, &what, speech, size, &mut servers, report, table)?;
             }
         }
     }
-    for (size, flags, name) in [(100, "", "channel"), (1_100, "", "channel"), (100, "-s", "Send"), (1_100, "-s", "Send")] {
-        let what = format!("{size} bytes, {name}, turnutils_uclient");
+    for (size, flags, name) in
+        [(100, "", "channel"), (1_100, "", "channel"), (100, "-s", "Send"), (1_100, "-s", "Send")]
+    {
+        let what = format!("turnutils_uclient, {size} bytes, {name}");
         if args.wants(&what) {
             uclient(args, &what, size, flags, &mut servers, report, table)?;
         }
@@ -211,7 +213,10 @@ fn relay(
         taken.cpu += spent;
         spent.whole.as_nanos() as f64 / received.max(1) as f64
     });
-    let taken = contenders.into_iter().zip(rounds).map(|((running, _, taken), rounds)| (running.kind, Taken { rounds, ..taken }));
+    let taken = contenders
+        .into_iter()
+        .zip(rounds)
+        .map(|((running, _, taken), rounds)| (running.kind, Taken { rounds, ..taken }));
     tell(what, &taken.collect::<Vec<_>>(), report, table);
     Ok(())
 }
@@ -234,16 +239,32 @@ fn uclient(
         &["-p", &peer_port.to_string(), "-L", "127.0.0.1"],
         &dir.path("peer.log"),
     )?;
-    let mut contenders: Vec<(&mut Running, Taken)> =
-        servers.iter_mut().filter(|running| !matches!(running.kind, Kind::Bare(_))).map(|running| (running, Taken::default())).collect();
+    let mut contenders: Vec<(&mut Running, Taken)> = servers
+        .iter_mut()
+        .filter(|running| !matches!(running.kind, Kind::Bare(_)))
+        .map(|running| (running, Taken::default()))
+        .collect();
     let messages = args.pick("20", "1000", "3000");
     let mut failed = None;
-    let rounds = take_turns(&mut contenders, args.pick(1, 2, 5), |(running, taken)| {
+    let rounds = take_turns(&mut contenders, args.pick(1, 1, 4), |(running, taken)| {
         let before = running.server.cpu();
         let mut client = Command::new("taskset");
         client.args(["-c", &LOADS_CORE.to_string(), "/usr/bin/turnutils_uclient", "-u", USER, "-w", PASSWORD, "-c"]);
-        client.args(["-m", "50", "-n", messages, "-z", "1", "-l", &size.to_string(), "-p", &running.address.port().to_string()]);
-        client.args(["-e", "127.0.0.1", "-r", &peer_port.to_string()]).args(Some(flags).filter(|flags| !flags.is_empty()));
+        client.args([
+            "-m",
+            "50",
+            "-n",
+            messages,
+            "-z",
+            "1",
+            "-l",
+            &size.to_string(),
+            "-p",
+            &running.address.port().to_string(),
+        ]);
+        client
+            .args(["-e", "127.0.0.1", "-r", &peer_port.to_string()])
+            .args(Some(flags).filter(|flags| !flags.is_empty()));
         let done = client.arg("127.0.0.1").stdin(Stdio::null()).output();
         let spent = running.server.cpu().since(before);
         let told = done.map(|done| String::from_utf8_lossy(&done.stdout).into_owned()).unwrap_or_default();
@@ -265,7 +286,8 @@ fn uclient(
         report.skip(reason);
         return Ok(());
     }
-    let taken = contenders.into_iter().zip(rounds).map(|((running, taken), rounds)| (running.kind, Taken { rounds, ..taken }));
+    let taken =
+        contenders.into_iter().zip(rounds).map(|((running, taken), rounds)| (running.kind, Taken { rounds, ..taken }));
     tell(what, &taken.collect::<Vec<_>>(), report, table);
     Ok(())
 }
@@ -278,7 +300,13 @@ fn tell(what: &str, taken: &[(Kind, Taken)], report: &mut Report, table: &mut Ta
         let row = Row::new(format!("{what}, {}", kind.name()), taken.rounds.median(), "ns");
         let lost = 100.0 * (1.0 - taken.received as f64 / taken.sent.max(1) as f64);
         let user = 100.0 * user as f64 / (user + system).max(1) as f64;
-        let mut cells = vec![what.to_owned(), kind.name(), micros(taken.rounds.median()), format!("{user:.0} %"), format!("{lost:.3} %")];
+        let mut cells = vec![
+            what.to_owned(),
+            kind.name(),
+            micros(taken.rounds.median()),
+            format!("{user:.0} %"),
+            format!("{lost:.3} %"),
+        ];
         let Kind::Ringmain(link) = *kind else {
             cells.extend([String::new(), String::new()]);
             table.rows.push(cells);
@@ -299,7 +327,13 @@ fn tell(what: &str, taken: &[(Kind, Taken)], report: &mut Report, table: &mut Ta
 }
 
 /// What an allocation with a channel, that has been used, adds to a server.
-fn memory(kinds: &[Kind], program: &Path, dir: &Directory, report: &mut Report, table: &mut Table) -> Result<(), String> {
+fn memory(
+    kinds: &[Kind],
+    program: &Path,
+    dir: &Directory,
+    report: &mut Report,
+    table: &mut Table,
+) -> Result<(), String> {
     let mut coturn = None;
     for &kind in kinds {
         let running = match Running::start(kind, program, dir) {
@@ -315,7 +349,13 @@ fn memory(kinds: &[Kind], program: &Path, dir: &Directory, report: &mut Report, 
         let each = all.saturating_sub(one) as f64 / MANY as f64;
         let row = Row::new(format!("memory of an allocation, {}", kind.name()), each, "bytes");
         let text = format!("{:.1} MiB with 1, {:.1} MiB with {}", mebi(one), mebi(all), MANY + 1);
-        let mut cells = vec!["memory of an allocation".into(), kind.name(), format!("{:.1} KiB", each / 1024.0), String::new(), text];
+        let mut cells = vec![
+            "memory of an allocation".into(),
+            kind.name(),
+            format!("{:.1} KiB", each / 1024.0),
+            String::new(),
+            text,
+        ];
         match coturn {
             Some(theirs) => {
                 let ratio: f64 = each / theirs;
@@ -343,8 +383,19 @@ fn shortcut(args: &Args, report: &mut Report, table: &mut Table) {
         let ratio = results[1].ratio(&results[0]);
         let what = format!("{} bytes to a subscriber, no kernel", sizes[0]);
         for (name, result) in ["direct", "TURN's shortcut"].into_iter().zip(&results) {
-            let mut cells = vec![what.clone(), name.to_owned(), micros(result.median()), String::new(), String::new(), String::new()];
-            cells.push(if name == "direct" { String::new() } else { format!("{ratio:.2}{}", if ratio <= 1.15 { "" } else { " (!)" }) });
+            let mut cells = vec![
+                what.clone(),
+                name.to_owned(),
+                micros(result.median()),
+                String::new(),
+                String::new(),
+                String::new(),
+            ];
+            cells.push(if name == "direct" {
+                String::new()
+            } else {
+                format!("{ratio:.2}{}", if ratio <= 1.15 { "" } else { " (!)" })
+            });
             table.rows.push(cells);
         }
         let row = Row::new(format!("{what}, shortcut"), results[1].median(), "ns");
@@ -372,7 +423,9 @@ struct Table {
 
 impl Table {
     fn print(&self) {
-        println!("\n| load | server | CPU µs per packet | of it in user space | lost | of coturn's | of the bare loop, or direct |");
+        println!(
+            "\n| load | server | CPU µs per packet | of it in user space | lost | of coturn's | of the bare loop, or direct |"
+        );
         println!("| --- | --- | --- | --- | --- | --- | --- |");
         self.rows.iter().for_each(|row| println!("| {} |", row.join(" | ")));
         println!("\n(!) is above its goal: half of coturn's, 1.2 of the bare loop's, 1.15 of a direct subscriber's.");
@@ -387,7 +440,9 @@ struct Directory {
 
 impl Directory {
     fn new() -> Result<Self, String> {
-        let path = std::env::temp_dir().join(format!("ringmain-turn-{}-{:?}", std::process::id(), Instant::now()).replace([' ', '{', '}', ':', ','], ""));
+        let path = std::env::temp_dir().join(
+            format!("ringmain-turn-{}-{:?}", std::process::id(), Instant::now()).replace([' ', '{', '}', ':', ','], ""),
+        );
         std::fs::create_dir_all(&path).map_err(|error| format!("{}: {error}", path.display()))?;
         Ok(Self { path, count: std::cell::Cell::new(0) })
     }

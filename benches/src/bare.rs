@@ -65,17 +65,18 @@ impl Bare {
         count
     }
 
-    /// Opens a socket for a client, and says where it is. One that asks again is told again.
+    /// Opens a socket for a client, and says where it is. One that comes again keeps its socket.
     fn admit(&mut self, address: SocketAddr, hello: &[u8]) {
         let number = usize::from(u16::from_be_bytes([hello[0], hello[1]]));
+        let peer = std::str::from_utf8(&hello[10..]).expect("a hello of ours").parse().expect("a hello of ours");
         if number == self.clients.len() {
-            let peer = std::str::from_utf8(&hello[10..]).expect("a hello of ours").parse().expect("a hello of ours");
             let socket = socket::bind_relay((Ipv4Addr::LOCALHOST, 0).into(), false).expect("a port");
             let relayed = socket.local_addr().expect("bound");
             let socket = self.link.open(socket).expect("a place");
             assert_eq!(usize::from(socket.0 - FIRST), number, "sockets are numbered as clients are");
             self.clients.push(Client { address, to_peer: Path { socket, remote: peer }, relayed });
         }
+        (self.clients[number].address, self.clients[number].to_peer.remote) = (address, peer);
         let relayed = self.clients[number].relayed.to_string();
         let (_, out) = self.link.parts();
         let mut slot = out.reserve(Path { socket: CLIENTS, remote: address }, relayed.len()).expect("room");

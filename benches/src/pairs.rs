@@ -57,7 +57,10 @@ impl Pairs {
     ) -> Result<Self, String> {
         let mut pairs = Vec::with_capacity(count);
         for number in 0..count {
-            pairs.push(Pair::new(server, number as u16, speech, size, tend).map_err(|why| format!("client {number}: {why}"))?);
+            pairs.push(
+                Pair::new(server, number as u16, speech, size, tend)
+                    .map_err(|why| format!("client {number}: {why}"))?,
+            );
         }
         Ok(Self { pairs, speech, sent: 0, received: 0 })
     }
@@ -131,7 +134,13 @@ impl Pairs {
 }
 
 impl Pair {
-    fn new(server: SocketAddr, number: u16, speech: Speech, size: usize, tend: &mut dyn FnMut()) -> Result<Self, String> {
+    fn new(
+        server: SocketAddr,
+        number: u16,
+        speech: Speech,
+        size: usize,
+        tend: &mut dyn FnMut(),
+    ) -> Result<Self, String> {
         // Addresses of their own: servers bound what one address may ask.
         let [high, low] = number.to_be_bytes();
         let client = bind(Ipv4Addr::new(127, 66, high, low))?;
@@ -158,7 +167,12 @@ impl Pair {
 }
 
 /// A relayed address, with a way to the peer.
-fn allocate(client: &UdpSocket, peer: SocketAddr, speech: Speech, tend: &mut dyn FnMut()) -> Result<SocketAddr, String> {
+fn allocate(
+    client: &UdpSocket,
+    peer: SocketAddr,
+    speech: Speech,
+    tend: &mut dyn FnMut(),
+) -> Result<SocketAddr, String> {
     let key = IntegrityKey::new(&derive_keys(USER, REALM, PASSWORD).md5);
     let mut nonce: Option<Vec<u8>> = None;
     let mut relayed = None;

@@ -24,7 +24,8 @@ pub struct Cpu {
 impl Server {
     /// Starts a program on one core. What it prints goes to `log`.
     pub fn start(core: usize, program: &Path, arguments: &[&str], log: &Path) -> Result<Self, String> {
-        let log = fs::File::create(log).and_then(|log| Ok((log.try_clone()?, log))).map_err(|error| error.to_string())?;
+        let log =
+            fs::File::create(log).and_then(|log| Ok((log.try_clone()?, log))).map_err(|error| error.to_string())?;
         let child = Command::new("taskset")
             .args(["-c", &core.to_string()])
             .arg(program)

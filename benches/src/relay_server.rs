@@ -33,7 +33,8 @@ impl RelayServer {
         let mut worker = crate::worker();
         let start = Instant::now();
         let spec = spec(Ipv4Addr::LOCALHOST.into(), address);
-        worker.handle_command(WorkerCommand::Control(Command::Turn(TurnCommand::Configure(Box::new(spec)))), now(start));
+        worker
+            .handle_command(WorkerCommand::Control(Command::Turn(TurnCommand::Configure(Box::new(spec)))), now(start));
         Ok((Self { worker, link, start }, address))
     }
 
