@@ -67,18 +67,9 @@ impl Pairs {
 
     /// Every client and every peer sends a datagram. How many went out.
     pub fn send(&mut self) -> u64 {
-        let before = self.sent;
-        for pair in &mut self.pairs {
-            if pair.client.send(&pair.to_peer).is_ok() {
-                pair.peer_waits += 1;
-                self.sent += 1;
-            }
-            if pair.peer.send(&pair.to_client).is_ok() {
-                pair.client_waits += 1;
-                self.sent += 1;
-            }
-        }
-        self.sent - before
+        let sent = self.pairs.iter_mut().map(|pair| pair.send(1)).sum();
+        self.sent += sent;
+        sent
     }
 
     /// Takes in what has come of what was sent. How much it was.
@@ -108,15 +99,17 @@ impl Pairs {
         self.received - before
     }
 
-    /// Sends so many datagrams a second, both ways together, for so long, and waits for what is on its way. Both counts of this time.
-    pub fn drive(&mut self, rate: f64, time: Duration) -> (u64, u64) {
+    /// Sends so many datagrams a second, both ways together, for so long, and waits for what is on its way. Every client has a time of
+    /// its own, at which it and its peer send `run` datagrams each: 1, or the packets of a video frame. Both counts of this time.
+    pub fn drive(&mut self, rate: f64, run: usize, time: Duration) -> (u64, u64) {
         let (sent, received) = (self.sent, self.received);
-        let period = Duration::from_secs_f64(2.0 * self.pairs.len() as f64 / rate);
-        let (began, mut next) = (Instant::now(), Duration::ZERO);
+        let step = Duration::from_secs_f64(2.0 * run as f64 / rate);
+        let (began, mut next, mut index) = (Instant::now(), Duration::ZERO, 0);
         while next < time {
             if began.elapsed() >= next {
-                self.send();
-                next += period;
+                self.sent += self.pairs[index].send(run);
+                index = (index + 1) % self.pairs.len();
+                next += step;
             }
             self.receive();
         }
@@ -163,6 +156,24 @@ impl Pair {
             Speech::Send => send_indication(address, &data),
         };
         Ok(Self { client, peer, to_peer, front, to_client, client_waits: 0, peer_waits: 0 })
+    }
+
+    /// Both send so many. How many went out.
+    fn send(&mut self, run: usize) -> u64 {
+        let mut sent = 0;
+        for _ in 0..run {
+            if self.client.send(&self.to_peer).is_ok() {
+                self.peer_waits += 1;
+                sent += 1;
+            }
+        }
+        for _ in 0..run {
+            if self.peer.send(&self.to_client).is_ok() {
+                self.client_waits += 1;
+                sent += 1;
+            }
+        }
+        sent
     }
 }
 

@@ -26,8 +26,9 @@ impl Server {
     pub fn start(core: usize, program: &Path, arguments: &[&str], log: &Path) -> Result<Self, String> {
         let log =
             fs::File::create(log).and_then(|log| Ok((log.try_clone()?, log))).map_err(|error| error.to_string())?;
-        let child = Command::new("taskset")
-            .args(["-c", &core.to_string()])
+        // However this program ends, the server does so with it.
+        let child = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL", "taskset", "-c", &core.to_string()])
             .arg(program)
             .args(arguments)
             .stdin(Stdio::null())

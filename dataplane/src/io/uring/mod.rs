@@ -88,6 +88,8 @@ struct Engine {
     calls: [Option<WakeHandle>; CALLS_MAX],
     wake: WakeHandle,
     woken: bool,
+    /// For how long datagrams gather before a sleep ends.
+    gather: Duration,
     broken: Option<i32>,
     counters: LinkCounters,
     diverted: Diverted,
@@ -144,6 +146,13 @@ impl Link for UringLink {
         }
         let called = engine.wake.take();
         Ok(Received { woken: std::mem::take(&mut engine.woken) | called })
+    }
+
+    fn gather(&mut self, wait: Duration) {
+        // Linux 6.12. Before, the field had to be zero.
+        if self.engine.ring.params().is_feature_min_timeout() {
+            self.engine.gather = wait;
+        }
     }
 
     fn parts(&mut self) -> (&mut RxBatch, &mut dyn Transmit) {
@@ -265,6 +274,7 @@ impl Engine {
             calls: [const { None }; CALLS_MAX],
             wake,
             woken: false,
+            gather: Duration::ZERO,
             broken: None,
             counters: LinkCounters::default(),
             diverted: Diverted::default(),
@@ -358,11 +368,19 @@ impl Engine {
     fn take_in(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         self.reap();
         // A timer of no time at all would still be set and fire, which costs more than a send.
-        if self.backlog.is_empty() && !self.woken && timeout != Some(Duration::ZERO) {
+        if self.has_news() || timeout == Some(Duration::ZERO) {
+            self.enter(0, None)?;
+        } else if self.gather.is_zero() {
             // Sends and calls are answered as they are submitted. Wait for one completion more than those.
             self.enter(1 + self.ledger.answers_due() as u32, timeout)?;
         } else {
+            // What has come is not kept waiting for more: then there is load enough to fill batches without.
             self.enter(0, None)?;
+            self.reap();
+            if !self.has_news() {
+                let gather = timeout.map_or(self.gather, |timeout| timeout.min(self.gather));
+                self.enter_patiently(GATHERED_MAX + self.ledger.answers_due() as u32, timeout, gather)?;
+            }
         }
         self.reap();
         // The kernel gives up a socket after some 32 datagrams to be fair to others, and goes on when asked.
@@ -374,6 +392,10 @@ impl Engine {
             self.reap();
         }
         Ok(())
+    }
+
+    fn has_news(&self) -> bool {
+        !self.backlog.is_empty() || self.woken
     }
 
     /// Moves datagrams from the backlog to the batch.
@@ -438,6 +460,11 @@ impl Engine {
 
     /// Submits, lets the kernel do what it deferred, and waits for `want` completions or the timeout.
     fn enter(&mut self, want: u32, timeout: Option<Duration>) -> io::Result<()> {
+        self.enter_patiently(want, timeout, Duration::ZERO)
+    }
+
+    /// The same; once `gather` has passed, one completion is enough.
+    fn enter_patiently(&mut self, want: u32, timeout: Option<Duration>, gather: Duration) -> io::Result<()> {
         if self.user.is_none() {
             self.ring.submitter().register_enable_rings()?;
             self.gate = Gate::registered(self.ring.as_raw_fd());
@@ -449,7 +476,7 @@ impl Engine {
         if submit == 0 && want == 0 && idle {
             return Ok(());
         }
-        match self.gate.enter(submit, want, timeout) {
+        match self.gate.enter(submit, want, timeout, gather) {
             Err(error) => match error.raw_os_error() {
                 // The timer; a signal; no memory for the moment, or completions to be taken first.
                 Some(libc::ETIME | libc::EINTR | libc::EAGAIN | libc::EBUSY) => Ok(()),
@@ -579,6 +606,8 @@ const BUFFER_GROUP: u16 = 0;
 const ARENAS: usize = 2;
 /// Calls to other workers between two turns. Beyond that they go by eventfd.
 const CALLS_MAX: usize = 64;
+/// Completions that end the gathering early: datagrams, or sockets that have some.
+const GATHERED_MAX: u32 = 64;
 /// Times that something is tried which works at once unless the kernel is out of memory.
 const ATTEMPTS: usize = 8;
 
