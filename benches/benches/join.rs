@@ -5,6 +5,7 @@
 
 #![allow(missing_docs)]
 
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,13 +17,17 @@ use ringmain_benches::counting::heap_in_use;
 use ringmain_benches::measure::{Args, cpu_of, take_turns};
 use ringmain_benches::report::{Report, Row};
 use ringmain_benches::{address, answer, check, open_as, transport, worker};
-use ringmain_dataplane::handshake::{FromHandshake, HandshakeConfig, Handshaker, Identity, ToHandshake};
+use ringmain_dataplane::handshake::{FromHandshake, HandshakeConfig, Handshaker, Identity, ToHandshake, dcep_ack};
 use ringmain_dataplane::io::Link;
 use ringmain_dataplane::io::memory::MemoryLink;
 use ringmain_dataplane::worker::Worker;
 use ringmain_shared::Now;
 use ringmain_shared::id::WorkerIndex;
-use ringmain_shared::transport::{Fingerprint, FingerprintHash, Side};
+use ringmain_shared::transport::{ChannelSpec, Fingerprint, FingerprintHash, Side};
+use sctp_proto::{
+    ClientConfig, DatagramEvent, Endpoint, EndpointConfig, Event, Payload, PayloadProtocolIdentifier as Ppid,
+    ServerConfig, StreamEvent,
+};
 
 /// Handshakes of one join.
 const CONNECTIONS: f64 = 2.0;
@@ -39,7 +44,7 @@ fn main() {
         let spent: Duration = (0..count)
             .map(|_| match contender {
                 Contender::Floor(work) => cpu_of(work),
-                Contender::Server { server, dtls13 } => server.join(&client, *dtls13),
+                Contender::Server { server, dtls13 } => server.join(&client, *dtls13, false),
             })
             .sum();
         spent.as_nanos() as f64 / f64::from(count)
@@ -52,19 +57,22 @@ fn main() {
         report.row(Row::new(format!("joins of two connections, {name}"), joins, "/s").at_least(400.0));
     }
     for (name, dtls13) in VERSIONS {
-        let (mut server, count) = (Server::new(), args.pick(2, 50, 200));
-        // Tables grow in steps; the first ones are not of the transports.
-        for _ in 0..count {
-            server.join(&client, dtls13);
+        for (what, channels, most) in [("", false, 24.0), (" with a data channel", true, 64.0)] {
+            let (mut server, count) = (Server::new(), args.pick(2, 50, 200));
+            // Tables grow in steps; the first ones are not of the transports.
+            for _ in 0..count {
+                server.join(&client, dtls13, channels);
+            }
+            server.rest();
+            let before = heap_in_use();
+            for _ in 0..count {
+                server.join(&client, dtls13, channels);
+            }
+            server.rest();
+            let size = (heap_in_use() - before) as f64 / f64::from(count) / 1024.0;
+            report
+                .row(Row::new(format!("memory of one connection{what}, worker and {name}"), size, "KiB").at_most(most));
         }
-        server.rest();
-        let before = heap_in_use();
-        for _ in 0..count {
-            server.join(&client, dtls13);
-        }
-        server.rest();
-        let size = (heap_in_use() - before) as f64 / f64::from(count) / 1024.0;
-        report.row(Row::new(format!("memory of one connection, worker and {name}"), size, "KiB").at_most(24.0));
     }
     report.finish();
 }
@@ -127,12 +135,15 @@ impl Server {
     }
 
     /// One client connects. The server's CPU time.
-    fn join(&mut self, client: &Client, dtls13: bool) -> Duration {
+    fn join(&mut self, client: &Client, dtls13: bool, channels: bool) -> Duration {
         self.joined += 1;
         self.secured = false;
         let peer = self.joined;
         self.now = self.now + Duration::from_micros(10);
-        let spec = transport(peer, Side::Publisher, client.fingerprint.clone());
+        let side = if channels { Side::Subscriber } else { Side::Publisher };
+        let mut spec = transport(peer, side, client.fingerprint.clone());
+        let api = ChannelSpec { api_label: Some("ion-sfu".into()), fan_out: false };
+        spec.channels = channels.then_some(api);
         let mut spent = cpu_of(|| {
             open_as(&mut self.worker, spec.clone(), self.now);
             self.tell(ToHandshake::Open { worker: WorkerIndex(0), spec: Box::new(spec) });
@@ -147,6 +158,7 @@ impl Server {
         dtls.set_active(true);
         self.link.push(address(peer), &check(peer));
         let (mut begun, mut connected) = (false, false);
+        let mut association = channels.then(Association::new);
         for _ in 0..ROUNDS_MAX {
             spent += cpu_of(|| self.step());
             for (path, bytes) in self.link.take() {
@@ -166,11 +178,19 @@ impl Server {
                 match dtls.poll_output(&mut buffer) {
                     Output::Packet(bytes) => self.link.push(address(peer), bytes),
                     Output::Connected => connected = true,
-                    Output::Timeout(_) => break,
+                    Output::ApplicationData(bytes) => {
+                        association.as_mut().expect("it was asked for").receive(bytes, instant);
+                    }
+                    Output::Timeout(_) => {
+                        let association = association.as_mut().filter(|_| connected);
+                        if !association.is_some_and(|association| association.flush(&mut dtls, instant)) {
+                            break;
+                        }
+                    }
                     _ => {}
                 }
             }
-            if connected && self.secured {
+            if connected && self.secured && association.as_ref().is_none_or(|association| association.has_channel) {
                 return spent;
             }
         }
@@ -206,6 +226,51 @@ impl Server {
         out.flush();
     }
 }
+
+/// The client's end of the data channels.
+struct Association {
+    endpoint: Endpoint,
+    association: sctp_proto::Association,
+    has_channel: bool,
+}
+
+impl Association {
+    fn new() -> Self {
+        let mut endpoint = Endpoint::new(Arc::new(EndpointConfig::new()), Some(Arc::new(ServerConfig::new())));
+        let (_, association) = endpoint.connect(ClientConfig::new(), SERVER).expect("an association");
+        Self { endpoint, association, has_channel: false }
+    }
+
+    fn receive(&mut self, packet: &[u8], now: Instant) {
+        let packet = bytes::Bytes::copy_from_slice(packet);
+        if let Some((_, DatagramEvent::AssociationEvent(event))) = self.endpoint.handle(now, SERVER, None, None, packet)
+        {
+            self.association.handle_event(event);
+        }
+    }
+
+    /// Hands everything to DTLS that is to be sent; whether there was anything. The channel that the server opens is confirmed.
+    fn flush(&mut self, dtls: &mut Dtls, now: Instant) -> bool {
+        while let Some(event) = self.association.poll() {
+            let Event::Stream(StreamEvent::Readable { id }) = event else { continue };
+            let mut stream = self.association.stream(id).expect("it says so");
+            while let Ok(Some(_)) = stream.read() {}
+            stream.write_sctp(&dcep_ack().to_vec().into(), Ppid::Dcep).expect("open");
+            self.has_channel = true;
+        }
+        let mut sent = false;
+        while let Some(transmit) = self.association.poll_transmit(now) {
+            let Payload::RawEncode(packets) = transmit.payload else { continue };
+            for packet in packets {
+                dtls.send_application_data(&packet).expect("connected");
+                sent = true;
+            }
+        }
+        sent
+    }
+}
+
+const SERVER: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 5000));
 
 /// Turns that a handshake may take.
 const ROUNDS_MAX: usize = 50;

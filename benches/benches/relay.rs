@@ -1,113 +1,74 @@
-//! What a relayed packet costs beside a loop that only receives and sends: over sockets, on each link, and without a kernel. And a
-//! subscriber's packet through TURN's shortcut beside a direct subscriber's.
-//!
-//! Over sockets every client and every peer sends one datagram, and then the server takes them all in: no trains, which clients of TURN
-//! seldom form. Beside coturn, as processes and under a steady load, it is measured by the bench `turn`.
+//! What a relayed packet costs, without a kernel: ChannelData to a peer and a peer's datagram to a client, beside a loop that only
+//! receives and sends as many bytes; and a subscriber's packet through TURN's shortcut, beside a direct subscriber's; and a publisher's,
+//! whose room is on the worker that it comes to or on another.
 
 #![allow(missing_docs)]
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use ringmain_benches::bare::Bare;
-use ringmain_benches::floor::Carrier;
-use ringmain_benches::measure::{Args, cpu_of, pin, take_turns};
-use ringmain_benches::pairs::{CHANNEL, PASSWORD, Pairs, REALM, Speech, USER};
-use ringmain_benches::relay_server::{RelayServer, spec};
+use ringmain_benches::measure::{Args, cpu_of, take_turns};
+use ringmain_benches::peers::{self, Camera, address, worker};
 use ringmain_benches::report::{Report, Row};
-use ringmain_benches::shortcut::Shortcut;
+use ringmain_benches::upload::{self, Upload};
+
+use ringmain_dataplane::buf::Prefix;
 use ringmain_dataplane::io::memory::MemoryLink;
-use ringmain_dataplane::io::{Link, LinkChoice, Path, SocketIndex};
+use ringmain_dataplane::io::{Link, Path, SocketIndex};
 use ringmain_dataplane::packet::stun::{Class, IntegrityKey, Message, MessageWriter, TransactionId, attribute, method};
-use ringmain_dataplane::turn::{Client, SocketRequest, Turn, derive_keys};
+use ringmain_dataplane::turn::{Client, Ledger, SocketRequest, Turn, derive_keys};
+use ringmain_dataplane::worker::Worker;
 use ringmain_shared::Now;
 use ringmain_shared::id::WorkerIndex;
-use ringmain_shared::turn::TurnTransport;
+use ringmain_shared::media::Kind;
+use ringmain_shared::transport::Side;
+use ringmain_shared::turn::{
+    PasswordAlgorithms, PeerPolicy, RelayAddress, RelayMode, RelaySpec, TurnCredential, TurnFeatures, TurnLifetimes,
+    TurnQuotas, TurnSpec, TurnTransport,
+};
 
 /// Clients, each with one peer.
 const CLIENTS: u16 = 100;
 /// Datagrams of one client in one batch: a frame's worth.
 const RUN: usize = 2;
+const CHANNEL: [u8; 2] = [0x40, 0];
+const SUBSCRIBERS: u64 = 20;
+/// More than there is time for.
+const BITS_PER_SECOND: u64 = 1_000_000_000_000;
 
 fn main() {
     let args = Args::read();
     let mut report = Report::new("relay", &args);
-    pin(0);
-    for carrier in Carrier::ALL.into_iter().filter(|carrier| args.wants(carrier.name())) {
-        for (speech, name) in [(Speech::Channel, "ChannelData"), (Speech::Send, "Send")] {
-            for size in [100, 1100] {
-                let what = format!("{size} bytes, {name}, {}", carrier.name());
-                if let Err(reason) = over_sockets(&args, &mut report, carrier, speech, size, &what) {
-                    report.skip(format!("{what}: {reason}"));
-                }
-            }
-        }
-    }
-    if args.wants("kernel") {
-        without_a_kernel(&args, &mut report);
-    }
-    if args.wants("shortcut") {
-        shortcut(&args, &mut report);
-    }
-    report.finish();
-}
-
-/// A worker that relays beside a bare loop on the same link.
-fn over_sockets(
-    args: &Args,
-    report: &mut Report,
-    carrier: Carrier,
-    speech: Speech,
-    size: usize,
-    what: &str,
-) -> Result<(), String> {
-    let choice = if carrier == Carrier::IoUring { LinkChoice::IoUring } else { LinkChoice::Mmsg };
-    let (mut bare, at) = Bare::open(choice, SocketAddr::from(([127, 0, 0, 1], 0)))?;
-    let bare_pairs = Pairs::new(at, usize::from(CLIENTS), Speech::Bare, size, &mut || _ = bare.turn(Duration::ZERO))?;
-    let (mut server, at) = RelayServer::open(choice)?;
-    let pairs = Pairs::new(at, usize::from(CLIENTS), speech, size, &mut || _ = server.turn(Duration::ZERO))?;
-    let mut contenders: [(Box<dyn FnMut() -> usize>, Pairs); 2] = [
-        (Box::new(move || bare.turn(Duration::ZERO)), bare_pairs),
-        (Box::new(move || server.turn(Duration::ZERO)), pairs),
-    ];
-    let results = take_turns(&mut contenders, args.pick(2, 200, 1_000), |(turn, pairs)| {
-        let sent = pairs.send();
-        let spent = cpu_of(|| {
-            let mut missing = sent as usize;
-            while missing > 0 {
-                missing -= turn();
-            }
-            // io_uring sends in the turn after.
-            turn();
-        });
-        assert_eq!(pairs.receive(), sent, "nothing is lost");
-        spent.as_nanos() as f64 / sent as f64
-    });
-    let row = Row::new(what, results[1].median(), "ns");
-    report.row(row.beside_by("a bare loop", results[0].median(), results[1].ratio(&results[0])).ratio_at_most(1.2));
-    Ok(())
-}
-
-fn without_a_kernel(args: &Args, report: &mut Report) {
+    let rounds = args.pick(2, 60, 400);
     for size in [100, 1100] {
         let mut contenders: Vec<Relaying> =
             [Way::Bare, Way::ToPeers, Way::ToClients].map(|way| Relaying::new(way, size)).into();
-        let results = take_turns(&mut contenders, args.pick(2, 60, 400), Relaying::cost);
+        let results = take_turns(&mut contenders, rounds, Relaying::cost);
         for (name, result) in [("to a peer", &results[1]), ("to a client", &results[2])] {
-            let row = Row::new(format!("{size} bytes {name}, no kernel"), result.median(), "ns");
+            let row = Row::new(format!("{size} bytes {name}"), result.median(), "ns");
             report.row(row.beside_by("a bare loop", results[0].median(), result.ratio(&results[0])));
         }
     }
-}
-
-fn shortcut(args: &Args, report: &mut Report) {
     for sizes in [[1100; 8], [100; 8]] {
-        let mut contenders = [false, true].map(|through| Shortcut::new(through, sizes));
-        let results = take_turns(&mut contenders, args.pick(2, 60, 400), Shortcut::cost);
-        let row =
-            Row::new(format!("{} bytes to a subscriber through TURN's shortcut", sizes[0]), results[1].median(), "ns");
-        report.row(row.beside_by("direct", results[0].median(), results[1].ratio(&results[0])).ratio_at_most(1.15));
+        let mut contenders = [Road::Direct, Road::Link, Road::Metered].map(|road| Room::new(road, sizes));
+        let results = take_turns(&mut contenders, rounds, Room::cost);
+        for (name, result) in [("through TURN", &results[1]), ("through TURN with a bound", &results[2])] {
+            let row = Row::new(format!("{} bytes to a subscriber {name}", sizes[0]), result.median(), "ns");
+            report.row(row.beside_by("direct", results[0].median(), result.ratio(&results[0])).ratio_at_most(1.15));
+        }
     }
+    for sizes in [[1100; 8], [100; 8]] {
+        let mut contenders =
+            [upload::Way::Direct, upload::Way::Near, upload::Way::Far].map(|way| Upload::new(way, sizes, spec()));
+        let results = take_turns(&mut contenders, rounds, Upload::cost);
+        assert!(contenders.iter_mut().all(|upload| upload.taken() > 0), "media arrives by every way");
+        for (name, result) in [("through TURN", &results[1]), ("through TURN on another worker", &results[2])] {
+            let row = Row::new(format!("{} bytes of a publisher {name}", sizes[0]), result.median(), "ns");
+            report.row(row.beside_by("direct", results[0].median(), result.ratio(&results[0])));
+        }
+    }
+    report.finish();
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -129,8 +90,7 @@ struct Relaying {
 
 impl Relaying {
     fn new(way: Way, size: usize) -> Self {
-        let mut turn =
-            Turn::new(WorkerIndex(0), spec([198, 51, 100, 1].into(), ([198, 51, 100, 1], 3478).into()), 0, [7; 32]);
+        let mut turn = Turn::new(WorkerIndex(0), spec(), 0, [7; 32]);
         let mut link = MemoryLink::new();
         let now = Now::from_millis(1_000);
         let mut datagrams = Vec::new();
@@ -139,9 +99,7 @@ impl Relaying {
             let socket = allocate(&mut turn, &mut link, client, number, now);
             let data = vec![number as u8; size];
             let (path, bytes) = match way {
-                Way::ToPeers => {
-                    (client.path, [&CHANNEL.to_be_bytes()[..], &(size as u16).to_be_bytes(), &data].concat())
-                }
+                Way::ToPeers => (client.path, [&CHANNEL[..], &(size as u16).to_be_bytes(), &data].concat()),
                 Way::Bare | Way::ToClients => (Path { socket, remote: peer(number) }, data),
             };
             datagrams.extend(std::iter::repeat_n((path, bytes), RUN));
@@ -186,20 +144,20 @@ fn allocate(turn: &mut Turn, link: &mut MemoryLink, client: Client, number: u16,
         let mut bytes = [0; 500];
         let mut message = MessageWriter::new(&mut bytes, Class::Request, method, TransactionId([at as u8; 12]));
         message.attribute(attribute::REQUESTED_TRANSPORT, &[17, 0, 0, 0]);
-        message.attribute(attribute::CHANNEL_NUMBER, &(u32::from(CHANNEL) << 16).to_be_bytes());
+        message.attribute(attribute::CHANNEL_NUMBER, &[CHANNEL[0], CHANNEL[1], 0, 0]);
         message.xor_address(attribute::XOR_PEER_ADDRESS, peer(number));
         if !nonce.is_empty() {
-            message.attribute(attribute::USERNAME, USER.as_bytes());
-            message.attribute(attribute::REALM, REALM.as_bytes());
+            message.attribute(attribute::USERNAME, b"guest");
+            message.attribute(attribute::REALM, b"r");
             message.attribute(attribute::NONCE, &nonce);
-            message.integrity(&IntegrityKey::new(&derive_keys(USER, REALM, PASSWORD).md5));
+            message.integrity(&IntegrityKey::new(&derive_keys("guest", "r", "pass").md5));
         }
         let len = message.finish().expect("room");
         let (_, out) = link.parts();
         turn.handle_client(client, &bytes[..len], now, out).expect("an answer");
         for request in std::mem::take(turn.socket_requests()) {
             let SocketRequest::Open { relay, address, .. } = request else { continue };
-            socket = SocketIndex(address.port() - 20_000 + 8);
+            socket = SocketIndex(address.port() - PORT_MIN + 8);
             turn.handle_socket(relay, Some(socket), now, out);
         }
         out.flush();
@@ -209,6 +167,135 @@ fn allocate(turn: &mut Turn, link: &mut MemoryLink, client: Client, number: u16,
         nonce = message.attribute(attribute::NONCE).map(<[u8]>::to_vec).unwrap_or(nonce);
     }
     socket
+}
+
+/// How subscribers are reached.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Road {
+    Direct,
+    Link,
+    /// A link with a bandwidth of its own, and one that it shares with all.
+    Metered,
+}
+
+/// One publisher, whose subscribers are direct, or behind links of TURN.
+struct Room {
+    worker: Worker,
+    link: MemoryLink,
+    camera: Camera,
+    sizes: [usize; 8],
+    now: Now,
+}
+
+impl Room {
+    fn new(road: Road, sizes: [usize; 8]) -> Self {
+        let through = road != Road::Direct;
+        let mut now = Now::from_millis(1_000);
+        let (mut worker, mut link) = (worker(), MemoryLink::new());
+        let path = |peer: u64| match through && peer > 0 {
+            true => Path { socket: SocketIndex(SocketIndex::LINK_FIRST + peer as u16), remote: address(peer).remote },
+            false => address(peer),
+        };
+        let ledger = Arc::new(Ledger::new([7; 32]));
+        let all = ledger.bandwidth_of_all(BITS_PER_SECOND);
+        let set_links = |link: &mut MemoryLink| {
+            for peer in (1..=SUBSCRIBERS).filter(|_| through) {
+                let prefix = Prefix::channel(address(peer), u16::from_be_bytes(CHANNEL));
+                let links = link.parts().1.batch().links();
+                links.set(path(peer), Some(prefix));
+                if road == Road::Metered {
+                    let user = ledger.user(&peer.to_string());
+                    let budgets = [ledger.bandwidth_of(user, BITS_PER_SECOND), all.clone()];
+                    links.limit(path(peer).socket, budgets.map(Some));
+                }
+            }
+        };
+        set_links(&mut link);
+        for peer in 0..=SUBSCRIBERS {
+            peers::open(&mut worker, peer, if peer == 0 { Side::Publisher } else { Side::Subscriber }, now);
+            link.push(path(peer), &peers::check(peer));
+            for _ in 0..4 {
+                turn(&mut worker, &mut link, now);
+                for (_, bytes) in link.take() {
+                    let bytes = bytes.strip_prefix(&CHANNEL).map_or(&bytes[..], |data| &data[2..]);
+                    if let Some(answer) = peers::answer(peer, bytes) {
+                        link.push(path(peer), &answer);
+                    }
+                }
+                now = now + Duration::from_millis(1);
+            }
+            peers::secure(&mut worker, peer, now, link.parts().1);
+            link.take();
+        }
+        peers::publish(&mut worker, 0, Kind::Video, now);
+        (1..=SUBSCRIBERS).for_each(|peer| peers::subscribe(&mut worker, peer, 0, Kind::Video, now));
+        let mut link = MemoryLink::counting();
+        set_links(&mut link);
+        Self { worker, link, camera: Camera::new(0, Kind::Video), sizes, now }
+    }
+
+    /// Nanoseconds per packet and subscriber.
+    fn cost(&mut self) -> f64 {
+        let mut frame = Vec::new();
+        self.camera.frame(&self.sizes, &mut frame);
+        let mut at = 0;
+        for size in self.sizes {
+            self.link.push(address(0), &frame[at..at + size]);
+            at += size;
+        }
+        // Consent is not renewed here, so time goes slowly.
+        self.now = self.now + Duration::from_micros(33);
+        self.link.receive(None).expect("works");
+        let before = self.link.counters().sent;
+        let (rx, out) = self.link.parts();
+        let spent = cpu_of(|| {
+            // As a worker with a TURN server does.
+            out.batch().links().begin_turn(self.now);
+            self.worker.turn(self.now, rx, out);
+            out.flush();
+        });
+        self.worker.outbox().events.clear();
+        let sent = self.link.counters().sent - before;
+        spent.as_nanos() as f64 / sent.max(1) as f64
+    }
+}
+
+fn turn(worker: &mut Worker, link: &mut MemoryLink, now: Now) {
+    link.receive(None).expect("works");
+    let (rx, out) = link.parts();
+    worker.turn(now, rx, out);
+    out.flush();
+}
+
+const PORT_MIN: u16 = 10_000;
+
+fn spec() -> TurnSpec {
+    let keys = derive_keys("guest", "r", "pass");
+    let relay = "198.51.100.1".parse().expect("an address");
+    TurnSpec {
+        realm: "r".into(),
+        users: vec![TurnCredential {
+            username: "guest".into(),
+            keys,
+            user: "guest".into(),
+            bound: None,
+            expires: None,
+        }],
+        secrets: Vec::new(),
+        binding: false,
+        password_algorithms: PasswordAlgorithms::Never,
+        peers: PeerPolicy { open: true, ..PeerPolicy::default() },
+        relay: RelaySpec {
+            addresses: vec![RelayAddress { bind: relay, announce: relay }],
+            port_min: PORT_MIN,
+            port_max: PORT_MIN + 999,
+            workers: 1,
+            mode: RelayMode::PerAllocation,
+        },
+        quotas: TurnQuotas { allocations_per_user: 0, replies_per_source: 0, replies: 0, ..TurnQuotas::default() },
+        lifetimes: TurnLifetimes::default(),
+        features: TurnFeatures::default(),
+    }
 }
 
 fn client_path(number: u16) -> Path {

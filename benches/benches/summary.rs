@@ -5,15 +5,13 @@
 
 use std::path::Path;
 
-use ringmain_benches::machine::target_dir;
 use ringmain_benches::measure::Args;
-use ringmain_benches::report::{Report, Row, folder};
+use ringmain_benches::report::{Report, folder};
 use ringmain_benches::{chart, table};
 
 fn main() {
     let args = Args::read();
-    let mut reports = read_all();
-    reports.extend(srtp(&args));
+    let reports = read_all();
     for report in &reports {
         println!("\n{}: {}", report.bench, report.machine);
         report.rows.iter().for_each(|row| println!("  {row}"));
@@ -52,33 +50,5 @@ fn read_all() -> Vec<Report> {
     reports
 }
 
-/// The bench of SRTP is criterion's, which keeps its own results.
-fn srtp(args: &Args) -> Option<Report> {
-    let mut report = Report::new("srtp", args);
-    for (profile, size, least) in SRTP {
-        let nanos = |what: &str| -> Option<f64> {
-            let folder = target_dir().join("criterion").join(format!("srtp_protect_{profile}_{size}")).join(what);
-            let json = std::fs::read_to_string(folder.join("new/estimates.json")).ok()?;
-            serde_json::from_str::<serde_json::Value>(&json).ok()?["median"]["point_estimate"].as_f64()
-        };
-        if let (Some(ours), Some(theirs)) = (nanos("ringmain"), nanos("webrtc-srtp")) {
-            let row = Row::new(format!("{profile}, protect {size} B"), ours, "ns");
-            let row = row.beside_by("webrtc-srtp", theirs, theirs / ours);
-            report.rows.push(match least {
-                Some(least) => row.ratio_at_least(least),
-                None => row,
-            });
-        }
-    }
-    (!report.rows.is_empty()).then_some(report)
-}
-
-/// Times as fast as `webrtc-srtp`.
-const SRTP: [(&str, usize, Option<f64>); 4] = [
-    ("AeadAes128Gcm", 1200, Some(8.0)),
-    ("AeadAes128Gcm", 100, None),
-    ("Aes128CmHmacSha1_80", 1200, Some(1.5)),
-    ("Aes128CmHmacSha1_80", 100, None),
-];
-
-const ORDER: [&str; 9] = ["floor", "engine", "fanout", "idle", "scale", "latency", "join", "rtcp", "rings"];
+const ORDER: [&str; 11] =
+    ["floor", "engine", "fanout", "idle", "scale", "latency", "join", "rtcp", "rings", "srtp", "srtp, multi-buffer"];

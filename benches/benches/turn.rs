@@ -1,6 +1,5 @@
 //! What a relayed packet and an allocation cost, beside coturn: servers as their operators run them, processes of one core each, under the
-//! same load in turns. Beside them the same links with nothing but a loop that receives and sends, and what TURN's shortcut to our own
-//! media costs beside a direct subscriber. `scripts/compare-turn` gets and builds what this needs.
+//! same load in turns. Beside them the same links with nothing but a loop that receives and sends. `scripts/compare-turn` gets and builds what this needs.
 //!
 //!     --server=FILE      `ringmain`; without it there is nothing to compare
 //!     --rate=NUMBER      datagrams a second, both ways together
@@ -20,7 +19,6 @@ use ringmain_benches::measure::{Args, Rounds, pin, take_turns};
 use ringmain_benches::pairs::{PASSWORD, Pairs, REALM, Speech, USER};
 use ringmain_benches::process::{Cpu, Server};
 use ringmain_benches::report::{Report, Row, number};
-use ringmain_benches::shortcut::Shortcut;
 use ringmain_dataplane::io::LinkChoice;
 
 /// Clients of each server.
@@ -80,9 +78,6 @@ fn compare(args: &Args, program: &Path, report: &mut Report, table: &mut Table) 
     drop(servers);
     if args.wants("memory") {
         memory(&kinds, program, &dir, report, table)?;
-    }
-    if args.wants("shortcut") {
-        shortcut(args, report, table);
     }
     Ok(())
 }
@@ -397,34 +392,6 @@ fn memory(
     Ok(())
 }
 
-/// A subscriber behind TURN beside one that is not.
-fn shortcut(args: &Args, report: &mut Report, table: &mut Table) {
-    for sizes in [[100; 8], [1_100; 8]] {
-        let mut contenders = [false, true].map(|through| Shortcut::new(through, sizes));
-        let results = take_turns(&mut contenders, args.pick(2, 60, 400), Shortcut::cost);
-        let ratio = results[1].ratio(&results[0]);
-        let what = format!("{} bytes to a subscriber, no kernel", sizes[0]);
-        for (name, result) in ["direct", "TURN's shortcut"].into_iter().zip(&results) {
-            let mut cells = vec![
-                what.clone(),
-                name.to_owned(),
-                micros(result.median()),
-                String::new(),
-                String::new(),
-                String::new(),
-            ];
-            cells.push(if name == "direct" {
-                String::new()
-            } else {
-                format!("{ratio:.2}{}", if ratio <= 1.15 { "" } else { " (!)" })
-            });
-            table.rows.push(cells);
-        }
-        let row = Row::new(format!("{what}, shortcut"), results[1].median(), "ns");
-        report.row(row.beside_by("direct", results[0].median(), ratio).ratio_at_most(1.15));
-    }
-}
-
 /// This program as a server that only receives and sends, until its parent ends it.
 fn bare(link: &str) {
     let choice = if link == "mmsg" { LinkChoice::Mmsg } else { LinkChoice::IoUring };
@@ -446,11 +413,11 @@ struct Table {
 impl Table {
     fn print(&self) {
         println!(
-            "\n| load | server | CPU µs per packet | of it in user space | lost | of coturn's | of the bare loop, or direct |"
+            "\n| load | server | CPU µs per packet | of it in user space | lost | of coturn's | of the bare loop's |"
         );
         println!("| --- | --- | --- | --- | --- | --- | --- |");
         self.rows.iter().for_each(|row| println!("| {} |", row.join(" | ")));
-        println!("\n(!) is above its goal: half of coturn's, 1.2 of the bare loop's, 1.15 of a direct subscriber's.");
+        println!("\n(!) is above its goal: half of coturn's, 1.2 of the bare loop's.");
     }
 }
 

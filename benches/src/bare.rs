@@ -55,12 +55,12 @@ impl Bare {
             } else {
                 Path { socket: CLIENTS, remote: self.clients[usize::from(path.socket.0 - FIRST)].address }
             };
-            let mut slot = out.reserve(to, bytes.len()).expect("room");
+            let mut slot = out.reserve(&to, bytes.len()).expect("room");
             slot.bytes_mut().copy_from_slice(bytes);
             slot.commit(bytes.len());
         }
         let count = rx.len();
-        out.flush();
+        out.end_turn();
         opened.into_iter().for_each(|(client, hello)| self.admit(client, &hello));
         count
     }
@@ -79,7 +79,7 @@ impl Bare {
         (self.clients[number].address, self.clients[number].to_peer.remote) = (address, peer);
         let relayed = self.clients[number].relayed.to_string();
         let (_, out) = self.link.parts();
-        let mut slot = out.reserve(Path { socket: CLIENTS, remote: address }, relayed.len()).expect("room");
+        let mut slot = out.reserve(&Path { socket: CLIENTS, remote: address }, relayed.len()).expect("room");
         slot.bytes_mut().copy_from_slice(relayed.as_bytes());
         slot.commit(relayed.len());
         out.flush();

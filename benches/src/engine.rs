@@ -123,7 +123,7 @@ impl Way for OnLink {
         let came = rx.len();
         let mut out = Tap { out, checks };
         room.worker.turn(room.now, rx, &mut out);
-        ringmain_dataplane::io::Transmit::flush(&mut out);
+        ringmain_dataplane::io::Transmit::end_turn(&mut out);
         forget(&mut room.worker);
         came
     }

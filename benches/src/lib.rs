@@ -4,10 +4,10 @@
 //! * [`wire`]: what datagrams go out to: loopback, or a virtual cable whose far end counts and drops.
 //! * [`floor`]: the kernel and the cipher alone; [`engine`]: a worker on real sockets; [`on_tokio`]: the same on tokio-uring.
 //! * [`pairs`]: clients of a relay with their peers; [`relay_server`] and [`bare`]: a worker that relays, and a loop that only receives
-//!   and sends; [`shortcut`]: subscribers behind TURN; [`process`]: servers that are processes of their own.
+//!   and sends; [`process`]: servers that are processes of their own.
 //! * [`measure`]: CPU time, rounds that take turns; [`report`]: one number beside its baseline and its goal; [`machine`]: where it
 //!   was measured; [`chart`], [`table`]: all of it as a picture and as a page.
-//! * [`counting`]: what was allocated.
+//! * [`upload`]: a publisher on its way through TURN, over one worker or two; [`counting`]: what was allocated.
 
 #![allow(missing_docs, reason = "benches have no readers but themselves")]
 
@@ -25,8 +25,8 @@ pub mod process;
 pub mod relay_server;
 pub mod report;
 pub mod room;
-pub mod shortcut;
 pub mod table;
+pub mod upload;
 pub mod wire;
 
 pub use peers::*;

@@ -65,6 +65,14 @@ impl Rounds {
         self.0.push(nanos);
     }
 
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub fn median(&self) -> f64 {
         quantile(self.0.clone(), 0.5)
     }
@@ -127,6 +135,15 @@ pub fn waited() -> Duration {
     let told = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
     let nanos = told.split_whitespace().nth(1).and_then(|word| word.parse().ok());
     Duration::from_nanos(nanos.unwrap_or_default())
+}
+
+/// CPU time that everything on this machine has taken, and what its host kept to itself, in steps of 10 ms.
+pub fn machine_time() -> Duration {
+    let told = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+    let ticks = told.lines().next().unwrap_or_default().split_whitespace().skip(1).take(8);
+    // The fourth and the fifth are idle time (proc_stat(5)).
+    let busy = ticks.enumerate().filter(|(place, _)| !(3..=4).contains(place));
+    busy.filter_map(|(_, ticks)| ticks.parse().ok()).map(|ticks: u64| Duration::from_millis(10 * ticks)).sum()
 }
 
 /// Others had the core for more of the time than this: what passes by the clock says nothing of us.

@@ -91,7 +91,7 @@ impl Way for OnTokio {
         let mut sends = Sends { way: self, batch };
         let mut out = Tap { out: &mut sends, checks };
         room.worker.turn(room.now, rx, &mut out);
-        out.flush();
+        out.end_turn();
         forget(&mut room.worker);
         came
     }

@@ -25,13 +25,18 @@ use ringmain_shared::transport::{
 
 /// A worker with nobody in it.
 pub fn worker() -> Worker {
+    worker_of(0)
+}
+
+/// The same with this index.
+pub fn worker_of(index: u16) -> Worker {
     Worker::new(WorkerSettings {
-        index: WorkerIndex(0),
+        index: WorkerIndex(index),
         seed: [7; 32],
         unix_nanos_at_start: 1_700_000_000_000_000_000,
         publishers: PublisherSettings { rate_bps_max: 0, remb_start_bps: 1_000_000, audio_threshold: 40 },
         audio_interval: Duration::from_secs(1),
-        sockets: FixedSockets { media: 1, turn: 1 },
+        sockets: FixedSockets { media: 1, turn: 1, turn_on_media: false },
     })
 }
 
@@ -150,6 +155,7 @@ pub fn subscribe(worker: &mut Worker, peer: u64, publisher: u64, kind: Kind, now
 }
 
 /// A publisher's stream: frames of so many packets, each a protected datagram of so many bytes.
+#[derive(Debug)]
 pub struct Camera {
     ssrc: u32,
     kind: Kind,

@@ -55,7 +55,7 @@ impl RelayServer {
                 SocketRequest::Close(socket) => assert!(self.link.close(socket), "it was open"),
             }
         }
-        self.link.parts().1.flush();
+        self.link.parts().1.end_turn();
         self.worker.outbox().events.clear();
         count
     }
@@ -83,7 +83,13 @@ pub fn spec(relay: IpAddr, listener: SocketAddr) -> TurnSpec {
             workers: 1,
             mode: RelayMode::PerAllocation,
         },
-        quotas: TurnQuotas { allocations_per_user: 0, replies_per_source: 0, replies: 0, ..TurnQuotas::default() },
+        quotas: TurnQuotas {
+            allocations_per_user: 0,
+            allocates_per_user_second: 0,
+            replies_per_source: 0,
+            replies: 0,
+            ..TurnQuotas::default()
+        },
         lifetimes: TurnLifetimes::default(),
         features: TurnFeatures::default(),
     }

@@ -119,7 +119,7 @@ pub fn turn(worker: &mut Worker, link: &mut dyn Link, now: Now) {
     link.receive(None).expect("works");
     let (rx, out) = link.parts();
     worker.turn(now, rx, out);
-    out.flush();
+    out.end_turn();
     forget(worker);
 }
 
@@ -135,12 +135,8 @@ pub struct Tap<'a> {
     pub checks: &'a mut Vec<(Path, Vec<u8>)>,
 }
 
-impl Transmit for Tap<'_> {
-    fn batch(&mut self) -> &mut TxBatch {
-        self.out.batch()
-    }
-
-    fn flush(&mut self) {
+impl Tap<'_> {
+    fn keep_checks(&mut self) {
         let batch = self.out.batch();
         for train in batch.trains() {
             let bytes = batch.bytes(train);
@@ -149,7 +145,22 @@ impl Transmit for Tap<'_> {
                 self.checks.push((train.path, bytes.to_vec()));
             }
         }
+    }
+}
+
+impl Transmit for Tap<'_> {
+    fn batch(&mut self) -> &mut TxBatch {
+        self.out.batch()
+    }
+
+    fn flush(&mut self) {
+        self.keep_checks();
         self.out.flush();
+    }
+
+    fn end_turn(&mut self) {
+        self.keep_checks();
+        self.out.end_turn();
     }
 
     fn diverted(&mut self) -> &mut Diverted {

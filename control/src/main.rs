@@ -2,7 +2,9 @@
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
 
+use ringmain_control::app::log::LogFile;
 use ringmain_control::app::planes::Embedded;
 use ringmain_control::app::run;
 use ringmain_control::config::{self, Invocation, Loaded, LogFormat, Sources};
@@ -57,37 +59,45 @@ fn begin() -> anyhow::Result<ExitCode> {
 
 fn run(sources: &Sources) -> anyhow::Result<()> {
     let Loaded { config, warnings, .. } = config::load(sources)?;
-    start_logs(&config.log)?;
+    let log_file = start_logs(&config.log)?;
     tracing::info!("Ringmain {}", env!("CARGO_PKG_VERSION"));
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let file = sources.file.as_ref().or(sources.coturn.as_ref()).map(|(name, _)| name.as_str());
     turn::warnings(&config, file).iter().for_each(|warning| tracing::warn!("{warning}"));
-    // Signalling needs little, and the cores belong to the workers.
+    // Signalling needs little, and the cores belong to the workers. This thread stays as it is: they start from here.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
         .thread_name("ringmain-control")
+        .on_thread_start(ringmain_dataplane::io::give_way)
         .enable_all()
         .build()?;
-    runtime.block_on(run::run(config, Embedded))
+    runtime.block_on(async {
+        if let Some(file) = log_file {
+            tokio::spawn(file.follow_hangups());
+        }
+        run::run(config, Embedded).await
+    })
 }
 
-fn start_logs(log: &config::Log) -> anyhow::Result<()> {
+/// Lines are written from here on. The file that they go to, if it is one.
+fn start_logs(log: &config::Log) -> anyhow::Result<Option<Arc<LogFile>>> {
     let filter = tracing_subscriber::EnvFilter::builder().parse(&log.filter)?;
-    let opened = log.file.as_ref().map(|path| (path, std::fs::OpenOptions::new().create(true).append(true).open(path)));
-    let (writer, is_terminal) = match opened {
-        Some((_, Ok(file))) => (BoxMakeWriter::new(std::sync::Mutex::new(file)), false),
-        Some((path, Err(error))) => {
-            eprintln!("warning: logs go here, because {} cannot be written: {error}", path.display());
-            (BoxMakeWriter::new(std::io::stderr), std::io::stderr().is_terminal())
-        }
-        None => (BoxMakeWriter::new(std::io::stderr), std::io::stderr().is_terminal()),
+    let file = log.file.as_ref().and_then(|path| {
+        let failed = |error| eprintln!("warning: logs go here, because {} cannot be written: {error}", path.display());
+        LogFile::open(path).map_err(failed).ok()
+    });
+    let is_terminal = file.is_none() && std::io::stderr().is_terminal();
+    let writer = match &file {
+        Some(file) => BoxMakeWriter::new(file.clone()),
+        None => BoxMakeWriter::new(std::io::stderr),
     };
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     let result = match log.format {
         LogFormat::Text => builder.with_ansi(is_terminal).with_target(false).try_init(),
         LogFormat::Json => builder.json().try_init(),
     };
-    result.map_err(anyhow::Error::msg)
+    result.map_err(anyhow::Error::msg)?;
+    Ok(file)
 }
 
 /// Threads of signalling: one for the rooms, one for sockets and TLS.

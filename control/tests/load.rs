@@ -14,6 +14,10 @@ struct Server {
 impl Server {
     /// A server on free ports; it has them once it answers.
     fn start() -> Self {
+        Self::start_with("ws", &[])
+    }
+
+    fn start_with(scheme: &str, arguments: &[&str]) -> Self {
         let tcp = || TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("bound").port();
         let udp = UdpSocket::bind("127.0.0.1:0").expect("a free port").local_addr().expect("bound").port();
         let (listen, metrics) = (tcp(), tcp());
@@ -21,6 +25,7 @@ impl Server {
             .args(["--bind", "127.0.0.1", "--workers", "1"])
             .args(["--listen", &format!("127.0.0.1:{listen}"), "--metrics", &format!("127.0.0.1:{metrics}")])
             .args(["--base-port", &udp.to_string(), "--log", "warn"])
+            .args(arguments)
             .stderr(Stdio::inherit())
             .spawn()
             .expect("the server starts");
@@ -29,7 +34,7 @@ impl Server {
             assert!(Instant::now() < end, "the server does not answer");
             std::thread::sleep(Duration::from_millis(20));
         }
-        Self { process, url: format!("ws://127.0.0.1:{listen}/ws") }
+        Self { process, url: format!("{scheme}://127.0.0.1:{listen}/ws") }
     }
 
     fn load(&self, arguments: &[&str]) -> (bool, Value) {
@@ -94,6 +99,79 @@ fn losses_at_both_ends_are_asked_for_and_repaired() {
     assert!(found("repaired") > 30.0 && found("packets_asked_again") >= found("repaired"), "{json:#}");
     assert!(number(&json, "/window/sent/packets_sent_again") > 3.0, "{json:#}");
     assert_eq!(found("spoilt"), 0.0);
+}
+
+#[test]
+fn messages_on_data_channels_reach_every_subscriber_in_order() {
+    let server = Server::start();
+    let (passed, json) = server.load(&[
+        "-p",
+        "2",
+        "-s",
+        "5",
+        "-d",
+        "2",
+        "--warmup",
+        "1",
+        "--fps",
+        "10",
+        "--data-channel",
+        "20",
+        "--message-size",
+        "3000",
+    ]);
+    assert!(passed, "{json:#}");
+    let found = |name: &str| number(&json, &format!("/window/messages/{name}"));
+    assert_eq!((found("channels"), found("conversations")), (5.0, 12.0));
+    assert_eq!((found("lost"), found("spoilt")), (0.0, 0.0));
+    // Two publishers, twenty a second, two seconds; each to five subscribers and the other publisher.
+    assert!((found("sent") - 80.0).abs() < 12.0 && (found("received") - 480.0).abs() < 72.0, "{json:#}");
+    assert!(found("delay/count") >= found("received") && found("delay/p50_us") > 0.0, "{json:#}");
+    assert_eq!(number(&json, "/window/received/streams"), 10.0);
+}
+
+#[test]
+fn data_channels_alone_need_no_media_and_no_messages() {
+    let server = Server::start();
+    let (passed, json) =
+        server.load(&["-p", "1", "-s", "3", "-d", "1", "--warmup", "1", "--fps", "0", "--data-channel", "0"]);
+    assert!(passed, "{json:#}");
+    let found = |name: &str| number(&json, &format!("/window/messages/{name}"));
+    assert_eq!((found("channels"), found("conversations_expected"), found("sent")), (3.0, 0.0, 0.0));
+    assert!(number(&json, "/window/server/rss_bytes_per_subscriber") >= 0.0);
+}
+
+#[test]
+fn a_server_behind_tls_is_loaded_when_its_certificate_is_accepted() {
+    let server = Server::start_with("wss", &["--tls-self-signed"]);
+    let refused = load(&[server.url.as_str(), "-s", "1", "-d", "1", "--warmup", "0"]);
+    assert_eq!(refused.status.code(), Some(1));
+    let text = [refused.stdout, refused.stderr].concat();
+    assert!(String::from_utf8_lossy(&text).contains("--insecure"), "{}", String::from_utf8_lossy(&text));
+    let (passed, json) = server.load(&["-s", "3", "-d", "1", "--warmup", "1", "--insecure"]);
+    assert!(passed, "{json:#}");
+    assert_eq!(number(&json, "/window/received/streams"), 3.0);
+}
+
+#[test]
+fn a_ramp_climbs_until_a_step_fails_and_tells_the_highest_that_held() {
+    let server = Server::start();
+    let (passed, json) =
+        server.load(&["-s", "10", "-d", "0.5", "--warmup", "0.5", "--ramp", "fps", "--fps", "20", "--size", "200"]);
+    assert!(passed, "{json:#}");
+    let steps = json["steps"].as_array().expect("steps");
+    let found = |step: &Value| (step["value"].as_u64().expect("a value"), step["held"] == true);
+    let found: Vec<(u64, bool)> = steps.iter().map(found).collect();
+    assert_eq!(found.first().map(|&(value, _)| value), Some(20));
+    let highest = found.iter().filter(|(_, held)| *held).map(|(value, _)| *value).max().expect("one held");
+    assert_eq!(number(&json, "/highest"), highest as f64);
+    // Each step is half as much again until one fails; then between the last that held and the first that did not.
+    let climb = found.iter().take_while(|(_, held)| *held).count();
+    assert!(found[..climb].windows(2).all(|pair| pair[1].0 == pair[0].0 + pair[0].0 / 2), "{found:?}");
+    let failed = found.iter().filter(|(_, held)| !held).map(|(value, _)| *value).min();
+    assert!(failed.is_none_or(|failed| failed > highest && failed - highest <= (highest / 20).max(1)), "{found:?}");
+    let received = |step: &Value| number(step, "/window/received/packets_per_second");
+    assert!(steps.len() < 2 || received(&steps[1]) > 1.2 * received(&steps[0]), "{json:#}");
 }
 
 #[test]

@@ -29,14 +29,14 @@ struct Server {
 }
 
 impl Server {
-    fn start(name: &str, workers: u16, ports: (u16, u16)) -> Self {
+    fn start(name: &str, workers: u16, ports: (u16, u16), more: &str) -> Self {
         let dir = std::env::temp_dir().join(format!("ringmain-turn-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&dir).expect("a directory");
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
         std::fs::write(dir.join("cert.pem"), made.cert.pem()).expect("a file");
         std::fs::write(dir.join("key.pem"), made.signing_key.serialize_pem()).expect("a file");
         let (port, tls_port) = (free_port(), free_port());
-        let text = coturn_file(port, tls_port, ports, &dir);
+        let text = coturn_file(port, tls_port, ports, &dir) + more;
         std::fs::write(dir.join("turnserver.conf"), text).expect("a file");
         let process = Command::new(env!("CARGO_BIN_EXE_ringmain"))
             .args(["turn", "--workers", &workers.to_string(), "--pin=false", "--coturn-config"])
@@ -137,8 +137,8 @@ fn echo(server: &Server, arguments: &[&str]) {
 
 #[test]
 fn coturn_s_clients_lose_nothing_by_any_way() {
-    // One worker: these clients reserve a second port for RTCP, and a reservation is known to its own worker only.
-    let server = Server::start("ways", 1, (21_000, 22_999));
+    // These clients reserve a second port for RTCP, and come for it to whichever worker the kernel gives them.
+    let server = Server::start("ways", 2, (21_000, 22_999), "");
     for way in [&[][..], &["-t"], &["-t", "-S"], &["-S"]] {
         for size in ["100", "1200"] {
             for method in [&[][..], &["-s"]] {
@@ -153,14 +153,115 @@ fn coturn_s_clients_lose_nothing_by_any_way() {
 
 #[test]
 fn two_hundred_clients_lose_nothing() {
-    let server = Server::start("crowd", 2, (23_000, 26_999));
+    let server = Server::start("crowd", 2, (23_000, 26_999), "");
     echo(&server, &["-y", "-n", "5", "-m", "200", "-z", "200", "-l", "100", "-c"]);
     echo(&server, &["-y", "-n", "5", "-m", "200", "-z", "200", "-l", "1200", "-c"]);
+    // The same with a pair of ports for each, of which there are four thousand.
+    echo(&server, &["-y", "-n", "5", "-m", "200", "-z", "200", "-l", "100"]);
+}
+
+#[test]
+fn of_two_hundred_clients_as_many_as_the_quota_says_are_served_by_both_workers_together() {
+    for (name, quota) in [("user", "user-quota=50\n"), ("total", "total-quota=50\n")] {
+        let server = Server::start(name, 2, (30_000, 30_999), quota);
+        let Some(mut client) = tool("turnutils_uclient") else { return };
+        let arguments =
+            ["-u", "test", "-w", "test123", "-y", "-n", "1", "-m", "200", "-c", "-p", &server.port.to_string()];
+        // It gives up at the first refusal, and leaves behind what it has.
+        let told = text(&client.args(arguments).arg("127.0.0.1").output().expect("coturn's client"));
+        let rows = server.allocations();
+        assert_eq!(rows.len(), 50, "{quota}: {told}");
+        let worker = |row: &serde_json::Value| {
+            row["id"].as_str().and_then(|id| u64::from_str_radix(id, 16).ok()).expect("a number") >> 48
+        };
+        assert!((0..2).all(|index| rows.iter().any(|row| worker(row) == index)), "{quota}: both workers have some");
+    }
+}
+
+#[test]
+fn two_hundred_clients_lose_nothing_over_streams_and_dtls() {
+    let server = Server::start("streams", 2, (32_000, 35_999), "");
+    let server = &server;
+    // All ways at once: this client takes half a minute until two hundred are connected, whoever serves it.
+    std::thread::scope(|scope| {
+        for (way, size) in [(&["-t"][..], "1200"), (&["-t", "-S"], "1200"), (&["-S"], "100")] {
+            let arguments = [way, &["-y", "-n", "5", "-m", "200", "-z", "200", "-l", size, "-c"]].concat();
+            scope.spawn(move || echo(server, &arguments));
+        }
+    });
+}
+
+#[test]
+fn a_rotated_log_goes_on_in_a_new_file() {
+    let server = Server::start("rotation", 1, (36_000, 36_099), "");
+    let rotated = server.dir.join("turnserver.log.1");
+    std::fs::rename(server.dir.join("turnserver.log"), &rotated).expect("it logs to a file");
+    let hangup = Command::new("kill").args(["-HUP", &server.process.id().to_string()]).status().expect("kill");
+    assert!(hangup.success());
+    let end = Instant::now() + Duration::from_secs(10);
+    while !server.log().contains("opened anew") {
+        assert!(Instant::now() < end, "no new file: {}", server.log());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let before = std::fs::read_to_string(&rotated).expect("a file");
+    assert!(before.contains("Ringmain"), "{before}");
+    // Whoever is served is served on, and what is logged of it is in the new file only.
+    echo(&server, &["-y", "-n", "2", "-m", "1", "-c"]);
+    if Path::new("/usr/bin/turnutils_uclient").exists() {
+        assert!(server.log().contains("allocated"), "{}", server.log());
+    }
+    assert_eq!(std::fs::read_to_string(&rotated).expect("a file"), before);
+}
+
+#[test]
+fn coturn_s_client_reaches_peers_over_tcp() {
+    let server = Server::start("tcp", 2, (20_000, 20_499), "");
+    for way in [&["-T"][..], &["-T", "-S"]] {
+        for size in ["100", "1200"] {
+            echo(&server, &[way, &["-n", "20", "-m", "6", "-z", "5", "-l", size]].concat());
+        }
+    }
+    // Peers that connect to it: these do not count what they send themselves as received.
+    let Some(mut client) = tool("turnutils_uclient") else { return };
+    let client = client.args(["-P", "-m", "2", "-n", "5", "-u", "test", "-w", "test123", "-p"]);
+    let told = text(&client.arg(server.port.to_string()).arg("127.0.0.1").output().expect("coturn's client"));
+    assert!(told.contains("tot_recv_msgs=5"), "{told}\n{}", server.log());
+}
+
+#[test]
+fn an_operator_sees_connections_of_peers_and_ends_them() {
+    let server = Server::start("tcprows", 1, (20_500, 20_999), "");
+    let Some(mut client) = tool("turnutils_uclient") else { return };
+    let client = client.args(["-T", "-m", "2", "-n", "10000", "-u", "test", "-w", "test123", "-p"]);
+    let client = client.arg(server.port.to_string()).arg("127.0.0.1").stdout(Stdio::null()).stderr(Stdio::null());
+    let mut client = client.spawn().expect("a client");
+    let wait = |right: &dyn Fn(&[serde_json::Value]) -> bool| {
+        let end = Instant::now() + Duration::from_secs(20);
+        loop {
+            let rows = server.allocations();
+            if right(&rows) {
+                break rows;
+            }
+            assert!(Instant::now() < end, "{rows:?}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    };
+    let number = |row: &serde_json::Value, key: &str| row[key].as_u64().unwrap_or(0);
+    let is_relaying = |row: &serde_json::Value| {
+        row["protocol"] == "tcp" && number(row, "connections") > 0 && number(row, "to_peers_bytes") > 0
+    };
+    let rows = wait(&|rows| rows.len() == 2 && rows.iter().all(is_relaying));
+    for row in &rows {
+        server.admin(&["kill", row["id"].as_str().expect("an id")]);
+    }
+    wait(&|rows| rows.is_empty());
+    client.kill().expect("ours");
+    client.wait().expect("ours");
 }
 
 #[test]
 fn what_is_asked_without_credentials_is_answered_as_coturn_does() {
-    let server = Server::start("stun", 2, (27_000, 27_099));
+    let server = Server::start("stun", 2, (27_000, 27_099), "");
     for name in ["turnutils_stunclient", "turnutils_natdiscovery"] {
         let Some(mut client) = tool(name) else { return };
         let more: &[&str] = if name.ends_with("stunclient") { &[] } else { &["-m"] };
@@ -178,7 +279,7 @@ fn what_is_asked_without_credentials_is_answered_as_coturn_does() {
 #[test]
 fn an_operator_lists_kills_and_drains() {
     use std::os::unix::fs::PermissionsExt;
-    let server = Server::start("admin", 2, (28_000, 28_999));
+    let server = Server::start("admin", 2, (28_000, 28_999), "");
     let rights = std::fs::metadata(server.dir.join("admin")).expect("the socket").permissions().mode();
     assert_eq!(rights & 0o777, 0o600);
     assert!(server.allocations().is_empty());
@@ -237,7 +338,7 @@ fn a_file_that_cannot_be_served_is_refused_with_every_line_that_is_wrong() {
 
 #[test]
 fn a_million_strangers_leave_nothing_behind() {
-    let server = Server::start("flood", 2, (29_000, 29_099));
+    let server = Server::start("flood", 2, (29_000, 29_099), "");
     let rss = || {
         let status = std::fs::read_to_string(format!("/proc/{}/status", server.process.id())).expect("alive");
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line").to_owned();

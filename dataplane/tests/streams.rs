@@ -7,7 +7,7 @@ use std::time::Duration;
 use ringmain_dataplane::io::LinkChoice;
 use ringmain_dataplane::packet::stun::{BindingRequest, Class, IntegrityKey, Message, Role, TransactionId};
 use ringmain_dataplane::packet::stun::{write_binding_request, write_binding_success};
-use ringmain_dataplane::plane::{Plane, Settings, StreamListener, StreamSettings};
+use ringmain_dataplane::plane::{Plane, Protocols, Settings, StreamListener, StreamSettings};
 use ringmain_shared::Command;
 use ringmain_shared::id::{PeerId, RoomId, TransportId, WorkerIndex};
 use ringmain_shared::transport::{
@@ -18,7 +18,8 @@ const PASSWORD: &str = "a password of 22 chars";
 
 fn plane(link: LinkChoice) -> Plane {
     let address = SocketAddr::from(([127, 0, 0, 1], 0));
-    let listener = StreamListener { address, turn: true, ice: true, http: false, tls: false, tls_only: false };
+    let clear = Protocols { turn: true, ice: true, http: false };
+    let listener = StreamListener { address, clear, tls: Protocols::NONE };
     let streams = StreamSettings { listeners: vec![listener], ..StreamSettings::default() };
     let settings = Settings { workers: 2, base_port: 0, pin: false, link, streams, ..Settings::default() };
     Plane::start(settings).expect("starts").0

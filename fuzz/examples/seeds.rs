@@ -36,6 +36,7 @@ fn main() {
         ("ice", ice()),
         ("turn", turn()),
         ("turn_model", turn_model()),
+        ("turn_tcp_model", turn_tcp_model()),
         ("worker", worker()),
         ("stream", stream()),
     ] {
@@ -578,4 +579,13 @@ fn turn_model() -> Vec<Vec<u8>> {
     let wrong =
         [&[0, 0][..], &[1, 4, 9], &[2, 4, 1, 0], &[2, 0, 1, 6], &[3, 0, 0, 7], &[4, 0, 6], &[4, 0, 0], &[5, 3, 0]];
     vec![life.concat(), two.concat(), time, wrong.concat()]
+}
+
+/// Steps of `ringmain_fuzz::turn_tcp_model`, three bytes each.
+fn turn_tcp_model() -> Vec<Vec<u8>> {
+    let connect = [[0, 0, 0], [3, 0, 0], [3, 0, 0], [5, 0, 0], [7, 0, 0], [8, 0, 0], [24, 0, 0], [8, 0, 0], [3, 0, 0]];
+    let arrive = [[0, 0, 0], [6, 0, 1], [2, 0, 0], [6, 0, 1], [7, 4, 0], [7, 0, 0], [9, 0, 29], [6, 0, 0], [9, 0, 31]];
+    let bounds = [[0, 0, 0], [0, 1, 0], [3, 0, 0], [3, 0, 1], [3, 0, 2], [3, 1, 0], [3, 1, 1], [21, 0, 0], [1, 0, 0]];
+    let wrong = [[3, 0, 0], [0, 0, 0], [3, 4, 0], [3, 0, 4], [3, 0, 6], [3, 0, 7], [7, 0, 1], [7, 0, 2], [9, 0, 255]];
+    [connect, arrive, bounds, wrong].map(|steps| steps.concat()).into()
 }

@@ -4,7 +4,8 @@
 //!
 //! Single packets: [`stun`], [`demux`], [`rtp`], [`rtcp`], [`codec`], [`dcep`], [`dtls_client_hello`]; byte streams: [`stream`]; text: [`sdp`],
 //! [`json_rpc`]; there and back again: [`rtp_rewrite`], [`srtp`]; whole conversations, where the input is a list of steps
-//! under virtual time: [`receive`], [`ice`], [`dtls_flight`], [`turn`], [`turn_model`], [`worker`].
+//! under virtual time: [`receive`], [`ice`], [`dtls_flight`], [`turn`], [`turn_model`], [`turn_tcp_model`],
+//! [`worker`].
 //!
 //! `scripts/fuzz [seconds [target]]` runs them with AddressSanitizer. By hand, on a stable toolchain:
 //!
@@ -27,6 +28,7 @@ mod signalling;
 mod srtp;
 mod stream;
 mod turn;
+mod turn_tcp;
 mod worker;
 
 pub use handshake::{dcep, dtls_client_hello, dtls_flight};
@@ -39,13 +41,14 @@ pub use signalling::{json_rpc, sdp};
 pub use srtp::srtp;
 pub use stream::stream;
 pub use turn::{turn, turn_model};
+pub use turn_tcp::turn_tcp_model;
 pub use worker::worker;
 
 /// The body of a fuzz target.
 pub type Body = fn(&[u8]);
 
 /// Every target by its name, which is also that of its corpus.
-pub const TARGETS: [(&str, Body); 18] = [
+pub const TARGETS: [(&str, Body); 19] = [
     ("stun", stun),
     ("demux", demux),
     ("rtp", rtp),
@@ -63,5 +66,6 @@ pub const TARGETS: [(&str, Body); 18] = [
     ("ice", ice),
     ("turn", turn),
     ("turn_model", turn_model),
+    ("turn_tcp_model", turn_tcp_model),
     ("worker", worker),
 ];

@@ -118,6 +118,7 @@ fn local() -> Local {
         ice: IceCredentials { ufrag: "localufrag".into(), pwd: "localpasswordlocalpassword".into() },
         fingerprint: Fingerprint { hash: FingerprintHash::Sha256, value: (0..32).collect() },
         candidates: vec![([192, 0, 2, 1], 5000).into()],
+        tcp_candidates: vec![([192, 0, 2, 1], 5000).into()],
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringmain_dataplane::stream::classify::Protocol;
+use ringmain_dataplane::stream::classify::{Protocol, Protocols};
 use ringmain_dataplane::stream::connection::{Arrived, Connection, Offer};
 use ringmain_dataplane::stream::frame::{Deframer, Framing, TURN_MESSAGE_SIZE_MAX};
 use ringmain_dataplane::stream::queue::QUEUE_SIZE_MAX;
@@ -42,8 +42,10 @@ fn deframe(framing: Framing, pieces: &[&[u8]]) -> (Vec<Vec<u8>>, bool) {
 }
 
 fn converse(data: &[u8]) {
-    let offer = Offer { turn: true, ice: true, http: true, tls: None, tls_only: false };
     let mut input = Input::new(data);
+    let spoken = !data.last().copied().unwrap_or(0);
+    let clear = Protocols { turn: spoken & 1 != 0, ice: spoken & 2 != 0, http: spoken & 4 != 0 };
+    let offer = Offer { clear, tls: None };
     let mut now = Now(1);
     let mut connection = Connection::new(Arc::new(offer), now);
     let mut spoken = None;
@@ -55,7 +57,10 @@ fn converse(data: &[u8]) {
             3 => _ = connection.send_bytes(input.chunk(), now),
             _ => {
                 let result = connection.handle(input.chunk(), now, &mut |arrived| match arrived {
-                    Arrived::Speaks(protocol) => assert_eq!(spoken.replace(protocol), None, "said once"),
+                    Arrived::Speaks(protocol) => {
+                        assert!(clear.has(protocol), "{protocol:?} is not spoken here");
+                        assert_eq!(spoken.replace(protocol), None, "said once");
+                    }
                     Arrived::Message(message) => {
                         assert!(matches!(spoken, Some(Protocol::Turn | Protocol::Ice)));
                         assert!(!message.is_empty() && message.len() <= TURN_MESSAGE_SIZE_MAX);

@@ -17,23 +17,31 @@ use ringmain_shared::turn::{
 use ringmain_shared::{DropReason, Now};
 
 use crate::input::Input;
+use crate::turn_tcp::PeerSide;
 
 /// Steps of one input.
 const STEPS_MAX: usize = 512;
 const MEDIA: &str = "198.51.100.1:5000";
-const USERS: [&str; 2] = ["alice", "bob"];
+pub(crate) const USERS: [&str; 2] = ["alice", "bob"];
+/// Allocations that a user may make in a second.
+const ALLOCATES_PER_SECOND: u32 = 3;
+/// A user's bandwidth, which a few datagrams use up.
+const MS_PER_BYTE: u64 = 20;
 
 /// Any bytes, from one client and one peer, to a server with every feature.
 pub fn turn(data: &[u8]) {
     let mut input = Input::new(data);
-    let mut host = Host::new(spec(TurnFeatures { even_port: true, mobility: true }));
+    let mut host = Host::new(spec(TurnFeatures { even_port: true, mobility: true, tcp_relay: true }));
     let mut nonce = Vec::new();
     for _ in 0..STEPS_MAX {
         if input.is_empty() {
             return;
         }
         let op = input.u8();
-        let from = client(op >> 6);
+        let mut from = client(op >> 6);
+        if op >> 7 == 1 {
+            from = crate::turn_tcp::client(op >> 6);
+        }
         match op & 7 {
             0..=2 => {
                 let bytes = input.chunk();
@@ -51,8 +59,14 @@ pub fn turn(data: &[u8]) {
                 if nonce.is_empty() {
                     nonce = host.learn(from);
                 }
-                let method = [method::ALLOCATE, method::REFRESH, method::CREATE_PERMISSION, method::CHANNEL_BIND]
-                    [usize::from(op >> 3 & 3)];
+                let method = [
+                    method::ALLOCATE,
+                    method::REFRESH,
+                    method::CREATE_PERMISSION,
+                    method::CHANNEL_BIND,
+                    method::CONNECT,
+                    method::CONNECTION_BIND,
+                ][usize::from(op >> 3 & 7) % 6];
                 let count = input.u8() % 6;
                 let attributes: Vec<(u16, &[u8])> = (0..count).map(|_| (input.u16(), input.chunk())).collect();
                 let bytes = host.request(method, 0, &nonce, |message| {
@@ -60,6 +74,7 @@ pub fn turn(data: &[u8]) {
                 });
                 let _ = host.say(from, &bytes).0;
             }
+            6 if op & 8 != 0 => host.peer_side_acts(input.u8(), input.u8()),
             6 => {
                 let relayed = host.sockets.keys().next().copied();
                 let bytes = input.chunk();
@@ -75,11 +90,16 @@ pub fn turn(data: &[u8]) {
 /// Clients and peers that keep to the protocol, in any order.
 pub fn turn_model(data: &[u8]) {
     let mut input = Input::new(data);
+    let mut spec = spec(TurnFeatures::default());
+    spec.quotas.allocates_per_user_second = ALLOCATES_PER_SECOND;
+    spec.quotas.user_bps = 8000 / MS_PER_BYTE;
     let mut scene = Scene {
-        host: Host::new(spec(TurnFeatures::default())),
+        host: Host::new(spec),
         clients: Default::default(),
         nonces: HashMap::new(),
         links: HashMap::new(),
+        made: [(0, 0); 2],
+        owed_ms: [0; 2],
     };
     for _ in 0..STEPS_MAX {
         if input.is_empty() {
@@ -109,6 +129,10 @@ struct Scene {
     nonces: HashMap<u8, (u64, Vec<u8>)>,
     /// Which client our media hears by a path.
     links: HashMap<Path, u8>,
+    /// The second of each user's last Allocate, and how many there were in it.
+    made: [(u64, u32); 2],
+    /// How long it takes until what each user has relayed is paid for.
+    owed_ms: [u64; 2],
 }
 
 impl Scene {
@@ -127,7 +151,9 @@ impl Scene {
             5 => self.channel_data(number, 0x4000 + u16::from(input.u8() % 4)),
             6 => self.peer_says(number, peer(input.u8())),
             _ => {
-                self.host.wait(Duration::from_secs(u64::from(input.u8()) * 3));
+                let seconds = u64::from(input.u8()) * 3;
+                self.host.wait(Duration::from_secs(seconds));
+                self.owed_ms = self.owed_ms.map(|owed| owed.saturating_sub(seconds * 1000));
                 let now = self.now();
                 for client in &mut self.clients {
                     client.take_if(|model| model.expires <= now);
@@ -169,14 +195,18 @@ impl Scene {
 
     fn allocate(&mut self, number: u8, user: usize) {
         let held = self.clients.iter().flatten().filter(|model| model.user == user).count();
+        let now = self.now();
+        let (second, made) = self.made[user];
+        let made = if second == now { made } else { 0 };
         let expected = match &self.clients[usize::from(number)] {
             Some(_) => 437,
-            None if held >= 2 => 486,
+            None if held >= 2 || made >= ALLOCATES_PER_SECOND => 486,
             None => 0,
         };
         let answer = self.ask(number, user, method::ALLOCATE, udp);
         assert_eq!(code(&answer), expected);
         if expected == 0 {
+            self.made[user] = (now, made + 1);
             let message = Message::parse(&answer).expect("sound");
             let relayed = message.xor_address(attribute::XOR_RELAYED_ADDRESS);
             assert!(relayed.is_some() && self.clients.iter().flatten().all(|model| model.relayed != relayed));
@@ -268,6 +298,15 @@ impl Scene {
         assert_eq!(code(&answer), expected, "{channel:x} {peer}");
     }
 
+    /// Whether the user of a client may relay so many bytes; if so, they are owed for.
+    fn spend(&mut self, number: u8, bytes: u64) -> bool {
+        let Some(model) = &self.clients[usize::from(number)] else { return false };
+        let owed = &mut self.owed_ms[model.user];
+        let granted = *owed <= 200;
+        *owed += if granted { bytes * MS_PER_BYTE } else { 0 };
+        granted
+    }
+
     fn send(&mut self, number: u8, peer: SocketAddr) {
         let now = self.now();
         let expected = match &self.clients[usize::from(number)] {
@@ -307,6 +346,10 @@ impl Scene {
         let relayed = model.and_then(|model| model.relayed);
         // RFC 8656 §12: a channel lasts longer than the permission that comes with it, and carries data to the peer only.
         let permitted = model.and_then(|model| model.permissions.get(&media().ip())).is_some_and(|until| *until > now);
+        let expected = match expected {
+            Ok(_) if !self.spend(number, 4) => Err(DropReason::TurnBandwidth),
+            expected => expected,
+        };
         let (result, sent) = self.host.say(client(number), bytes);
         match expected {
             Err(reason) => assert_eq!((result, sent.len()), (Err(reason), 0)),
@@ -320,7 +363,12 @@ impl Scene {
                 self.links.insert(link.path, number);
                 let back = self.host.media_says(link.path);
                 let paths: Option<Vec<_>> = back.map(|back| back.iter().map(|(path, _)| *path).collect());
-                assert_eq!(paths, permitted.then(|| vec![client(number).path]), "a way back while it is permitted");
+                let goes = permitted && self.spend(number, 3);
+                assert_eq!(
+                    paths,
+                    goes.then(|| vec![client(number).path]),
+                    "a way back while it is permitted and paid for"
+                );
             }
             Ok(peer) => {
                 assert_eq!(result, Ok(None));
@@ -344,11 +392,16 @@ impl Scene {
             assert_eq!((result, sent.len()), (Err(DropReason::TurnNoPermission), 0));
             return;
         }
+        let channel = channel.map(|(number, _)| *number);
+        if !self.spend(number, 5) {
+            assert_eq!((result, sent.len()), (Err(DropReason::TurnBandwidth), 0));
+            return;
+        }
         assert_eq!(result, Ok(()));
         let [(path, bytes)] = &sent[..] else { panic!("one datagram, not {sent:?}") };
         assert_eq!(*path, client(number).path);
         match channel {
-            Some((number, _)) => assert_eq!(bytes[..], [&number.to_be_bytes()[..], &[0, 5], b"reply"].concat()),
+            Some(number) => assert_eq!(bytes[..], [&number.to_be_bytes()[..], &[0, 5], b"reply"].concat()),
             None => {
                 let message = Message::parse(bytes).expect("ours are right");
                 assert_eq!((message.class(), message.method()), (Class::Indication, method::DATA));
@@ -360,26 +413,28 @@ impl Scene {
 }
 
 /// Datagrams that left, and by which path.
-type Sent = Vec<(Path, Vec<u8>)>;
+pub(crate) type Sent = Vec<(Path, Vec<u8>)>;
 
 /// A server, with sockets that open when asked for.
-struct Host {
-    turn: Turn,
-    link: MemoryLink,
-    now: Now,
+pub(crate) struct Host {
+    pub(crate) turn: Turn,
+    pub(crate) link: MemoryLink,
+    pub(crate) now: Now,
+    pub(crate) peer_side: PeerSide,
     sockets: BTreeMap<SocketIndex, SocketAddr>,
     next: u16,
     transactions: u64,
 }
 
 impl Host {
-    fn new(spec: TurnSpec) -> Self {
+    pub(crate) fn new(spec: TurnSpec) -> Self {
         let turn = Turn::new(WorkerIndex(0), spec, 1_800_000_000_000_000_000, [4; 32]);
         let now = Now::from_millis(1_000);
-        Self { turn, link: MemoryLink::new(), now, sockets: BTreeMap::new(), next: 8, transactions: 0 }
+        let (link, peer_side) = (MemoryLink::new(), PeerSide::default());
+        Self { turn, link, now, peer_side, sockets: BTreeMap::new(), next: 8, transactions: 0 }
     }
 
-    fn say(&mut self, from: Client, bytes: &[u8]) -> (Result<Option<ForMedia>, DropReason>, Sent) {
+    pub(crate) fn say(&mut self, from: Client, bytes: &[u8]) -> (Result<Option<ForMedia>, DropReason>, Sent) {
         let (_, out) = self.link.parts();
         let result = self.turn.handle_client(from, bytes, self.now, out);
         (result, self.settle())
@@ -394,13 +449,14 @@ impl Host {
     /// `None` when the link leads nowhere.
     fn media_says(&mut self, path: Path) -> Option<Sent> {
         let (_, out) = self.link.parts();
-        let mut slot = out.batch().reserve(path, 100)?;
+        out.batch().links().begin_turn(self.now);
+        let mut slot = out.batch().reserve(path, 100).ok()?;
         slot.bytes_mut()[..3].copy_from_slice(b"abc");
         slot.commit(3);
         Some(self.settle())
     }
 
-    fn wait(&mut self, time: Duration) {
+    pub(crate) fn wait(&mut self, time: Duration) {
         let until = self.now + time;
         for round in 0.. {
             let at = self.turn.next_deadline();
@@ -416,7 +472,8 @@ impl Host {
         self.now = until;
     }
 
-    fn settle(&mut self) -> Sent {
+    pub(crate) fn settle(&mut self) -> Sent {
+        self.settle_peer_side();
         while !self.turn.socket_requests().is_empty() {
             for request in std::mem::take(self.turn.socket_requests()) {
                 match request {
@@ -434,19 +491,21 @@ impl Host {
         let (_, out) = self.link.parts();
         for change in self.turn.link_changes().drain(..) {
             match change {
+                LinkChange::Limit(link, budgets) => out.batch().links().limit(link, budgets),
                 LinkChange::Set(path, prefix) => out.batch().links().set(path, prefix),
                 LinkChange::Closed(path) => out.batch().links().set(path, None),
             }
         }
-        out.batch()
-            .links()
-            .drain_traffic(|link, datagrams, bytes| self.turn.count_link(link, datagrams, bytes, self.now));
+        out.batch().links().drain_traffic(|link, datagrams, bytes| self.turn.count_link(link, datagrams, bytes));
         self.turn.events().clear();
         out.flush();
-        self.link.take()
+        let mut sent = self.link.take();
+        let (_, out) = self.link.parts();
+        out.diverted().drain(|path, bytes| sent.push((path, bytes.to_vec())));
+        sent
     }
 
-    fn request(
+    pub(crate) fn request(
         &mut self,
         method: u16,
         user: usize,
@@ -470,7 +529,7 @@ impl Host {
         bytes
     }
 
-    fn learn(&mut self, from: Client) -> Vec<u8> {
+    pub(crate) fn learn(&mut self, from: Client) -> Vec<u8> {
         let bytes = self.request(method::ALLOCATE, 0, &[], udp);
         let (_, answer) = self.say(from, &bytes).1.pop().expect("a challenge");
         let message = Message::parse(&answer).expect("ours are right");
@@ -478,7 +537,8 @@ impl Host {
     }
 }
 
-fn spec(features: TurnFeatures) -> TurnSpec {
+/// A server with two users.
+pub(crate) fn spec(features: TurnFeatures) -> TurnSpec {
     let address =
         |ip: &str| RelayAddress { bind: ip.parse().expect("an address"), announce: ip.parse().expect("an address") };
     let user = |name: &&str| TurnCredential {
@@ -510,6 +570,9 @@ fn spec(features: TurnFeatures) -> TurnSpec {
             allocations_per_user: 2,
             permissions: 3,
             channels: 2,
+            connections: 2,
+            connections_per_user: 3,
+            connects_per_second: 0,
             replies_per_source: 0,
             replies: 0,
             ..TurnQuotas::default()
@@ -519,12 +582,12 @@ fn spec(features: TurnFeatures) -> TurnSpec {
     }
 }
 
-fn media() -> SocketAddr {
+pub(crate) fn media() -> SocketAddr {
     MEDIA.parse().expect("an address")
 }
 
 /// Four that may be reached, our media, one that may not, and one of the other family.
-fn peer(which: u8) -> SocketAddr {
+pub(crate) fn peer(which: u8) -> SocketAddr {
     match which % 8 {
         index @ 0..=3 => foreign(index),
         4 | 5 => media(),
@@ -533,12 +596,12 @@ fn peer(which: u8) -> SocketAddr {
     }
 }
 
-fn foreign(index: u8) -> SocketAddr {
+pub(crate) fn foreign(index: u8) -> SocketAddr {
     ([8, 8, 8, index / 2], 9000 + u16::from(index % 2)).into()
 }
 
 /// Why no client of IPv4 gets a permission or channel for this peer.
-fn forbidden(peer: SocketAddr) -> Option<u16> {
+pub(crate) fn forbidden(peer: SocketAddr) -> Option<u16> {
     match peer.ip() {
         IpAddr::V4(ip) => (ip.octets()[0] == 10).then_some(403),
         IpAddr::V6(_) => Some(443),
@@ -554,7 +617,7 @@ fn udp(message: &mut MessageWriter<'_>) {
     message.attribute(attribute::REQUESTED_TRANSPORT, &[17, 0, 0, 0]);
 }
 
-fn code(answer: &[u8]) -> u16 {
+pub(crate) fn code(answer: &[u8]) -> u16 {
     Message::parse(answer).expect("ours are right").error_code().unwrap_or(0)
 }
 

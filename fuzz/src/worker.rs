@@ -1,19 +1,20 @@
 //! A worker with a publisher and two subscribers, over a link without a kernel: datagrams of anybody from anywhere, orders of
 //! control, news from handshake threads and other workers, and time.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use ringmain_dataplane::forward::clock::{ClockOffset, SenderClock};
 use ringmain_dataplane::forward::packet::{InboundSeq, MediaPacket};
 use ringmain_dataplane::handshake::{Datagram, FromHandshake, SrtpKeys};
 use ringmain_dataplane::io::memory::MemoryLink;
-use ringmain_dataplane::io::{Link, Path};
+use ringmain_dataplane::io::{Link, Path, SocketIndex};
 use ringmain_dataplane::packet::demux::{Protocol, classify};
 use ringmain_dataplane::packet::rtcp::{Compound, CompoundWriter, FirEntry};
 use ringmain_dataplane::packet::rtp::{HeaderFields, RtpHeader};
 use ringmain_dataplane::packet::stun::Message;
 use ringmain_dataplane::srtp::{Inbound, Outbound, Profile, split_keying_material};
+use ringmain_dataplane::stream::FromStream;
 use ringmain_dataplane::transport::PublisherSettings;
 use ringmain_dataplane::worker::relay::{RelayItem, RelayedPacket};
 use ringmain_dataplane::worker::{FixedSockets, Worker, WorkerCommand, WorkerSettings};
@@ -27,6 +28,7 @@ use ringmain_shared::media::{
 use ringmain_shared::transport::{
     DtlsRole, Fingerprint, FingerprintHash, IceCredentials, RemotePeer, Side, TransportSpec,
 };
+use ringmain_shared::turn::{TurnCommand, TurnFeatures};
 use ringmain_shared::{DropReason, Now};
 use zeroize::Zeroizing;
 
@@ -40,6 +42,9 @@ const STEPS_MAX: usize = 512;
 const RECENT_MAX: usize = 64;
 /// Closed peers that are remembered.
 const GONE_MAX: usize = 8;
+/// Turns in which everything that waits to be sent again has been looked for: a full request of each of sixteen transports, a
+/// packet sent in each look.
+const REPAIR_TURNS_MAX: usize = 16 * 17 * 64 / 16;
 /// Transports by number: even ones publish, odd ones subscribe.
 const TRANSPORTS: u8 = 4;
 
@@ -82,6 +87,8 @@ struct Scene {
     next_ssrc: u32,
     /// What went out lately: to which peer, under which SSRC and sequence number.
     recent: Vec<(u8, Ssrc, u16)>,
+    /// Connections that have ended, and were not made anew.
+    closed: HashSet<Path>,
 }
 
 /// The other end of one transport.
@@ -104,7 +111,7 @@ impl Scene {
             unix_nanos_at_start: 1_700_000_000_000_000_000,
             publishers: PublisherSettings { rate_bps_max: 20_000_000, remb_start_bps: 500_000, audio_threshold: 40 },
             audio_interval: Duration::from_secs(1),
-            sockets: FixedSockets { media: 2, turn: 1 },
+            sockets: FixedSockets { media: 2, turn: 1, turn_on_media: begin & 8 != 0 },
         };
         let mut scene = Self {
             worker: Worker::new(settings),
@@ -119,7 +126,12 @@ impl Scene {
             next_subscription: 1,
             next_ssrc: 0x1000_0000,
             recent: Vec::new(),
+            closed: HashSet::new(),
         };
+        if begin & 8 != 0 {
+            let spec = crate::turn::spec(TurnFeatures::default());
+            scene.control(Command::Turn(TurnCommand::Configure(Box::new(spec))));
+        }
         for number in 0..3 {
             scene.open(number);
         }
@@ -144,13 +156,13 @@ impl Scene {
     }
 
     fn step(&mut self, op: u8, input: &mut Input<'_>) {
-        let place = path(input.u8());
+        let place = place(input.u8());
         let number = op >> 5 & (TRANSPORTS - 1);
         match op & 0x1f {
             0 => self.push(place, input.chunk()),
             1 | 2 => self.peer_checks(number, place, op & 1 == 1),
             3 | 4 => self.peer_answers(number, place, place),
-            5 => self.peer_answers(number, path(input.u8()), place),
+            5 => self.peer_answers(number, self::place(input.u8()), place),
             6 => self.connect(number, place),
             7 => self.secure(number),
             8..=11 => self.peer_sends(number, place, input),
@@ -173,6 +185,7 @@ impl Scene {
             }
             20 => self.restart_ice(number, input.u8()),
             21 => self.set_remote(number),
+            22 if place.socket.is_ice_stream() => self.close_path(place),
             22 => self.control(Command::Snapshot { request: 7 }),
             23..=25 => self.wait(Duration::from_millis(u64::from(input.u8()) * 4)),
             26 => self.wait(Duration::from_millis(u64::from(input.u16()))),
@@ -188,7 +201,35 @@ impl Scene {
     fn push(&mut self, from: Path, bytes: &[u8]) {
         let bytes = &bytes[..bytes.len().min(DATAGRAM_SIZE_MAX)];
         self.ledger.received(from, bytes.len());
-        self.link.push(from, bytes);
+        if from.socket.is_ice_stream() {
+            self.closed.remove(&from);
+            self.stream(FromStream::Datagram { path: from, bytes: bytes.to_vec() });
+        } else {
+            self.link.push(from, bytes);
+        }
+    }
+
+    fn close_path(&mut self, path: Path) {
+        // What was said before is no matter of what comes.
+        self.take_diverted();
+        self.closed.insert(path);
+        self.stream(FromStream::PathClosed { path });
+    }
+
+    fn stream(&mut self, item: FromStream) {
+        let (_, out) = self.link.parts();
+        self.worker.handle_stream(item, self.now, out);
+        self.take_diverted();
+    }
+
+    fn take_diverted(&mut self) {
+        let mut sent = Vec::new();
+        let (_, out) = self.link.parts();
+        out.flush();
+        out.diverted().drain(|to, bytes| sent.push((to, bytes.to_vec())));
+        for (to, bytes) in sent {
+            self.check_sent(to, &bytes);
+        }
     }
 
     fn peer_checks(&mut self, number: u8, from: Path, nominate: bool) {
@@ -490,14 +531,26 @@ impl Scene {
     }
 
     fn turn(&mut self) {
+        self.turn_once();
+        // What was asked for again goes out over several turns.
+        for _ in 0..REPAIR_TURNS_MAX {
+            if self.worker.next_deadline() > self.now {
+                return;
+            }
+            self.turn_once();
+        }
+        panic!("what was due is not done");
+    }
+
+    fn turn_once(&mut self) {
         self.link.receive(None).expect("memory does not fail");
         let (rx, out) = self.link.parts();
         self.worker.turn(self.now, rx, out);
         out.flush();
-        assert!(self.worker.next_deadline() > self.now, "what was due is done");
         let outbox = self.worker.outbox();
         outbox.handshakes.clear();
         outbox.relays.clear();
+        outbox.streams.clear();
         let told_stats = std::mem::take(&mut outbox.stats_due);
         let events = std::mem::take(&mut outbox.events);
         for event in events {
@@ -511,6 +564,7 @@ impl Scene {
         for (to, bytes) in self.link.take() {
             self.check_sent(to, &bytes);
         }
+        self.take_diverted();
     }
 
     fn hear(&mut self, event: Event) {
@@ -534,6 +588,7 @@ impl Scene {
             Some(Protocol::Dtls) => {}
             Some(Protocol::Rtp | Protocol::Rtcp) => {
                 assert!(self.ledger.is_proved(to), "media to {to:?}, where nobody has proved to be");
+                assert!(!self.closed.contains(&to), "media to {to:?}, a connection that has ended");
                 self.check_media(bytes);
             }
             other => panic!("sent {other:?}"),
@@ -660,6 +715,15 @@ fn track_spec(publisher: u8, track: u8) -> TrackSpec {
         codecs,
         ssrcs,
         rids,
+    }
+}
+
+/// Where peers are: from the upper half of the numbers on, at the other end of a connection.
+fn place(number: u8) -> Path {
+    let path = path(number);
+    match number {
+        128.. => Path { socket: SocketIndex(SocketIndex::STREAM_FIRST), ..path },
+        _ => path,
     }
 }
 

@@ -119,6 +119,8 @@ reasons! {
     TurnBandwidth => "turn_bandwidth",
     /// To a peer before its relay socket was open, or through one that could not be opened.
     TurnNoRelay => "turn_no_relay",
+    /// A peer's TCP connection beyond those that its user may have.
+    TurnConnections => "turn_connections",
     /// To a TCP, TLS or DTLS client whose way is full.
     TurnStreamFull => "turn_stream_full",
 }

@@ -279,10 +279,15 @@ pub struct Flow {
 pub struct StreamStats {
     /// Connections that are open.
     pub connections: u64,
+    /// Of those, clients of ICE-TCP.
+    pub ice: u64,
     /// Connections accepted.
     pub accepted: u64,
     /// Connections over the bounds, in all or of one address.
     pub refused: u64,
+    /// TLS and DTLS handshakes that had to wait, because there were too many in that second, in all or of one address. One of DTLS
+    /// counts each time that its client asks.
+    pub handshakes_put_off: u64,
     /// Times that there was no descriptor for a connection.
     pub out_of_descriptors: u64,
     /// Connections that spoke nothing that their listener does.

@@ -34,11 +34,13 @@ pub const ICE_DISCONNECTED: Duration = Duration::from_secs(7);
 pub const ICE_CONSENT: Duration = Duration::from_secs(30);
 /// Mean time between our consent checks (RFC 7675 §5.1), randomised by ±20 %.
 pub const ICE_CONSENT_INTERVAL: Duration = Duration::from_secs(5);
+/// The age that consent may reach while nothing is sent; with what is left of `ICE_CONSENT` for checks that are lost.
+pub const ICE_CONSENT_IDLE: Duration = Duration::from_secs(24);
 /// Time in which an opened transport must connect, or a failed one restart, before it is closed.
 pub const TRANSPORT_ABANDONED: Duration = Duration::from_secs(60);
 /// Time for a DTLS handshake.
 pub const HANDSHAKE: Duration = Duration::from_secs(15);
-/// DTLS handshakes under way at a time. About 100 KiB each; beyond, a new ClientHello is dropped and its client tries again.
+/// DTLS handshakes under way at a time. About 100 KiB each until they are done; beyond, a new ClientHello is dropped and its client tries again.
 /// As many ClientHellos may wait for their handshakes to become possible.
 pub const HANDSHAKES_MAX: usize = 1024;
 /// Bytes of a ClientHello, in as many fragments as it takes; post-quantum key shares make them 2 KiB.
@@ -89,7 +91,7 @@ pub const EVENT_RING: usize = 8192;
 pub const HANDSHAKE_RING: usize = 1024;
 /// Messages waiting for the stream thread from one worker, and back.
 pub const STREAM_RING: usize = 1024;
-/// Packets waiting for another worker.
+/// Packets waiting for another worker, of rooms and of clients of TURN, and what else the two have to tell each other.
 pub const RELAY_RING: usize = 1024;
 
 /// Transports of one worker.

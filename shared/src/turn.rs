@@ -29,7 +29,7 @@ pub struct TurnSpec {
     pub peers: PeerPolicy,
     /// Where clients' peers see them.
     pub relay: RelaySpec,
-    /// How much of it one user, and all together, may have. Each worker counts for itself.
+    /// How much of it one user, and all together, may have, whichever workers they come to.
     pub quotas: TurnQuotas,
     /// For how long.
     pub lifetimes: TurnLifetimes,
@@ -114,7 +114,7 @@ pub struct TurnBinding {
 /// Whom clients may reach. Our own listeners never.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct PeerPolicy {
-    /// Our own media addresses: always allowed, and reached without a socket where the worker is the same.
+    /// Our own media addresses: always allowed, and reached without a socket.
     pub own_media: Vec<OwnMedia>,
     /// Where we listen for TURN, as clients name it: never allowed as a peer.
     pub listeners: Vec<SocketAddr>,
@@ -182,7 +182,7 @@ pub struct RelaySpec {
     pub port_min: u16,
     /// The highest.
     pub port_max: u16,
-    /// Workers that share the ports. Worker *n* takes every so manieth pair of ports, beginning with the *n*-th.
+    /// Workers that are this server together, numbered from 0. Each may take any of the ports.
     pub workers: u16,
     /// One port for each allocation, or few for all.
     pub mode: RelayMode,
@@ -202,7 +202,7 @@ pub struct RelayAddress {
 pub enum RelayMode {
     /// A port each.
     PerAllocation,
-    /// So many ports for all, told apart by their peers' addresses: of the allocations on one port, one at a time may talk to
+    /// So many ports of each worker for all, told apart by their peers' addresses: of the allocations on one port, one at a time may talk to
     /// the same address and port. Fits few peers per client, and firewalls that open few ports.
     Shared(u16),
 }
@@ -212,12 +212,20 @@ pub enum RelayMode {
 pub struct TurnQuotas {
     /// Allocations of one user; a reserved port counts as one.
     pub allocations_per_user: u32,
+    /// Allocations that one user may make in a second, whatever becomes of them.
+    pub allocates_per_user_second: u32,
     /// Allocations of all.
     pub allocations: u32,
     /// Peers' addresses that one allocation may have permissions for.
     pub permissions: u32,
     /// Channels of one allocation.
     pub channels: u32,
+    /// Peers' TCP connections of one allocation, those on their way included.
+    pub connections: u32,
+    /// The same of all allocations of one user.
+    pub connections_per_user: u32,
+    /// Connections that one allocation may ask for in a second, lest it look for open ports with them.
+    pub connects_per_second: u32,
     /// Bits a second, both ways together, that one user's allocations relay.
     pub user_bps: u64,
     /// Bits a second, both ways together, that all relay.
@@ -232,9 +240,13 @@ impl Default for TurnQuotas {
     fn default() -> Self {
         Self {
             allocations_per_user: 4,
+            allocates_per_user_second: 0,
             allocations: 0,
             permissions: 64,
             channels: 32,
+            connections: 32,
+            connections_per_user: 64,
+            connects_per_second: 16,
             user_bps: 0,
             total_bps: 0,
             replies_per_source: 10,
@@ -280,6 +292,8 @@ pub struct TurnFeatures {
     pub even_port: bool,
     /// Allocations that follow their client to another address (RFC 8016).
     pub mobility: bool,
+    /// Relayed addresses of TCP, for clients that come by TCP or TLS (RFC 6062).
+    pub tcp_relay: bool,
 }
 
 /// How a client reaches us.
@@ -293,6 +307,15 @@ pub enum TurnTransport {
     Tls,
     /// `turns:…?transport=udp`
     Dtls,
+}
+
+/// What is spoken between a relayed address and its peers.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub enum RelayProtocol {
+    /// Datagrams (RFC 8656).
+    Udp,
+    /// Connections (RFC 6062).
+    Tcp,
 }
 
 /// One order to the TURN server.
@@ -374,6 +397,8 @@ pub struct TurnAllocation {
     pub client: SocketAddr,
     /// How it reaches us.
     pub transport: TurnTransport,
+    /// How its peers reach it.
+    pub protocol: RelayProtocol,
     /// What its peers see, as announced; one or one of each family.
     pub relayed: Vec<SocketAddr>,
     /// Seconds until it ends unless refreshed.
@@ -384,11 +409,13 @@ pub struct TurnAllocation {
     pub channels: u32,
     /// Relay sockets that are open for it; none while it talks to our own media only.
     pub sockets: u32,
+    /// Peers' TCP connections, those on their way included.
+    pub connections: u32,
     /// What it relayed.
     pub traffic: TurnTraffic,
 }
 
-/// What was relayed: payload, without TURN's headers.
+/// What was relayed: payload, without TURN's headers. Over TCP there are bytes and no datagrams.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct TurnTraffic {
     /// Datagrams from clients to peers.
@@ -410,8 +437,14 @@ pub struct TurnStats {
     pub allocations: u64,
     /// Allocations ever made.
     pub allocated: u64,
+    /// Allocates refused because their user had made too many in that second.
+    pub hasty: u64,
     /// Relay sockets open.
     pub sockets: u64,
+    /// Peers' TCP connections, those on their way included.
+    pub connections: u64,
+    /// Such connections that were ever made, by either side.
+    pub connected: u64,
     /// What was relayed.
     pub traffic: TurnTraffic,
     /// Binding requests answered.

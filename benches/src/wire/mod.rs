@@ -76,7 +76,8 @@ impl Wire {
     }
 }
 
-/// A socket to send from, of the kind that a worker has.
+/// A socket to send from, with a worker's buffers. A link of ours tells its sockets not to fragment, which spares the kernel some work;
+/// whoever uses it otherwise has what any program has.
 pub fn socket() -> UdpSocket {
     socket::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))).expect("any port")
 }

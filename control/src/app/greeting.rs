@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use ringmain_shared::event::WorkerInfo;
 
+use super::run::Candidates;
 use crate::config::{Config, Link, TlsMode, TurnTransport};
 use crate::turn::{Listeners, Offer};
 
@@ -21,7 +22,7 @@ pub enum Line {
 pub fn lines(
     config: &Config,
     workers: &[WorkerInfo],
-    candidates: &[Vec<SocketAddr>],
+    candidates: &Candidates,
     host: &[IpAddr],
     fingerprint: Option<&str>,
 ) -> Vec<Line> {
@@ -35,9 +36,11 @@ pub fn lines(
     let first = config.media.base_port;
     let last = first.saturating_add((workers.len() as u16).saturating_sub(1));
     let ports = if first == last { first.to_string() } else { format!("{first} to {last}") };
-    let told: Vec<String> = candidates.first().into_iter().flatten().map(|socket| socket.ip().to_string()).collect();
+    let told: Vec<String> =
+        candidates.udp.first().into_iter().flatten().map(|socket| socket.ip().to_string()).collect();
+    let tcp = candidates.tcp.first().map_or_else(String::new, |at| format!("TCP {}, ", at.port()));
     lines.push(Line::Info(format!(
-        "media: UDP {ports}, {} workers; clients are told {}",
+        "media: UDP {ports}, {tcp}{} workers; clients are told {}",
         workers.len(),
         told.join(", ")
     )));
@@ -48,7 +51,8 @@ pub fn lines(
         let at = config.endpoints(metrics).first().map_or_else(String::new, |at| reachable(*at, host));
         lines.push(Line::Info(format!("metrics: http://{at}/metrics")));
     }
-    lines.extend(hints(config, candidates));
+    lines.extend(hints(config, &candidates.udp));
+    lines.extend(low_port_hint(candidates));
     lines
 }
 
@@ -67,6 +71,13 @@ pub fn turn_lines(config: &Config, listeners: &Listeners, offer: Option<&Offer>)
     if wants_tls && listeners.streams.certificates.is_none() {
         let hint = "TURN over TLS and DTLS: off, for want of certificate files (turn.tls_cert, turn.tls_key)";
         lines.push(Line::Info(hint.into()));
+    }
+    if turn.realm.len() > REALM_SIZE_GOOD {
+        lines.push(Line::Warn(format!(
+            "turn.realm has {} characters, and is in every answer to strangers: up to {REALM_SIZE_GOOD} make those no more than twice \
+             as long as what is asked, which is of little use to who would have others flooded",
+            turn.realm.len()
+        )));
     }
     if config.turn_only && turn.users.is_empty() && turn.users_file.is_none() && turn.shared_secrets.is_empty() {
         let hint = "nobody can use TURN: set turn.users, turn.users_file or turn.shared_secret";
@@ -105,6 +116,16 @@ fn hints(config: &Config, candidates: &[Vec<SocketAddr>]) -> Vec<Line> {
         lines.push(Line::Info(hint.into()));
     }
     lines
+}
+
+/// libwebrtc, and so every browser but Firefox, passes over candidates below 1024 but for 80 and 443, and over these where the address
+/// is a private one.
+fn low_port_hint(candidates: &Candidates) -> Option<Line> {
+    let is_passed_over = |at: &&SocketAddr| at.port() < 1024 && (!matches!(at.port(), 80 | 443) || is_private(at.ip()));
+    let at = candidates.udp.iter().flatten().chain(&candidates.tcp).find(is_passed_over)?;
+    Some(Line::Warn(format!(
+        "Chromium and Safari send no media to {at}: of the ports below 1024 they take 80 and 443, and at public addresses only"
+    )))
 }
 
 /// Where a browser finds the page: on this host first, then from others.
@@ -149,5 +170,7 @@ fn is_private(address: IpAddr) -> bool {
     }
 }
 
+/// With IPv4 and UDP headers, a bare Allocate is 56 bytes and its challenge 76 without the realm.
+const REALM_SIZE_GOOD: usize = 36;
 /// A host with many addresses need not fill the screen.
 const URLS_MAX: usize = 8;

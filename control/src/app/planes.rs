@@ -1,6 +1,6 @@
 //! The embedded default: both planes in this process. What the configuration says becomes what each plane is told.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 
 use ringmain_dataplane::io::LinkChoice;
@@ -11,7 +11,7 @@ use ringmain_shared::event::{Event, Hello};
 use ringmain_shared::now::Now;
 
 use super::parts::{ConnectionId, Counts, DataPlane, Output, Rooms};
-use super::run::Start;
+use super::run::{Candidates, Start};
 use crate::config::{Config, Link};
 use crate::{session, turn};
 
@@ -23,7 +23,7 @@ impl Start for Embedded {
     type Plane = Plane;
     type Rooms = session::Rooms;
 
-    fn plane(&self, config: &Config, bind: Vec<IpAddr>, turn: turn::Listeners) -> anyhow::Result<(Plane, Hello)> {
+    fn plane(&self, config: &Config, bind: Vec<IpAddr>, listeners: turn::Listeners) -> anyhow::Result<(Plane, Hello)> {
         let media = &config.media;
         Ok(Plane::start(plane::Settings {
             workers: media.workers,
@@ -43,8 +43,9 @@ impl Start for Embedded {
                 ..plane::Settings::default().publishers
             },
             audio_interval: config.audio.interval,
-            turn: turn.udp,
-            streams: turn.streams,
+            turn: listeners.udp,
+            turn_on_media: listeners.on_media,
+            streams: listeners.streams,
         })?)
     }
 
@@ -52,7 +53,7 @@ impl Start for Embedded {
         &self,
         config: &Config,
         hello: Hello,
-        candidates: Vec<Vec<SocketAddr>>,
+        candidates: Candidates,
         turn: Option<turn::Offer>,
         epoch: u32,
     ) -> session::Rooms {
@@ -66,13 +67,14 @@ impl Start for Embedded {
             spread_after: config.limits.spread_after,
             audio_interval: config.audio.interval,
             audio_filter_percent: u32::from(config.audio.filter),
+            tcp_candidates: candidates.tcp,
             turn,
             ..session::Settings::default()
         };
         let random = Box::new(|bytes: &mut [u8]| {
             aws_lc_rs::rand::fill(bytes).expect("the system's generator was there when the data plane started");
         });
-        session::Rooms::new(settings, hello, candidates, epoch, random)
+        session::Rooms::new(settings, hello, candidates.udp, epoch, random)
     }
 }
 

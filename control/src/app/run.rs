@@ -1,5 +1,5 @@
 //! Start and end of the process: sockets are bound and certificates read before the data plane starts, so that what is
-//! wrong is said at once; SIGTERM and SIGINT end it in order, SIGHUP reads the certificate again.
+//! wrong is said at once; SIGTERM and SIGINT end it in order, SIGHUP reads the certificates again without waiting for their time.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -9,7 +9,6 @@ use anyhow::Context;
 use ringmain_shared::command::Command;
 use ringmain_shared::event::Hello;
 use ringmain_shared::turn::TurnCommand;
-use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
@@ -19,13 +18,14 @@ use super::connection::{Door, door};
 use super::descriptors;
 use super::greeting::{self, Line};
 use super::host;
+use super::listeners;
 use super::parts::{DataPlane, Rooms};
-use crate::config::{Config, TlsMode};
+use crate::config::Config;
 use crate::http::Routes;
 use crate::http::gate::Gate;
-use crate::http::listen::{HANDSHAKES_MAX, Listener, bind};
+use crate::http::listen::{HANDSHAKES_MAX, Handed, Listener, bind, handover};
 use crate::http::socket::Liveness;
-use crate::http::tls::{self, Identity};
+use crate::http::tls::Certificate;
 use crate::turn;
 
 /// How the two halves are made; the halves themselves need not know of each other's start.
@@ -35,30 +35,45 @@ pub trait Start {
     /// The rooms.
     type Rooms: Rooms;
 
-    /// Starts the workers, with media on these local addresses and TURN where it is to listen.
-    fn plane(&self, config: &Config, bind: Vec<IpAddr>, turn: turn::Listeners) -> anyhow::Result<(Self::Plane, Hello)>;
+    /// Starts the workers, with media on these local addresses, and TURN and what else comes by TCP where it is to listen.
+    fn plane(
+        &self,
+        config: &Config,
+        bind: Vec<IpAddr>,
+        listeners: turn::Listeners,
+    ) -> anyhow::Result<(Self::Plane, Hello)>;
 
-    /// Makes the rooms: `candidates` are what the SDP announces, by worker; `turn` what peers are lent; `epoch` differs from start to start.
+    /// Makes the rooms: `turn` is what peers are lent; `epoch` differs from start to start.
     fn rooms(
         &self,
         config: &Config,
         hello: Hello,
-        candidates: Vec<Vec<SocketAddr>>,
+        candidates: Candidates,
         turn: Option<turn::Offer>,
         epoch: u32,
     ) -> Self::Rooms;
 }
 
+/// Where the SDP says that media may go.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Candidates {
+    /// By worker.
+    pub udp: Vec<Vec<SocketAddr>>,
+    /// For all of them.
+    pub tcp: Vec<SocketAddr>,
+}
+
 /// Runs until a signal ends it.
 pub async fn run(config: Config, start: impl Start) -> anyhow::Result<()> {
     let stop = stop_on_signal()?;
-    if let Some(hint) = descriptors::raise(config.limits.connections as u64 + DESCRIPTORS_BESIDE) {
+    if let Some(hint) = descriptors::raise(descriptors::wanted(&config)) {
         tracing::warn!("{hint}");
     }
     let host = host::addresses().context("cannot list the addresses of this host")?;
     let host: Vec<IpAddr> = bounded(host);
-    let identity = identity(&config, &host)?;
-    let page = match config.turn_only {
+    let certificate = Certificate::of_page(&config, &host)?;
+    let certificate_of_turn = turn::certificate(&config, certificate.as_ref())?;
+    let page = match config.turn_only || config.one_port.is_some() {
         true => Vec::new(),
         false => bind_all(&config, "listen", &config.endpoints(config.listen))?,
     };
@@ -70,24 +85,35 @@ pub async fn run(config: Config, start: impl Start) -> anyhow::Result<()> {
     let began = Instant::now();
     // A server of TURN alone has no media; but a worker without any socket could not be.
     let mut media = config.media_binds(&host);
-    let turn = turn::listeners(&config, &media, &host)?;
-    if config.turn_only {
-        media = if turn.udp.is_empty() { vec![Ipv4Addr::LOCALHOST.into()] } else { Vec::new() };
+    let mut listeners = turn::listeners(&config, certificate_of_turn.as_ref(), &media, &host)?;
+    let offer = turn::offer(&config, &listeners, &host, epoch().into());
+    let told = greeting::turn_lines(&config, &listeners, offer.as_ref());
+    listeners.streams.limits = listeners::limits(&config);
+    let tcp_port = listeners::ice_port(&config);
+    if let Some(port) = tcp_port {
+        listeners::add_ice(&mut listeners, &config, port);
     }
-    let offer = turn::offer(&config, &turn, &host, epoch().into());
-    let told = greeting::turn_lines(&config, &turn, offer.as_ref());
-    let (mut plane, hello) = start.plane(&config, media, turn)?;
-    let candidates: Vec<Vec<SocketAddr>> =
+    let (sink, handed) = handover();
+    if config.one_port.is_some() {
+        listeners::add_page(&mut listeners, &config, certificate.as_ref(), sink);
+    }
+    if config.turn_only {
+        media = if listeners.udp.is_empty() { vec![Ipv4Addr::LOCALHOST.into()] } else { Vec::new() };
+    }
+    let (mut plane, hello) = start.plane(&config, media, listeners)?;
+    let udp: Vec<Vec<SocketAddr>> =
         hello.workers.iter().map(|worker| config.candidates(&worker.addresses, &host)).collect();
-    let fingerprint = identity.as_ref().map(|identity| identity.fingerprint.as_str());
+    let tcp = tcp_port.zip(udp.first()).map_or_else(Vec::new, |(port, udp)| config.tcp_candidates(udp, port));
+    let candidates = Candidates { udp, tcp };
+    let fingerprint = certificate.as_ref().map(Certificate::fingerprint);
     if config.turn.enabled {
-        let spec = turn::spec(&config, &hello, &candidates, &host)?;
+        let spec = turn::spec(&config, &hello, &candidates.udp, &host)?;
         let configured = plane.send(Command::Turn(TurnCommand::Configure(Box::new(spec))));
         configured.map_err(|_| anyhow::anyhow!("the data plane takes no commands"))?;
     }
     let lines = match config.turn_only {
         true => Vec::new(),
-        false => greeting::lines(&config, &hello.workers, &candidates, &host, fingerprint),
+        false => greeting::lines(&config, &hello.workers, &candidates, &host, fingerprint.as_deref()),
     };
     for line in lines.into_iter().chain(told) {
         match line {
@@ -102,23 +128,33 @@ pub async fn run(config: Config, start: impl Start) -> anyhow::Result<()> {
     if let Some(path) = &config.admin_socket {
         turn::listen(path, door.clone(), stop.clone())?;
     }
-    let certificate = reload_on_hangup(&config, identity.map(|identity| identity.config))?;
-    serve(&config, door, page, metrics, certificate, &stop);
+    let page = Page { sockets: page, handed, certificate };
+    let of_its_own = certificate_of_turn.filter(|_| config.turn.tls_cert.is_some());
+    read_again_on_hangup([page.certificate.clone(), of_its_own])?;
+    serve(&config, door, page, metrics, &stop)?;
     let actor = Actor::new(rooms, plane, worker_count, began).run(inbox, stop);
     tokio::spawn(actor).await?.context("the control plane's event loop")?;
     tracing::info!("ended");
     Ok(())
 }
 
+/// How clients of the page come.
+struct Page {
+    /// By listeners of its own,
+    sockets: Vec<TcpListener>,
+    /// or from the data plane.
+    handed: Handed,
+    certificate: Option<Certificate>,
+}
+
 /// Starts the listeners; they end with `stop`.
 fn serve(
     config: &Config,
     door: Door,
-    page: Vec<TcpListener>,
+    page: Page,
     metrics: Vec<TcpListener>,
-    certificate: Option<watch::Receiver<Arc<ServerConfig>>>,
     stop: &watch::Receiver<bool>,
-) {
+) -> anyhow::Result<()> {
     let routes = Routes {
         door,
         allow_origin: config.allow_origin.clone().into(),
@@ -135,16 +171,19 @@ fn serve(
         gate: Gate::new(METRICS_CONNECTIONS_MAX, METRICS_CONNECTIONS_MAX),
         handshakes: handshakes.clone(),
     };
-    let on_page = Listener { gate: routes.connections.clone(), router: routes.router(), tls: certificate, handshakes };
-    for socket in page {
+    let tls = page.certificate.map(|certificate| certificate.server_config()).transpose()?;
+    let on_page = Listener { gate: routes.connections.clone(), router: routes.router(), tls, handshakes };
+    tokio::spawn(on_page.clone().serve_handed(page.handed, stop.clone()));
+    for socket in page.sockets {
         tokio::spawn(on_page.clone().serve(socket, stop.clone()));
     }
     for socket in metrics {
         tokio::spawn(on_metrics.clone().serve(socket, stop.clone()));
     }
+    Ok(())
 }
 
-fn bind_all(config: &Config, key: &str, endpoints: &[SocketAddr]) -> anyhow::Result<Vec<TcpListener>> {
+pub(super) fn bind_all(config: &Config, key: &str, endpoints: &[SocketAddr]) -> anyhow::Result<Vec<TcpListener>> {
     let bind_one = |endpoint: &SocketAddr| match bind(*endpoint) {
         // A host without IPv6 has no [::]; there, every address is every IPv4 address.
         Err(_) if endpoint.ip().is_unspecified() && endpoint.is_ipv6() && config.bind.is_empty() => {
@@ -175,45 +214,19 @@ fn bind_hint(kind: std::io::ErrorKind) -> &'static str {
     }
 }
 
-fn identity(config: &Config, host: &[IpAddr]) -> anyhow::Result<Option<Identity>> {
-    match config.tls.mode() {
-        TlsMode::Off => Ok(None),
-        TlsMode::Files { cert, key } => tls::from_files(cert, key).map(Some),
-        TlsMode::SelfSigned => {
-            let addresses: Vec<IpAddr> = host.iter().chain(&config.announce).chain(&config.bind).copied().collect();
-            tls::self_signed(&addresses).map(Some)
-        }
-    }
-}
-
-/// The present certificate, if TLS is served; on SIGHUP read again, and kept as it is when that fails. The signal is taken
-/// where there is nothing to read as well: a service manager that says "reload" must not end every call.
-fn reload_on_hangup(
-    config: &Config,
-    first: Option<Arc<ServerConfig>>,
-) -> anyhow::Result<Option<watch::Receiver<Arc<ServerConfig>>>> {
-    let (sender, receiver) = first.map(watch::channel).unzip();
-    let files = match config.tls.mode() {
-        TlsMode::Files { cert, key } => Some((cert.clone(), key.clone())),
-        TlsMode::Off | TlsMode::SelfSigned => None,
-    };
+/// Certificates in files are read again at SIGHUP. The signal is taken where there is nothing to read as well: a service manager that
+/// says "reload" must not end every call.
+fn read_again_on_hangup(certificates: [Option<Certificate>; 2]) -> anyhow::Result<()> {
     let mut hangups = signal(SignalKind::hangup())?;
     tokio::spawn(async move {
         while hangups.recv().await.is_some() {
-            let (Some((cert, key)), Some(sender)) = (&files, &sender) else {
+            let read = certificates.iter().flatten().filter(|certificate| certificate.read_again()).count();
+            if read == 0 {
                 tracing::info!("nothing to read again: there are no TLS files, and settings hold until the end");
-                continue;
-            };
-            match tls::from_files(cert, key) {
-                Ok(identity) => {
-                    tracing::info!(fingerprint = identity.fingerprint, "TLS certificate read again");
-                    sender.send_replace(identity.config);
-                }
-                Err(error) => tracing::error!("the old TLS certificate stays: {error:#}"),
             }
         }
     });
-    Ok(receiver)
+    Ok(())
 }
 
 /// Turns true at the first SIGTERM or SIGINT; a second one ends the process there and then.
@@ -255,7 +268,5 @@ fn epoch() -> u32 {
 
 /// Addresses of this host that media uses without being told which.
 const ADDRESSES_MAX: usize = 16;
-/// Open files beside those of signalling: media sockets, rings, the metrics listener.
-const DESCRIPTORS_BESIDE: u64 = 1024;
 /// Connections to the metrics listener.
 const METRICS_CONNECTIONS_MAX: usize = 64;

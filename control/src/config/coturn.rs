@@ -1,8 +1,7 @@
 //! coturn's `turnserver.conf`, for `ringmain turn --coturn-config`: every key of coturn 4.6 is applied, or has nothing to do here, or is
 //! refused because the server would then do something else than the file says. What is refused is told in one go.
 //!
-//! Where the two differ: private addresses are no peers unless `allowed-peer-ip` says so, quotas count on each worker, and peers are
-//! reached over UDP only.
+//! Where the two differ: private addresses are no peers unless `allowed-peer-ip` says so.
 
 use std::time::Duration;
 
@@ -62,7 +61,7 @@ struct Reader {
     denied: Vec<PeerRange>,
     metrics_port: u16,
     metrics: bool,
-    no_tcp_relay: bool,
+    tls_wanted: bool,
 }
 
 impl Reader {
@@ -71,10 +70,16 @@ impl Reader {
         let turn = &mut config.turn;
         turn.enabled = true;
         turn.peers = TurnPeers::Open;
+        // coturn has no such limits, and whoever moves here may have many clients behind one name or one address.
         turn.user_allocations = 0;
+        turn.user_allocations_per_second = 0;
+        config.limits.connections_per_ip = config.limits.connections;
+        config.limits.handshakes_per_second_per_ip = 0;
         // What coturn does unless told otherwise.
         turn.binding = true;
         turn.even_port = true;
+        turn.tcp_relay = true;
+        turn.user_connections = 0;
         Self {
             config,
             warnings: Vec::new(),
@@ -82,7 +87,7 @@ impl Reader {
             denied: Vec::new(),
             metrics_port: 9641,
             metrics: false,
-            no_tcp_relay: false,
+            tls_wanted: false,
         }
     }
 
@@ -96,7 +101,10 @@ impl Reader {
             "relay-ip" => turn.relay_addresses.push(value.address()?),
             "external-ip" => turn.external.push(external(&value)?),
             "listening-port" => turn.port = value.port()?,
-            "tls-listening-port" => turn.tls_port = value.port()?,
+            "tls-listening-port" => {
+                turn.tls_port = value.port()?;
+                self.tls_wanted = true;
+            }
             "min-port" => turn.min_port = value.port()?,
             "max-port" => turn.max_port = value.port()?,
             "user" => turn.users.push(user(&value)?),
@@ -128,11 +136,11 @@ impl Reader {
             "allowed-peer-ip" => turn.allow_peers.push(range(&value)?),
             "denied-peer-ip" => self.denied.push(range(&value)?),
             "relay-threads" => self.config.media.workers = value.number(0, 1024)?,
-            "no-tcp-relay" => self.no_tcp_relay = on,
+            "no-tcp-relay" => turn.tcp_relay = !on,
             "prometheus" => self.metrics = on,
             "prometheus-port" => self.metrics_port = value.port()?,
             "verbose" | "Verbose" if on => self.config.log.filter = "info,ringmain_control=debug".into(),
-            "log-file" if text != "stdout" && text != "-" => self.config.log.file = Some(text.into()),
+            "log-file" if !NO_LOG_FILES.contains(&text) => self.config.log.file = Some(text.into()),
             "rest-api-separator" if text != ":" => {
                 return Err("time-limited usernames are `expiry:user`, with a colon".into());
             }
@@ -159,10 +167,9 @@ impl Reader {
         if turn.users.is_empty() && turn.shared_secrets.is_empty() {
             self.problems.push(at_all("nobody could use this server: give it a `user` or a `static-auth-secret`"));
         }
-        if !self.no_tcp_relay {
+        if self.tls_wanted && (turn.tls_cert.is_none() || turn.tls_key.is_none()) {
             self.warnings.push(at_all(
-                "unlike coturn, Ringmain relays to peers over UDP only; clients that ask for TCP (RFC 6062) get error 442. Say \
-                 `no-tcp-relay` if that is as you want it",
+                "nothing listens on `tls-listening-port`: TLS and DTLS need a certificate, named by `cert` and `pkey`",
             ));
         }
         if turn.allow_peers.is_empty() {
@@ -223,7 +230,9 @@ fn verdict(key: &str, on: bool) -> Result<Verdict, String> {
         | "no-stdout-log"
         | "new-log-timestamp"
         | "new-log-timestamp-format"
-        | "log-binding" => nothing("logs go to the standard error, with the time, and from there to the journal"),
+        | "log-binding" => {
+            nothing("logs go to `log-file`, or to the standard error and from there to the journal, with the time")
+        }
         "pidfile" => nothing("the service manager knows the process"),
         "proc-user" | "proc-group" => nothing("start it as that user: systemd's User= and Group="),
         "cipher-list" | "ec-curve-name" | "dh-file" | "dh566" | "dh1066" | "dh2066" | "no-tlsv1_2" => {
@@ -257,6 +266,9 @@ fn verdict(key: &str, on: bool) -> Result<Verdict, String> {
         _ => Err("is no key of coturn 4.6 that is known here".into()),
     }
 }
+
+/// What `log-file` means by words: then lines go to the standard error, and from there to the journal.
+const NO_LOG_FILES: &[&str] = &["stdout", "-", "syslog"];
 
 /// Refused, but not when they are said to be off.
 const REFUSED_WHEN_ON: &[&str] = &["no-udp-relay", "stun-only", "no-auth", "oauth"];
@@ -315,6 +327,20 @@ mod tests {
         }
         assert_eq!(refused("no-auth=0\noauth=false\n"), "");
         assert!(!translate("t", "realm=a\n").problems.is_empty(), "nobody could use it");
+    }
+
+    #[test]
+    fn a_log_file_is_a_file_and_a_port_without_a_certificate_is_told() {
+        let logs = |text: &str| translate("t", &format!("user=a:b\n{text}\n")).config.log.file;
+        assert_eq!(logs("log-file=/var/log/turn.log"), Some("/var/log/turn.log".into()));
+        for word in ["stdout", "-", "syslog"] {
+            assert_eq!(logs(&format!("log-file={word}")), None);
+        }
+        let warned = |text: &str| {
+            let warnings = translate("t", &format!("user=a:b\ntls-listening-port=443\n{text}")).warnings;
+            warnings.iter().any(|warning| warning.message.contains("TLS"))
+        };
+        assert!(warned("") && warned("cert=c.pem\n") && !warned("cert=c.pem\npkey=k.pem\n"));
     }
 
     #[test]

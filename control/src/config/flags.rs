@@ -206,10 +206,13 @@ Examples:
   ringmain                                  Serve the page on http://localhost:7000, media from UDP port 5000
   ringmain --tls-self-signed                The same over HTTPS, to try it from another device of the network
   ringmain --announce 203.0.113.7           On a host behind NAT: tell clients the public address
+  ringmain --one-port 443 --turn --tls-cert cert.pem --tls-key key.pem
+                                            Everything on TCP 443 and UDP 443 (and one more for each further worker)
   ringmain --bind 192.0.2.1 --workers 2     Listen on one address only, with two workers (UDP 5000 and 5001)
   ringmain --config ringmain.toml           Settings from a file; flags and RINGMAIN_… variables come first
   ringmain config > ringmain.toml           Write a file with every setting and what it is for
   ringmain -c config.toml -a :7000          As ion-sfu was started
 
 Precedence: flag, then environment, then file, then default.
-Open in the firewall: TCP 7000 (page and signalling), UDP 5000 and one more for each further worker (media).";
+Open in the firewall: TCP 7000 (page and signalling), UDP 5000 and one more for each further worker (media),
+TCP 5000 (media of clients that no UDP reaches).";

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::value::{Value, show_duration};
-use super::{Config, Link, LogFormat};
+use super::{Config, Link, LogFormat, TcpPort};
 
 /// One setting.
 pub(super) struct Key {
@@ -74,13 +74,23 @@ fn general() -> Vec<Key> {
             |config| quoted(&config.listen.to_string()),
         ),
         key!(
+            "one_port",
+            "one-port",
+            "PORT|off",
+            "One TCP port for all: page, signalling, media by TCP, TURN over TCP and TLS. UDP media and TURN over UDP share the ports from there on, one for each worker.",
+            |config, value| {
+                config.one_port = if is_off(value) { None } else { Some(value.port()?) };
+                Ok(())
+            },
+            |config| config.one_port.map_or_else(|| quoted("off"), |port| port.to_string()),
+        ),
+        key!(
             "metrics",
             "metrics" / 'm',
             "ADDR:PORT|off",
             "Where /metrics is served (TCP), for Prometheus; \"off\" for nowhere.",
             |config, value| {
-                let off = matches!(value, Value::Raw(text) | Value::Text(text) if text == "off");
-                config.metrics = if off { None } else { Some(value.listen()?) };
+                config.metrics = if is_off(value) { None } else { Some(value.listen()?) };
                 Ok(())
             },
             |config| quoted(&config.metrics.map_or_else(|| "off".into(), |listen| listen.to_string())),
@@ -129,7 +139,7 @@ fn general() -> Vec<Key> {
             "tls.cert",
             "tls-cert",
             "FILE",
-            "PEM file with the certificate chain. Browsers allow camera and microphone only over HTTPS or on localhost.",
+            "PEM file with the certificate chain, read again when it has changed. Browsers allow camera and microphone only over HTTPS or on localhost.",
             |config, value| path(value).map(|file| config.tls.cert = file),
             |config| quoted(&config.tls.cert.as_ref().map_or_else(String::new, |file| file.display().to_string())),
         ),
@@ -156,6 +166,25 @@ fn general() -> Vec<Key> {
             "UDP port of the first worker; each further worker has the next one.",
             |config, value| value.port().map(|port| config.media.base_port = port),
             |config| config.media.base_port.to_string(),
+        ),
+        key!(
+            "media.tcp_port",
+            "tcp-port",
+            "PORT|auto|off",
+            "TCP port of media for clients that UDP does not reach (ICE-TCP): \"auto\" for the number of the first UDP port if it is free, \"off\" for none.",
+            |config, value| {
+                config.media.tcp_port = match value {
+                    value if is_off(value) => TcpPort::Off,
+                    Value::Raw(text) | Value::Text(text) if text == "auto" => TcpPort::Auto,
+                    value => TcpPort::At(value.port().map_err(|error| format!("{error}, nor \"auto\" or \"off\""))?),
+                };
+                Ok(())
+            },
+            |config| match config.media.tcp_port {
+                TcpPort::Auto => quoted("auto"),
+                TcpPort::Off => quoted("off"),
+                TcpPort::At(port) => port.to_string(),
+            },
         ),
         key!(
             "media.workers",
@@ -243,7 +272,7 @@ fn general() -> Vec<Key> {
             "limits.connections",
             "connections",
             "COUNT",
-            "Open TCP connections of page and signalling together.",
+            "Open TCP connections of page and signalling together, and as many again of TURN and media by TCP.",
             |config, value| value.number(1, 1_000_000).map(|count| config.limits.connections = count),
             |config| config.limits.connections.to_string(),
         ),
@@ -254,6 +283,22 @@ fn general() -> Vec<Key> {
             "Open TCP connections from one IPv4 address or one IPv6 /64. Behind a reverse proxy all come from one: raise it.",
             |config, value| value.number(1, 1_000_000).map(|count| config.limits.connections_per_ip = count),
             |config| config.limits.connections_per_ip.to_string(),
+        ),
+        key!(
+            "limits.handshakes_per_second",
+            "handshakes-per-second",
+            "COUNT",
+            "TLS and DTLS handshakes that begin in a second on the ports of TURN and of one_port; others wait. 0 for no limit.",
+            |config, value| value.number(0, 1_000_000).map(|count| config.limits.handshakes_per_second = count),
+            |config| config.limits.handshakes_per_second.to_string(),
+        ),
+        key!(
+            "limits.handshakes_per_second_per_ip",
+            "handshakes-per-second-per-ip",
+            "COUNT",
+            "The same from one IPv4 address or one IPv6 /64; 0 for no limit.",
+            |config, value| value.number(0, 1_000_000).map(|count| config.limits.handshakes_per_second_per_ip = count),
+            |config| config.limits.handshakes_per_second_per_ip.to_string(),
         ),
         key!(
             "limits.websockets_per_ip",
@@ -368,6 +413,10 @@ fn logs() -> Vec<Key> {
 
 const LINKS: &[(&str, Link)] = &[("auto", Link::Auto), ("io_uring", Link::IoUring), ("mmsg", Link::Mmsg)];
 const FORMATS: &[(&str, LogFormat)] = &[("text", LogFormat::Text), ("json", LogFormat::Json)];
+
+fn is_off(value: &Value) -> bool {
+    matches!(value, Value::Raw(text) | Value::Text(text) if text == "off")
+}
 
 /// An empty text is no file, as `ringmain config` shows it.
 pub(super) fn path(value: &Value) -> Result<Option<std::path::PathBuf>, String> {

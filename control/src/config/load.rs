@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use super::keys::{KEYS, Key, PREFIX};
 use super::value::Value;
-use super::{Config, coturn, file, ion};
+use super::{Config, TcpPort, coturn, file, ion};
 
 /// Where configuration comes from, each already read.
 #[derive(Clone, Debug, Default)]
@@ -89,6 +89,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
     for (flag, text) in &sources.flags {
         loader.take_flag(flag, text);
     }
+    loader.fit_one_port();
     loader.fit_ports(sources.cpu_count.max(1));
     loader.check(sources.cpu_count.max(1));
     if loader.problems.is_empty() {
@@ -209,6 +210,57 @@ impl Loader {
         }
     }
 
+    /// With `one_port` all other ports follow it. Whoever names a second port for what is on the first has misunderstood one of them.
+    fn fit_one_port(&mut self) {
+        let Some(port) = self.config.one_port else { return };
+        if self.config.turn_only {
+            let message = "`ringmain turn` serves neither page nor media; set `turn.port` and `turn.tls_port`";
+            return self.problem_at("one_port", message.into());
+        }
+        let config = &self.config;
+        let tcp_port = match config.media.tcp_port {
+            TcpPort::At(tcp_port) => Some(tcp_port),
+            TcpPort::Off | TcpPort::Auto => None,
+        };
+        let given = [
+            ("listen", Some(config.listen.port)),
+            ("media.tcp_port", tcp_port),
+            ("turn.port", Some(config.turn.port)),
+            ("turn.tls_port", Some(config.turn.tls_port)),
+        ];
+        for (path, given) in given {
+            if given.is_some_and(|given| given != port) && self.origin(path) != Origin::Default {
+                self.problem_at(path, format!("names another port than `one_port`, which is {port}; keep one of them"));
+            }
+        }
+        if !self.config.turn.listen.is_empty() {
+            self.problem_at(
+                "turn.listen",
+                "with `one_port`, TURN listens where page and media do; leave it out".into(),
+            );
+        }
+        if self.config.turn.tls_cert.is_some() {
+            let message = "one port has one certificate: with `one_port`, set `tls.cert` and `tls.key`";
+            self.problem_at("turn.tls_cert", message.into());
+        }
+        let Config { listen, media, turn, .. } = &mut self.config;
+        (listen.port, turn.port, turn.tls_port) = (port, port, port);
+        let mut following = vec!["listen", "turn.port", "turn.tls_port"];
+        if media.tcp_port != TcpPort::Off {
+            media.tcp_port = TcpPort::At(port);
+            following.push("media.tcp_port");
+        }
+        // Another service may have the UDP port, as HTTP/3 has 443.
+        if !self.origins.contains_key("media.base_port") {
+            media.base_port = port;
+            following.push("media.base_port");
+        }
+        let origin = self.origin("one_port");
+        for path in following {
+            self.origins.entry(path).or_insert_with(|| origin.clone());
+        }
+    }
+
     /// Where ion-sfu's keys bound the media ports, as many workers as there are ports.
     fn fit_ports(&mut self, cpu_count: u16) {
         let Some((last, written, origin)) = self.last_port.take() else { return };
@@ -262,6 +314,15 @@ impl Loader {
                 self.problem_at("metrics", message.into());
             }
         }
+        if config.one_port.is_none() && !config.turn_only && config.media.tcp_port == TcpPort::At(config.listen.port) {
+            self.problem_at("media.tcp_port", "is the port of `listen`; `one_port` serves both there".into());
+        }
+        if let Some(metrics) = config.metrics
+            && config.one_port.is_none()
+            && config.media.tcp_port == TcpPort::At(metrics.port)
+        {
+            self.problem_at("media.tcp_port", "is the port of `metrics`".into());
+        }
         self.check_addresses("bind", &config.bind, |address| match address {
             address if address.is_multicast() => Some("is a multicast address"),
             address if is_link_local_v6(address) => {
@@ -307,7 +368,7 @@ impl Loader {
         if turn.enabled && turn.transports.is_empty() {
             self.problem_at("turn.transports", "is empty: nobody could come".into());
         }
-        if turn.enabled && turn.port == turn.tls_port {
+        if turn.enabled && turn.port == turn.tls_port && config.one_port.is_none() {
             self.problem_at("turn.tls_port", "is `turn.port`; UDP and DTLS need ports of their own".into());
         }
         self.check_addresses("turn.listen", &turn.listen, |address| {

@@ -32,6 +32,8 @@ pub use turn::{External, PeerRange, Secret, Turn, TurnPeers, TurnTransport, User
 pub struct Config {
     /// Where the page and the signalling are served (TCP).
     pub listen: Listen,
+    /// The TCP port of everything, and the first UDP port; `None` gives each its own. [`load`] has made the other ports follow it.
+    pub one_port: Option<u16>,
     /// Where `/metrics` is served (TCP); `None` is off.
     pub metrics: Option<Listen>,
     /// Serve `/metrics` beside the page as well.
@@ -114,6 +116,8 @@ impl Tls {
 pub struct Media {
     /// UDP port of worker 0; worker n has the n-th after it.
     pub base_port: u16,
+    /// Where clients come that UDP does not reach (ICE-TCP, RFC 6544).
+    pub tcp_port: TcpPort,
     /// Threads that move packets; 0 is one per core.
     pub workers: u16,
     /// Keep each worker on one core.
@@ -126,6 +130,17 @@ pub struct Media {
     pub handshake_threads: u16,
     /// Media that one publisher may send, bits per second; more is dropped. 0 is no limit.
     pub publisher_rate_bps_max: u64,
+}
+
+/// A TCP port for media (ICE-TCP).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TcpPort {
+    /// The number of the first UDP port, if that is free.
+    Auto,
+    /// None.
+    Off,
+    /// This one.
+    At(u16),
 }
 
 /// How packets get in and out of the kernel.
@@ -157,6 +172,10 @@ pub struct Limits {
     pub connections: usize,
     /// The same from one IPv4 address or one IPv6 /64.
     pub connections_per_ip: usize,
+    /// TLS and DTLS handshakes that may begin in a second on the data plane's ports; 0 is no limit.
+    pub handshakes_per_second: usize,
+    /// The same from one IPv4 address or one IPv6 /64.
+    pub handshakes_per_second_per_ip: usize,
     /// WebSockets of one address, or one IPv6 /64.
     pub websockets_per_ip: usize,
     /// Peers that may join per second.
@@ -208,6 +227,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: Listen { address: None, port: 7000 },
+            one_port: None,
             metrics: Some(Listen { address: None, port: 8100 }),
             metrics_on_listen: false,
             bind: Vec::new(),
@@ -216,6 +236,7 @@ impl Default for Config {
             tls: Tls::default(),
             media: Media {
                 base_port: 5000,
+                tcp_port: TcpPort::Auto,
                 workers: 0,
                 pin: true,
                 cpus: Vec::new(),
@@ -228,6 +249,10 @@ impl Default for Config {
                 connections: 16_384,
                 // An office of five hundred behind one address, each with its page and a few files of it on the way.
                 connections_per_ip: 4096,
+                // Half of a core's time with keys of RSA, a tenth with elliptic curves.
+                handshakes_per_second: 500,
+                // An office behind one address, each of its browsers by a few connections, is in within seconds.
+                handshakes_per_second_per_ip: 200,
                 websockets_per_ip: 2048,
                 joins_per_second: 1000,
                 joins_per_second_per_ip: 500,
@@ -297,6 +322,22 @@ impl Config {
             }
         }
         candidates
+    }
+
+    /// Where ICE-TCP is listened for at this port: with `one_port` where the page is, else wherever media is.
+    pub fn tcp_endpoints(&self, port: u16) -> Vec<SocketAddr> {
+        let address = self.listen.address.filter(|_| self.one_port.is_some());
+        self.endpoints(Listen { address, port })
+    }
+
+    /// What the SDP announces for ICE-TCP at this port, given the candidates of a worker: the same addresses, as far as TCP is
+    /// listened on there.
+    pub fn tcp_candidates(&self, udp: &[SocketAddr], port: u16) -> Vec<SocketAddr> {
+        let endpoints = self.tcp_endpoints(port);
+        let is_reached = |ip: IpAddr| {
+            !self.announce.is_empty() || endpoints.iter().any(|at| at.ip().is_unspecified() || at.ip() == ip)
+        };
+        udp.iter().map(SocketAddr::ip).filter(|&ip| is_reached(ip)).map(|ip| SocketAddr::new(ip, port)).collect()
     }
 }
 

@@ -324,6 +324,52 @@ fn listening_addresses_follow_bind() {
 }
 
 #[test]
+fn with_one_port_all_ports_follow_it() {
+    let config = taken("one_port = 443").config;
+    assert_eq!((config.listen.to_string().as_str(), config.media.base_port), (":443", 443));
+    assert_eq!((config.turn.port, config.turn.tls_port, config.media.tcp_port), (443, 443, TcpPort::At(443)));
+    assert!(taken("one_port = 443\n[turn]\nenabled = true").config.turn.enabled, "TURN has one port then");
+    let config =
+        taken("one_port = 443\nlisten = \"192.0.2.1:443\"\n[media]\nbase_port = 5000\ntcp_port = \"off\"").config;
+    assert_eq!(config.tcp_endpoints(443), config.endpoints(config.listen));
+    assert_eq!((config.media.base_port, config.media.tcp_port), (5000, TcpPort::Off), "UDP 443 may be HTTP/3's");
+    assert_eq!(taken("one_port = \"off\"").config, Config::default());
+    // What is printed, read again, says the same.
+    let printed = taken("one_port = 443\n[turn]\nenabled = true").to_toml();
+    assert_eq!(taken(&printed).config, taken("one_port = 443\n[turn]\nenabled = true").config, "{printed}");
+    for (text, key) in [
+        ("one_port = 443\nlisten = \":7000\"", "listen"),
+        ("one_port = 443\nmetrics = \":443\"", "metrics"),
+        ("one_port = 443\n[media]\ntcp_port = 5000", "media.tcp_port"),
+        ("one_port = 443\n[turn]\nport = 3478", "turn.port"),
+        ("one_port = 443\n[turn]\ntls_port = 5349", "turn.tls_port"),
+        ("one_port = 443\n[turn]\nlisten = \"192.0.2.1\"", "turn.listen"),
+        ("one_port = 443\n[turn]\ntls_cert = \"a\"\ntls_key = \"b\"", "turn.tls_cert"),
+        ("one_port = 65535\n[media]\nworkers = 2", "media.base_port"),
+        ("media.tcp_port = 7000", "media.tcp_port"),
+        ("media.tcp_port = 8100", "media.tcp_port"),
+        ("media.tcp_port = 0", "media.tcp_port"),
+    ] {
+        let ConfigError(problems) = file(text).expect_err(text);
+        assert_eq!(problems.iter().map(|problem| problem.key.as_str()).collect::<Vec<_>>(), [key], "{text}");
+    }
+    let turn_only =
+        Sources { turn_only: true, cpu_count: 1, flags: vec![("one-port".into(), "443".into())], ..Sources::default() };
+    assert!(load(&turn_only).is_err(), "coturn's place has no page");
+}
+
+#[test]
+fn tcp_candidates_are_the_addresses_that_are_listened_on() {
+    let socket = |text: &str| text.parse::<SocketAddr>().expect("a socket address");
+    let udp = [socket("192.0.2.1:5001"), socket("[2001:db8::1]:5001")];
+    let told = |text: &str, port| taken(text).config.tcp_candidates(&udp, port);
+    assert_eq!(told("", 5000), [socket("192.0.2.1:5000"), socket("[2001:db8::1]:5000")]);
+    assert_eq!(told("one_port = 443\nlisten = \"192.0.2.1:443\"", 443), [socket("192.0.2.1:443")]);
+    let behind_nat = "one_port = 443\nlisten = \"10.0.0.1:443\"\nannounce = \"192.0.2.1\"";
+    assert_eq!(told(behind_nat, 443).len(), 2, "the NAT leads there, whatever the address is called");
+}
+
+#[test]
 fn media_addresses_follow_bind_and_announce() {
     let host: Vec<IpAddr> = ["192.0.2.1", "2001:db8::1", "127.0.0.1"].map(|text| text.parse().expect("ip")).to_vec();
     let all = taken("").config;

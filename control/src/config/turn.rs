@@ -51,6 +51,8 @@ pub struct Turn {
     pub deny_peers: Vec<PeerRange>,
     /// Allocations of one user; 0 is no limit.
     pub user_allocations: u32,
+    /// Allocations that one user may make in a second; 0 is no limit.
+    pub user_allocations_per_second: u32,
     /// Allocations of all; 0 is no limit.
     pub allocations: u32,
     /// Bits a second of one user, both ways; 0 is no limit.
@@ -73,6 +75,10 @@ pub struct Turn {
     pub even_port: bool,
     /// RFC 8016.
     pub mobility: bool,
+    /// Relay TCP to peers (RFC 6062).
+    pub tcp_relay: bool,
+    /// TCP connections of one user with peers; 0 is no limit.
+    pub user_connections: u32,
     /// Certificate of TLS and DTLS; `None` is the page's.
     pub tls_cert: Option<PathBuf>,
     /// Its key.
@@ -102,6 +108,7 @@ impl Default for Turn {
             deny_peers: Vec::new(),
             // A browser makes one for each connection, URL and network: two connections, three URLs, Wi-Fi and cable are twelve.
             user_allocations: 16,
+            user_allocations_per_second: 32,
             allocations: 0,
             user_rate_bps_max: 0,
             rate_bps_max: 0,
@@ -113,6 +120,8 @@ impl Default for Turn {
             binding: false,
             even_port: false,
             mobility: false,
+            tcp_relay: false,
+            user_connections: 64,
             tls_cert: None,
             tls_key: None,
         }

@@ -1,4 +1,6 @@
 //! From an accepted TCP connection to a request: limits, TLS, and an HTTP head that is small and quick or refused.
+//!
+//! With `one_port` it is the data plane that accepts, and hands over what turned out to be HTTP with TLS taken off ([`handover`]).
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,11 +11,12 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use ringmain_dataplane::plane::{HttpSink, HttpStream};
 use rustls::ServerConfig;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_rustls::TlsAcceptor;
 
 use super::gate::{Gate, Permit};
@@ -23,8 +26,8 @@ use super::gate::{Gate, Permit};
 pub struct Listener {
     /// What to serve.
     pub router: Router,
-    /// The present certificate; `None` serves plain HTTP.
-    pub tls: Option<watch::Receiver<Arc<ServerConfig>>>,
+    /// How TLS is made; `None` serves plain HTTP.
+    pub tls: Option<Arc<ServerConfig>>,
     /// Counts connections, over all listeners that share it.
     pub gate: Arc<Gate>,
     /// Bounds the TLS handshakes at a time, over all listeners that share it.
@@ -40,7 +43,7 @@ pub fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     // A restart must not wait for the connections of its predecessor to be forgotten.
     socket.set_reuse_address(true)?;
     socket.bind(&address.into())?;
-    socket.listen(1024)?;
+    socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())
 }
 
@@ -64,8 +67,33 @@ impl Listener {
         }
     }
 
+    /// Takes over what the data plane has accepted, until `stop` turns true.
+    pub async fn serve_handed(self, mut handed: Handed, mut stop: watch::Receiver<bool>) {
+        loop {
+            let http = tokio::select! {
+                http = handed.0.recv() => http,
+                _ = stop.wait_for(|stop| *stop) => return,
+            };
+            let Some(HttpStream { stream, remote, .. }) = http else { return };
+            // The client's address is the one that is known to the data plane: limits and logs go by it.
+            let Some(permit) = self.admit(remote) else { continue };
+            match UnixStream::from_std(stream) {
+                Ok(stream) => spawn(serve_http(stream, self.router.clone(), permit), &stop),
+                Err(error) => tracing::warn!(%error, "cannot take over connections"),
+            }
+        }
+    }
+
     fn handle_accepted(&self, stream: TcpStream, remote: SocketAddr, stop: &watch::Receiver<bool>) {
-        let Some(permit) = self.gate.admit(remote.ip()) else {
+        let Some(permit) = self.admit(remote) else { return };
+        // Signalling is small messages that someone waits for. A failure here fails the first read as well.
+        let _ = stream.set_nodelay(true);
+        spawn(self.clone().handle_stream(stream, permit), stop);
+    }
+
+    fn admit(&self, remote: SocketAddr) -> Option<Permit> {
+        let permit = self.gate.admit(remote.ip());
+        if permit.is_none() {
             // Once in a while: who is refused may come again thousands of times a second.
             let refused = self.gate.refused();
             if refused.is_power_of_two() {
@@ -75,23 +103,13 @@ impl Listener {
                 );
             }
             tracing::debug!(%remote, "refused: too many connections");
-            return;
-        };
-        // Signalling is small messages that someone waits for. A failure here fails the first read as well.
-        let _ = stream.set_nodelay(true);
-        let (listener, mut stop) = (self.clone(), stop.clone());
-        tokio::spawn(async move {
-            tokio::select! {
-                () = listener.handle_stream(stream, permit) => {}
-                // Upgraded connections live in tasks of their own and are closed by the actor.
-                _ = stop.wait_for(|stop| *stop) => {}
-            }
-        });
+        }
+        permit
     }
 
     async fn handle_stream(self, stream: TcpStream, permit: Permit) {
         let Some(tls) = &self.tls else { return serve_http(stream, self.router, permit).await };
-        let acceptor = TlsAcceptor::from(tls.borrow().clone());
+        let acceptor = TlsAcceptor::from(tls.clone());
         let handshake = async {
             let _turn = self.handshakes.acquire().await.ok()?;
             acceptor.accept(stream).await.ok()
@@ -100,6 +118,30 @@ impl Listener {
             serve_http(stream, self.router, permit).await;
         }
     }
+}
+
+/// The way from the data plane to [`Listener::serve_handed`]. What finds it full is closed: as many wait as would in a listener's backlog.
+pub fn handover() -> (HttpSink, Handed) {
+    let (sender, receiver) = mpsc::channel(BACKLOG as usize);
+    let sink = move |http| {
+        let _ = sender.try_send(http);
+    };
+    (Arc::new(sink), Handed(receiver))
+}
+
+/// The end of a handover that HTTP is served at.
+#[derive(Debug)]
+pub struct Handed(mpsc::Receiver<HttpStream>);
+
+/// Serves a connection until it ends or `stop` turns true. Upgraded ones live in tasks of their own and are closed by the actor.
+fn spawn(serving: impl Future<Output = ()> + Send + 'static, stop: &watch::Receiver<bool>) {
+    let mut stop = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            () = serving => {}
+            _ = stop.wait_for(|stop| *stop) => {}
+        }
+    });
 }
 
 async fn serve_http<S>(stream: S, router: Router, permit: Permit)
@@ -131,6 +173,8 @@ fn is_about_one_connection(error: &std::io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 1024;
 /// Bytes of a request line with its header fields.
 const HEAD_SIZE_MAX: usize = 8 * 1024;
 /// Time for a request's head, from its first byte or from the connection's start.

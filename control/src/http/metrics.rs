@@ -108,16 +108,29 @@ pub fn render(report: &Report, refused: &[(&str, u64)]) -> String {
         page.one(
             "ringmain_stream_connections",
             "gauge",
-            "Open TCP, TLS and DTLS connections of TURN.",
+            "Open TCP, TLS and DTLS connections that the data plane serves: TURN, ICE-TCP, and with one_port also HTTP.",
             streams.connections,
         );
+        page.one("ringmain_stream_ice_connections", "gauge", "Of those, media by ICE-TCP.", streams.ice);
         page.one("ringmain_stream_accepted_total", "counter", "Such connections accepted.", streams.accepted);
         page.one("ringmain_stream_refused_total", "counter", "Such connections beyond the bounds.", streams.refused);
+        page.one(
+            "ringmain_stream_handshakes_put_off_total",
+            "counter",
+            "TLS and DTLS handshakes that had to wait for a later second.",
+            streams.handshakes_put_off,
+        );
         page.one(
             "ringmain_stream_tls_failed_total",
             "counter",
             "Such connections on which TLS failed.",
             streams.tls_failed,
+        );
+        page.one(
+            "ringmain_stream_queue_full_total",
+            "counter",
+            "Messages and packets dropped because their client on TCP reads too slowly.",
+            streams.queue_full,
         );
     }
 
@@ -136,7 +149,7 @@ pub fn render(report: &Report, refused: &[(&str, u64)]) -> String {
 
 type PerWorker = (&'static str, &'static str, &'static str, fn(&WorkerStats) -> u64);
 
-const PER_WORKER: [PerWorker; 25] = [
+const PER_WORKER: [PerWorker; 28] = [
     ("ringmain_received_total", "counter", "Datagrams received.", |stats| stats.received),
     ("ringmain_received_bytes_total", "counter", "Bytes of UDP payload received.", |stats| stats.received_bytes),
     ("ringmain_sent_total", "counter", "Datagrams sent.", |stats| stats.sent),
@@ -160,8 +173,23 @@ const PER_WORKER: [PerWorker; 25] = [
     ("ringmain_turns_total", "counter", "Turns of the run loop.", |stats| stats.turns),
     ("ringmain_turn_allocations", "gauge", "Live TURN allocations.", |stats| stats.turn.allocations),
     ("ringmain_turn_allocated_total", "counter", "TURN allocations made.", |stats| stats.turn.allocated),
+    (
+        "ringmain_turn_hasty_total",
+        "counter",
+        "Allocates refused because their user made too many in a second.",
+        |stats| stats.turn.hasty,
+    ),
     ("ringmain_turn_relay_sockets", "gauge", "Open relay sockets; our own media needs none.", |stats| {
         stats.turn.sockets
+    }),
+    (
+        "ringmain_turn_connections",
+        "gauge",
+        "TCP connections of peers (RFC 6062), those on their way included.",
+        |stats| stats.turn.connections,
+    ),
+    ("ringmain_turn_connected_total", "counter", "Such connections made, by either side.", |stats| {
+        stats.turn.connected
     }),
     ("ringmain_turn_to_peers_total", "counter", "Datagrams relayed to peers.", |stats| stats.turn.traffic.to_peers),
     ("ringmain_turn_to_peers_bytes_total", "counter", "Their payload.", |stats| stats.turn.traffic.to_peers_bytes),

@@ -222,8 +222,8 @@ fn truncated(text: &str, size_max: usize) -> &str {
 const CLOSE_TRY_AGAIN_LATER: u16 = 1013;
 /// RFC 6455 §5.5: 125 bytes of a control frame, less the code.
 const REASON_SIZE_MAX: usize = 123;
-/// Most messages are a few kilobytes; longer ones grow the buffer.
-const READ_BUFFER_SIZE: usize = 8 * 1024;
+/// What every connection holds while it is idle. A longer message grows it, and is read in as many pieces.
+const READ_BUFFER_SIZE: usize = 2 * 1024;
 /// Texts a second that are read from one client; the rooms have a stricter budget of their own, with an answer.
 const TEXTS_PER_SECOND: u32 = 200;
 const TEXTS_BURST: u32 = 400;

@@ -38,7 +38,7 @@ struct Setup {
     liveness: Liveness,
     per_ip: usize,
     websockets_per_ip: usize,
-    tls: Option<tls::Identity>,
+    tls: Option<tls::Certificate>,
     age: Duration,
 }
 
@@ -78,7 +78,7 @@ impl Setup {
         let listener = Listener {
             gate: routes.connections.clone(),
             router: routes.router(),
-            tls: self.tls.map(|identity| watch::channel(identity.config).1),
+            tls: self.tls.map(|certificate| certificate.server_config().expect("sound")),
             handshakes: Arc::new(Semaphore::new(4)),
         };
         tokio::spawn(listener.serve(socket, stopped));
@@ -426,10 +426,10 @@ async fn foreign_pages_are_refused_when_origins_are_listed() {
 
 #[tokio::test]
 async fn a_self_signed_certificate_serves_page_and_websocket_under_the_printed_fingerprint() {
-    let identity = tls::self_signed(&["127.0.0.1".parse().expect("an address")]).expect("made");
-    let fingerprint = identity.fingerprint.clone();
+    let certificate = tls::Certificate::self_signed(&["127.0.0.1".parse().expect("an address")]).expect("made");
+    let fingerprint = certificate.fingerprint();
     assert_eq!(fingerprint.len(), 32 * 3 - 1);
-    let server = Setup { tls: Some(identity), ..Setup::default() }.start().await;
+    let server = Setup { tls: Some(certificate), ..Setup::default() }.start().await;
     // Someone who never begins the handshake holds no one up.
     let _mute = TcpStream::connect(server.address).await.expect("connects");
     let stream = TcpStream::connect(server.address).await.expect("connects");
@@ -455,7 +455,7 @@ async fn a_self_signed_certificate_serves_page_and_websocket_under_the_printed_f
 }
 
 #[test]
-fn certificate_files_that_do_not_fit_are_refused_with_their_key() {
+fn certificate_files_that_do_not_fit_are_refused_by_name() {
     let folder = std::env::temp_dir().join(format!("ringmain-tls-{}", std::process::id()));
     std::fs::create_dir_all(&folder).expect("a folder");
     let made = |name: &str| {
@@ -466,15 +466,19 @@ fn certificate_files_that_do_not_fit_are_refused_with_their_key() {
         (cert, key)
     };
     let ((cert, key), (_, other_key)) = (made("one"), made("other"));
-    assert!(tls::from_files(&cert, &key).is_ok());
+    let load = |cert: &std::path::Path, key: &std::path::Path| {
+        let tls = crate::config::Tls { cert: Some(cert.into()), key: Some(key.into()), self_signed: false };
+        tls::Certificate::of_page(&crate::config::Config { tls, ..Default::default() }, &[])
+    };
+    assert!(load(&cert, &key).is_ok());
     for (cert, key, words) in [
-        (&cert, &other_key, "tls.cert and tls.key"),
-        (&key, &key, "tls.cert"),
-        (&cert, &cert, "tls.key"),
-        (&folder.join("none.pem"), &key, "tls.cert"),
+        (&cert, &other_key, "do not belong together"),
+        (&key, &key, "no certificate in"),
+        (&cert, &cert, "cannot read a private key from"),
+        (&folder.join("none.pem"), &key, "cannot read certificates from"),
     ] {
-        let error = format!("{:#}", tls::from_files(cert, key).expect_err(words));
-        assert!(error.contains(words), "{error}");
+        let error = format!("{:#}", load(cert, key).expect_err(words));
+        assert!(error.starts_with("tls.cert and tls.key: ") && error.contains(words), "{error}");
     }
     std::fs::remove_dir_all(folder).expect("removed");
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpSocket;
 use tokio::sync::watch;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -15,19 +15,32 @@ use tokio_tungstenite::tungstenite::Message;
 use super::chance::Chance;
 use super::engine::{Handle, Key, MediaSpec, Opening, Order, Side};
 use super::ice::Credentials;
+use super::messages::{API_LABEL, LABEL, Saying, Talk};
 use super::publisher::{Content, TrackSpec};
 use super::sdp::{self, Kind, Local, OfferedTrack, Remote};
 use super::secure::Identity;
 use super::target::Target;
 use super::transport::TransportSpec;
+use super::wire::{Tls, Wire};
 
 /// What all clients of a run share.
 pub(super) struct World {
     pub(super) target: Target,
+    /// Around the signalling, if the target asks for it.
+    pub(super) tls: Option<Tls>,
     pub(super) identity: Arc<Identity>,
     pub(super) seed: u64,
     /// Subscribers have no publisher connection and no data channel.
     pub(super) bare: bool,
+    /// Data channels are used; what each publisher says on its own.
+    pub(super) chatter: Option<Chatter>,
+}
+
+/// Messages of one publisher.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Chatter {
+    pub(super) per_second: u32,
+    pub(super) size: usize,
 }
 
 /// A client to be.
@@ -68,7 +81,7 @@ impl Client {
 struct Session {
     client: Client,
     world: Arc<World>,
-    socket: WebSocketStream<TcpStream>,
+    socket: WebSocketStream<Box<dyn Wire>>,
     /// The address that the server's signalling sees; media leaves from there too.
     local: SocketAddr,
     chance: Chance,
@@ -97,6 +110,10 @@ impl Session {
         let stream = socket.connect(target.address).await.map_err(|error| plain("cannot connect to", &error))?;
         let _ = stream.set_nodelay(true);
         let local = stream.local_addr().map_err(|error| plain("no address towards", &error))?;
+        let stream: Box<dyn Wire> = match &world.tls {
+            Some(tls) => tls.wrap(stream).await.map_err(|error| plain("no TLS with", &error))?,
+            None => Box::new(stream),
+        };
         let upgraded = tokio_tungstenite::client_async(target.url.as_str(), stream).await;
         let (socket, _) = upgraded.map_err(|error| plain("no WebSocket at", &error))?;
         let chance = Chance::new(world.seed, SIGNALLING_LANE + u64::from(client.number));
@@ -135,7 +152,8 @@ impl Session {
                 OfferedTrack { kind, ssrc: self.chance.ssrc() }
             };
             let tracks: Vec<OfferedTrack> = self.client.contents.iter().map(track).collect();
-            params["offer"] = json!({ "type": "offer", "sdp": sdp::offer(&local, &name, &tracks) });
+            params["offer"] =
+                json!({ "type": "offer", "sdp": sdp::offer(&local, &name, &tracks, self.world.chatter.is_some()) });
             self.publisher = Some(Pending { local, socket, tracks });
         } else {
             params["config"] = json!({ "NoPublish": true });
@@ -255,6 +273,7 @@ impl Session {
         socket: UdpSocket,
         media: MediaSpec,
     ) -> Result<(), String> {
+        let talk = self.talk(side);
         let mut candidates = self.world.target.candidates(&remote.candidates)?;
         candidates.extend(self.early.remove(&(side as usize)).unwrap_or_default());
         let transport = TransportSpec {
@@ -266,9 +285,24 @@ impl Session {
             is_controlling: side == Side::Publisher || remote.is_lite,
             // RFC 8842 §5.3: who answers chooses. We are active; a server is, unless it says that it waits.
             is_dtls_client: side == Side::Subscriber || remote.setup == "passive",
+            has_channels: remote.has_channel && self.world.chatter.is_some(),
         };
-        self.order(side, |key| Order::Open(Box::new(Opening { key, socket, transport, media })));
+        self.order(side, |key| Order::Open(Box::new(Opening { key, socket, transport, media, talk })));
         Ok(())
+    }
+
+    /// What the client does with data channels on one side. As `ion-sdk-js` does, a subscriber opens a channel under the API's
+    /// label where nobody answers, so that its publisher connection has something to negotiate.
+    fn talk(&self, side: Side) -> Talk {
+        let Client { is_publisher, number: source, .. } = self.client;
+        match (side, is_publisher, self.world.chatter) {
+            (Side::Publisher, true, Some(Chatter { per_second, size })) => {
+                let says = (per_second > 0).then_some(Saying { source, per_second, size });
+                Talk { opens: Some(LABEL), says }
+            }
+            (Side::Publisher, false, Some(_)) => Talk { opens: Some(API_LABEL), says: None },
+            _ => Talk { opens: None, says: None },
+        }
     }
 
     fn order(&self, side: Side, order: impl FnOnce(Key) -> Order) {

@@ -167,10 +167,7 @@ impl Crowd {
     pub(super) async fn report(&self, engines: std::ops::Range<usize>) -> Report {
         let mut sum = Report::default();
         for engine in self.engines.get(engines).unwrap_or_default() {
-            let report = engine.report().await;
-            sum.tally.add(&report.tally);
-            sum.made.extend(report.made);
-            sum.newest.extend(report.newest);
+            sum.add(engine.report().await);
         }
         sum
     }

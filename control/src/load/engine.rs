@@ -20,6 +20,7 @@ use tokio::sync::{mpsc::UnboundedSender, oneshot};
 use super::chance::Chance;
 use super::ice::Credentials;
 use super::inbox::{self, Inbox};
+use super::messages::{Messages, Talk};
 use super::publisher::{Publisher, TrackSpec};
 use super::secure::Identity;
 use super::subscriber::{MediaMap, Subscriber, is_rtcp};
@@ -47,6 +48,7 @@ pub(super) struct Opening {
     pub(super) socket: UdpSocket,
     pub(super) transport: TransportSpec,
     pub(super) media: MediaSpec,
+    pub(super) talk: Talk,
 }
 
 /// What a connection is for.
@@ -95,6 +97,19 @@ pub(super) struct Report {
     pub(super) made: Vec<(u32, u64)>,
     /// The newest verified packet of each stream that is received: its source, and its number there.
     pub(super) newest: Vec<(u32, u64)>,
+    /// The same of messages on data channels.
+    pub(super) messages_made: Vec<(u32, u64)>,
+    pub(super) messages_newest: Vec<(u32, u64)>,
+}
+
+impl Report {
+    pub(super) fn add(&mut self, other: Report) {
+        self.tally.add(&other.tally);
+        self.made.extend(other.made);
+        self.newest.extend(other.newest);
+        self.messages_made.extend(other.messages_made);
+        self.messages_newest.extend(other.messages_newest);
+    }
 }
 
 /// What every connection of an engine shares.
@@ -186,6 +201,7 @@ struct Peer {
     transport: Transport,
     media: Media,
     has_media: bool,
+    messages: Messages,
 }
 
 enum Media {
@@ -304,7 +320,7 @@ impl Engine {
     }
 
     fn open(&mut self, opening: Opening) -> io::Result<()> {
-        let Opening { key, socket, transport, media } = opening;
+        let Opening { key, socket, transport, media, talk } = opening;
         socket.set_nonblocking(true)?;
         if self.setup.gro {
             inbox::enable_gro(&socket);
@@ -329,7 +345,7 @@ impl Engine {
             self.connections.len() - 1
         });
         self.epoll.add(socket.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, slot as u64))?;
-        let peer = Peer { key, transport, media, has_media: false };
+        let peer = Peer { key, transport, media, has_media: false, messages: Messages::new(talk) };
         self.connections[slot] = Some(Connection { socket, connected_to: None, armed: None, peer });
         self.slots.insert(key, slot);
         self.arm(slot);
@@ -392,6 +408,10 @@ impl Engine {
     fn report(&self) -> Report {
         let mut report = Report { tally: self.tally.clone(), ..Report::default() };
         for connection in self.connections.iter().flatten() {
+            let messages = &connection.peer.messages;
+            messages.count(&mut report.tally);
+            report.messages_made.extend(messages.made());
+            report.messages_newest.extend(messages.newest());
             match &connection.peer.media {
                 Media::Sends(publisher) => report.made.extend(publisher.made()),
                 Media::Receives(subscriber) => {
@@ -486,7 +506,7 @@ impl Peer {
             Media::Receives(subscriber) => subscriber.next_deadline(),
             Media::Nothing | Media::WillSend(_) => None,
         };
-        media.map_or(self.transport.next_deadline(), |at| at.min(self.transport.next_deadline()))
+        [media, self.messages.next_deadline()].into_iter().flatten().fold(self.transport.next_deadline(), Now::min)
     }
 
     fn handle_datagram(
@@ -500,8 +520,24 @@ impl Peer {
         match self.transport.handle_datagram(datagram, now, &mut |bytes| send(socket, bytes, &mut tally.send_errors))? {
             Arrived::Handled => {}
             Arrived::Up => self.begin(now, setup),
-            Arrived::Media => self.handle_media(socket, datagram, now, tally, setup),
+            Arrived::Media => {
+                self.handle_media(socket, datagram, now, tally, setup);
+                return Ok(());
+            }
         }
+        self.converse(socket, now, tally)
+    }
+
+    /// What data channels have brought, and what is to be said on them.
+    fn converse(&mut self, socket: &UdpSocket, now: Now, tally: &mut Tally) -> Result<(), String> {
+        let mut errors = 0;
+        let mut send = |bytes: &[u8]| send(socket, bytes, &mut errors);
+        self.transport.carry(now, &mut send)?;
+        if let Some(channels) = self.transport.channels() {
+            self.messages.converse(channels, now, tally)?;
+            self.transport.carry(now, &mut send)?;
+        }
+        tally.send_errors += errors;
         Ok(())
     }
 
@@ -541,11 +577,12 @@ impl Peer {
             }
         }
         tally.send_errors += errors;
-        Ok(())
+        self.converse(socket, now, tally)
     }
 
     fn finish(&mut self, socket: &UdpSocket, tally: &mut Tally, clock: &dyn Fn() -> Now) {
         let mut errors = 0;
+        self.messages.finish();
         if let (Media::Sends(publisher), Some(srtp)) = (&mut self.media, self.transport.srtp()) {
             publisher.finish(clock, srtp, tally, &mut |bytes| send(socket, bytes, &mut errors));
         }

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 
+use super::client::Chatter;
 use super::frames::{AUDIO_SIZE_MIN, PAYLOAD_SIZE_MAX, VIDEO_SIZE_MIN, VideoShape};
+use super::messages::MESSAGE_SIZE_MIN;
 use super::publisher::Content;
 use super::secure::Version;
 
@@ -60,12 +62,23 @@ pub struct Options {
     #[arg(long, value_name = "FROM-TO", default_value = "80-160", value_parser = range, help_heading = "Media")]
     pub(super) audio_size: RangeInclusive<usize>,
 
+    /// Data channels on every connection, and so many messages per second of each publisher to all others; 0 is silence
+    #[arg(long, value_name = "PER SECOND", num_args = 0..=1, default_missing_value = "10", conflicts_with = "bare",
+          value_parser = clap::value_parser!(u32).range(..=10_000), help_heading = "Media")]
+    pub(super) data_channel: Option<u32>,
+    /// Bytes of such a message
+    #[arg(long, value_name = "BYTES", default_value_t = 200, help_heading = "Media")]
+    pub(super) message_size: usize,
+
     /// Open and check one packet in so many of each stream; the rest are counted by their headers
     #[arg(long, value_name = "COUNT", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=16_384), help_heading = "Clients")]
     pub(super) verify: u64,
     /// DTLS of the clients; Chromium gets 1.2 here, so that SRTP uses AES-128-GCM
     #[arg(long, value_name = "VERSION", default_value = "1.2", help_heading = "Clients")]
     pub(super) dtls: Version,
+    /// Take any certificate of a wss:// server, a self-signed one too
+    #[arg(long, help_heading = "Clients")]
+    pub(super) insecure: bool,
     /// Subscribers have one connection instead of ion-sdk-js's two, and no data channel (ion-sfu refuses them)
     #[arg(long, help_heading = "Clients")]
     pub(super) bare: bool,
@@ -88,6 +101,9 @@ pub struct Options {
     /// During the window, further subscribers join each second and leave again; the others' media must not suffer
     #[arg(long, value_name = "PER SECOND", help_heading = "What is measured")]
     pub(super) churn: Option<f64>,
+    /// They join rooms of their own, one each, where nothing is sent: what joining alone does to the others
+    #[arg(long, requires = "churn", help_heading = "What is measured")]
+    pub(super) churn_apart: bool,
     /// Seconds that such a subscriber stays once it is connected
     #[arg(long, value_name = "SECONDS", default_value_t = 0.5, help_heading = "What is measured")]
     pub(super) churn_stay: f64,
@@ -140,6 +156,11 @@ impl Options {
             "--audio-size: {from}-{to} is no range within {AUDIO_SIZE_MIN}-{PAYLOAD_SIZE_MAX}"
         );
         anyhow::ensure!(
+            (MESSAGE_SIZE_MIN..=MESSAGE_SIZE_MAX).contains(&self.message_size),
+            "--message-size: {} is not between {MESSAGE_SIZE_MIN} and {MESSAGE_SIZE_MAX}",
+            self.message_size
+        );
+        anyhow::ensure!(
             self.spacing.saturating_mul(u64::from(self.packets) * u64::from(self.fps)) <= 1_000_000,
             "--spacing: {} packets {} µs apart do not fit a frame at {} per second",
             self.packets,
@@ -149,15 +170,21 @@ impl Options {
         let clients = u64::from(self.rooms) * (u64::from(self.publishers) + u64::from(self.subscribers));
         anyhow::ensure!(clients > 0, "there is nobody to join: give --publishers or --subscribers");
         anyhow::ensure!(
-            self.joins_only || self.publishers == 0 || self.fps > 0 || self.audio,
-            "publishers have nothing to send: give --fps or --audio"
+            self.joins_only || self.publishers == 0 || self.fps > 0 || self.audio || self.data_channel.is_some(),
+            "publishers have nothing to send: give --fps, --audio or --data-channel"
         );
         anyhow::ensure!(
-            self.ramp.is_none() || (self.publishers > 0 && self.subscribers > 0),
-            "--ramp needs media: give --publishers and --subscribers"
+            self.ramp.is_none() || (self.publishers > 0 && self.subscribers > 0 && !self.contents().is_empty()),
+            "--ramp needs media: give --publishers, --subscribers, and --fps or --audio"
         );
         anyhow::ensure!(self.ramp != Some(Ramp::Fps) || self.fps > 0, "--ramp fps needs --fps to begin with");
         Ok(())
+    }
+
+    /// What each publisher says on its data channel.
+    pub(super) fn chatter(&self) -> Option<Chatter> {
+        let size = self.message_size;
+        self.data_channel.map(|per_second| Chatter { per_second, size })
     }
 
     /// What each publisher sends.
@@ -169,6 +196,9 @@ impl Options {
         wanted.into_iter().filter_map(|(is_wanted, content)| is_wanted.then_some(content)).collect()
     }
 }
+
+/// What servers commonly take; ours takes 64 KiB.
+const MESSAGE_SIZE_MAX: usize = 65_536;
 
 fn range(text: &str) -> Result<RangeInclusive<usize>, String> {
     let (from, to) = text.split_once('-').unwrap_or((text, text));
@@ -183,6 +213,9 @@ Examples:
   ringmain load -s 20 --ramp subscribers                       How many viewers are too many?
   ringmain load -p 0 -s 2000 --joins-only --join-rate 0        How many can join in a second?
   ringmain load -s 50 --churn 200                              Does coming and going disturb the others?
+  ringmain load -s 100 --churn 400 --churn-apart --dtls 1.3    Does joining alone?
+  ringmain load -p 0 -s 1000 --data-channel --server-pid PID   What does a subscriber with data channels weigh?
+  ringmain load wss://localhost:7000/ws --insecure             A server with a self-signed certificate
 
 The CPU of sending to this host's own addresses includes the kernel's work of receiving; compare runs of one kind only.
 The exit status is 1 when nothing arrived, a client failed, something arrived spoilt or too much was lost.";

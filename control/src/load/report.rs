@@ -48,6 +48,10 @@ pub(super) struct Load {
     pub(super) uneven: bool,
     pub(super) spacing_us: u64,
     pub(super) audio: bool,
+    /// Of each publisher, where there are data channels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) messages_per_second: Option<u32>,
+    pub(super) message_size: usize,
     pub(super) gro: bool,
     pub(super) drop_percent: f64,
     pub(super) seed: u64,
@@ -89,6 +93,9 @@ pub(super) struct Window {
     pub(super) received: Received,
     /// From the publisher's sending to the subscriber's reading, of verified packets.
     pub(super) delay: Times,
+    /// On data channels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) messages: Option<Messages>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) server: Option<Server>,
     /// CPU of this load generator, percent of a core.
@@ -133,6 +140,23 @@ pub(super) struct Received {
     pub(super) packets_asked_again: u64,
     pub(super) rtcp_sent: u64,
     pub(super) rtcp_received: u64,
+}
+
+/// What was said on data channels in a window and, for what is lost or spoilt, until everything had come that would.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(super) struct Messages {
+    /// Subscribers to whom the server has opened its own channel.
+    pub(super) channels: u64,
+    pub(super) channels_expected: u64,
+    /// Pairs of a publisher and somebody who hears it, another publisher too.
+    pub(super) conversations: u64,
+    pub(super) conversations_expected: u64,
+    pub(super) sent: u64,
+    pub(super) received: u64,
+    pub(super) lost: u64,
+    /// Changed on the way, or out of order.
+    pub(super) spoilt: u64,
+    pub(super) delay: Times,
 }
 
 /// What the server used in a window.
@@ -233,6 +257,20 @@ impl Received {
     }
 }
 
+impl Messages {
+    /// As [`Received::of`]; those expected are left to be filled in.
+    pub(super) fn of(window: &Tally, whole: &Tally, tail: u64) -> Self {
+        Self {
+            sent: window.messages_sent,
+            received: window.messages_received,
+            lost: whole.messages_lost + tail,
+            spoilt: whole.messages_spoilt,
+            delay: Times::of(&whole.message_delay),
+            ..Self::default()
+        }
+    }
+}
+
 impl Server {
     /// `used` in `seconds`, while `packets` were forwarded; `before` anybody had joined, of `subscribers`.
     pub(super) fn of(used: &Usage, before: &Usage, seconds: f64, packets: u64, subscribers: usize) -> Self {
@@ -241,7 +279,7 @@ impl Server {
             user_s: round(used.user.as_secs_f64(), 2),
             system_s: round(used.system.as_secs_f64(), 2),
             cpu_percent: round(cpu * 100.0 / seconds, 1),
-            cpu_ns_per_packet: round(cpu * 1e9 / packets.max(1) as f64, 1),
+            cpu_ns_per_packet: if packets > 0 { round(cpu * 1e9 / packets as f64, 1) } else { 0.0 },
             rss_bytes: used.rss,
             rss_bytes_per_subscriber: round(used.rss.saturating_sub(before.rss) as f64 / subscribers.max(1) as f64, 0),
             voluntary_switches: used.voluntary_switches,
@@ -353,8 +391,20 @@ impl Table {
         }
     }
 
+    fn messages(&mut self, messages: &Messages) {
+        let Messages { channels, channels_expected, conversations, conversations_expected, .. } = messages;
+        self.row(
+            "channels",
+            format!("{channels} of {channels_expected} of the server's; {conversations} of {conversations_expected} pairs that talk"),
+        );
+        let Messages { sent, received, lost, spoilt, .. } = messages;
+        let (sent, received) = (thousands(*sent), thousands(*received));
+        self.row("messages", format!("{sent} sent, {received} arrived; {lost} lost, {spoilt} spoilt"));
+        self.times("  delay", &messages.delay);
+    }
+
     fn window(&mut self, window: &Window) {
-        let Window { seconds, sent, received, delay, server, load_cpu_percent, buffer_overflows } = window;
+        let Window { seconds, sent, received, delay, messages, server, load_cpu_percent, buffer_overflows } = window;
         self.row("window", format!("{seconds} s, after joins and warm-up"));
         self.row(
             "sent",
@@ -395,14 +445,16 @@ impl Table {
         );
         self.row("checked", format!("{} opened and whole, {} spoilt", thousands(received.verified), received.spoilt));
         self.times("delay", delay);
+        if let Some(messages) = messages {
+            self.messages(messages);
+        }
         if let Some(server) = server {
-            self.row(
-                "server",
-                format!(
-                    "CPU {} % ({} s user, {} s system), {} ns per forwarded packet",
-                    server.cpu_percent, server.user_s, server.system_s, server.cpu_ns_per_packet
-                ),
-            );
+            let each = match server.cpu_ns_per_packet {
+                0.0 => String::new(),
+                nanos => format!(", {nanos} ns per forwarded packet"),
+            };
+            let Server { cpu_percent, user_s, system_s, .. } = server;
+            self.row("server", format!("CPU {cpu_percent} % ({user_s} s user, {system_s} s system){each}"));
             self.row(
                 "",
                 format!(

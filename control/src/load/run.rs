@@ -4,19 +4,21 @@
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
+use ringmain_dataplane::io::give_way;
 use ringmain_shared::Now;
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::time::{Instant, sleep};
 
 use super::client::World;
 use super::crowd::{Crowd, Joins, Role};
-use super::engine::{self, Order, Report, Setup};
+use super::engine::{self, Order, Setup};
 use super::options::{Options, Ramp};
-use super::report::{JoinsFound, Load, Outcome, Received, Sent, Server, Step, Times, Window, round};
+use super::report::{JoinsFound, Load, Messages, Outcome, Received, Sent, Server, Step, Times, Window, round};
 use super::secure::Identity;
 use super::server::{self, Usage};
 use super::tally::Tally;
 use super::target::Target;
+use super::wire::Tls;
 
 /// Does what `options` ask for and prints what it found. Whether it found nothing wrong; fails when it cannot be done.
 pub fn run(options: &Options) -> anyhow::Result<bool> {
@@ -69,11 +71,17 @@ impl<'o> Run<'o> {
             gro: !options.no_gro,
             happened,
         };
+        let tls = target.tls_name.as_deref().map(|name| Tls::new(name, options.insecure)).transpose()?;
         let engines = usize::from(options.threads);
-        let count = engines + usize::from(options.churn.is_some());
-        let handles = (0..count).map(|_| engine::start(setup.clone())).collect::<Result<_, _>>()?;
+        let mut handles = (0..engines).map(|_| engine::start(setup.clone())).collect::<Result<Vec<_>, _>>()?;
+        if options.churn.is_some() {
+            // Those who stay are measured: what it costs here that others join must not show there. A thread begins as lowered
+            // as the one that starts it.
+            give_way();
+            handles.push(engine::start(setup)?);
+        }
         let outcome = Outcome { server_url: target.url.clone(), load: Load::of(options), ..Outcome::default() };
-        let world = World { target, identity, seed: options.seed, bare: options.bare };
+        let world = World { target, tls, identity, seed: options.seed, bare: options.bare, chatter: options.chatter() };
         let crowd = Crowd::new(world, handles, events);
         Ok(Self { options, crowd, engines, subscribers: Vec::new(), before, progress: Progress::new(), outcome })
     }
@@ -105,7 +113,8 @@ impl<'o> Run<'o> {
         // With media, most of what the server did meanwhile was not joining.
         let used = self.usage()?.zip(server).filter(|_| options.joins_only).map(|(now, before)| now.since(&before));
         // First packets may still be under way.
-        if !options.joins_only && options.publishers > 0 && options.subscribers > 0 {
+        let comes_later = options.publishers > 0 || options.data_channel.is_some();
+        if !options.joins_only && comes_later && options.subscribers > 0 {
             self.settle(Duration::from_secs_f64(options.warmup)).await;
         }
         let over = self.crowd.joins.last.since(began);
@@ -123,7 +132,7 @@ impl<'o> Run<'o> {
             let begin = self.read().await?;
             self.watch(duration).await?;
             let end = self.read().await?;
-            self.outcome.without_churn = Some(self.window(&begin, &end, &end.tally, 0));
+            self.outcome.without_churn = Some(self.window(&begin, &end, &end.tally, &Tail::default()));
 
             let (before, failed) = (self.crowd.joins.clone(), self.crowd.joins.failed);
             let begin = self.read().await?;
@@ -157,8 +166,11 @@ impl<'o> Run<'o> {
         self.crowd.order_all(|| Order::Finish);
         self.settle(DRAIN).await;
         let last = self.crowd.report(0..self.engines).await;
-        let tail = never_came(&last);
-        let window = self.window(&begin, &end, &last.tally, tail);
+        let tail = Tail {
+            packets: never_came(&last.made, &last.newest),
+            messages: never_came(&last.messages_made, &last.messages_newest),
+        };
+        let window = self.window(&begin, &end, &last.tally, &tail);
         self.judge(&window);
         self.outcome.window = Some(window);
         Ok(())
@@ -177,6 +189,21 @@ impl<'o> Run<'o> {
         }
         if received.spoilt > 0 {
             self.problem(format!("{} packets arrived other than they were sent", received.spoilt));
+        }
+        if let Some(messages) = &window.messages {
+            let Messages { channels, channels_expected, conversations, conversations_expected, lost, spoilt, .. } =
+                messages;
+            let silent = channels_expected.saturating_sub(*channels);
+            if silent > 0 {
+                self.problem(format!("to {silent} subscribers the server has opened no channel"));
+            }
+            let unheard = conversations_expected.saturating_sub(*conversations);
+            if unheard > 0 {
+                self.problem(format!("between {unheard} pairs no message arrived"));
+            }
+            if *lost > 0 || *spoilt > 0 {
+                self.problem(format!("{lost} messages did not arrive, {spoilt} arrived other than they were sent"));
+            }
         }
         if received.packets > 0 && received.verified == 0 {
             self.problem("no packet could be checked".to_owned());
@@ -204,7 +231,7 @@ impl<'o> Run<'o> {
             let begin = self.read().await?;
             self.watch(Duration::from_secs_f64(self.options.duration)).await?;
             let end = self.read().await?;
-            let window = self.window(&begin, &end, &end.tally, 0);
+            let window = self.window(&begin, &end, &end.tally, &Tail::default());
             let held = window.received.streams >= window.received.streams_expected
                 && window.received.packets > 0
                 && window.received.loss_percent < RAMP_LOSS_MAX_PERCENT
@@ -276,7 +303,11 @@ impl<'o> Run<'o> {
         let mut count = 0_usize;
         while begin.elapsed() < duration {
             while Instant::now() >= next {
-                visitors.push((self.crowd.join(&roles[count % roles.len()]), None));
+                let mut role = roles[count % roles.len()].clone();
+                if options.churn_apart {
+                    role.room = format!("load-{}-visitor-{count}", options.seed);
+                }
+                visitors.push((self.crowd.join(&role), None));
                 next += interval;
                 count += 1;
             }
@@ -314,7 +345,7 @@ impl<'o> Run<'o> {
         while Instant::now() < end {
             self.crowd.watch_until(end.min(Instant::now() + Duration::from_secs(1)), false).await;
             let now = self.read().await?;
-            let window = self.window(&last, &now, &now.tally, 0);
+            let window = self.window(&last, &now, &now.tally, &Tail::default());
             let left = end.saturating_duration_since(Instant::now()).as_secs();
             self.progress.tell(|| {
                 let Received { packets_per_second, lost, .. } = window.received;
@@ -349,20 +380,31 @@ impl<'o> Run<'o> {
     }
 
     /// What happened between two readings; `whole` and `tail` are for what takes longer to show.
-    fn window(&self, begin: &Reading, end: &Reading, whole: &Tally, tail: u64) -> Window {
+    fn window(&self, begin: &Reading, end: &Reading, whole: &Tally, tail: &Tail) -> Window {
         let seconds = (end.at - begin.at).as_secs_f64().max(1e-9);
         let tally = end.tally.since(&begin.tally);
-        let (whole, streams) = (whole.since(&begin.tally), whole.streams);
-        let streams_expected =
-            u64::from(self.options.publishers) * self.subscribers.len() as u64 * self.options.contents().len() as u64;
+        let (streams, channels, conversations) = (whole.streams, whole.channels, whole.conversations);
+        let whole = whole.since(&begin.tally);
+        let (publishers, rooms) = (u64::from(self.options.publishers), u64::from(self.options.rooms));
+        let subscribers = self.subscribers.len() as u64;
+        let streams_expected = publishers * subscribers * self.options.contents().len() as u64;
+        // Publishers hear each other, on the channels that they opened themselves.
+        let conversations_expected = publishers * (subscribers + rooms * publishers.saturating_sub(1));
         let visitors = end.visitors.datagrams - begin.visitors.datagrams;
         let forwarded = tally.datagrams + visitors;
         let server = end.server.zip(begin.server).zip(self.before);
         Window {
             seconds: round(seconds, 3),
             sent: Sent::of(&tally),
-            received: Received { streams, streams_expected, ..Received::of(&tally, &whole, tail, seconds) },
+            received: Received { streams, streams_expected, ..Received::of(&tally, &whole, tail.packets, seconds) },
             delay: Times::of(&whole.delay),
+            messages: self.options.data_channel.map(|per_second| Messages {
+                channels,
+                channels_expected: self.subscribers.len() as u64,
+                conversations,
+                conversations_expected: conversations_expected * u64::from(per_second > 0),
+                ..Messages::of(&tally, &whole, tail.messages)
+            }),
             server: server.map(|((now, then), before)| {
                 Server::of(&now.since(&then), &before, seconds, forwarded, self.subscribers.len())
             }),
@@ -412,6 +454,8 @@ impl Load {
             uneven: options.uneven,
             spacing_us: options.spacing,
             audio: options.audio,
+            messages_per_second: options.data_channel,
+            message_size: options.message_size,
             gro: !options.no_gro,
             drop_percent: options.drop,
             seed: options.seed,
@@ -421,10 +465,17 @@ impl Load {
 
 /// Packets at the end of each stream that no later packet shows to be lost. Every packet of the end is opened, so the newest
 /// is known by its number.
-fn never_came(last: &Report) -> u64 {
-    let made: std::collections::HashMap<u32, u64> = last.made.iter().copied().collect();
+fn never_came(made: &[(u32, u64)], newest: &[(u32, u64)]) -> u64 {
+    let made: std::collections::HashMap<u32, u64> = made.iter().copied().collect();
     let missing = |&(source, number): &(u32, u64)| made.get(&source).map_or(0, |made| made.saturating_sub(number + 1));
-    last.newest.iter().map(missing).sum()
+    newest.iter().map(missing).sum()
+}
+
+/// What never came after the last that did.
+#[derive(Default)]
+struct Tail {
+    packets: u64,
+    messages: u64,
 }
 
 /// A line on the terminal that is written over and over; nothing where there is no terminal.

@@ -41,6 +41,8 @@ pub(super) struct Remote {
     pub(super) fingerprints: Vec<(String, Vec<u8>)>,
     /// `a=setup`.
     pub(super) setup: String,
+    /// It takes, or offers, data channels.
+    pub(super) has_channel: bool,
 }
 
 /// What an answer makes of an offered track.
@@ -50,9 +52,10 @@ pub(super) struct AgreedTrack {
     pub(super) transport_cc: Option<u8>,
 }
 
-/// The offer of a publisher connection; without tracks that of a data channel, as `ion-sdk-js` makes it.
-pub(super) fn offer(local: &Local, name: &str, tracks: &[OfferedTrack]) -> String {
-    let count = tracks.len().max(1);
+/// The offer of a publisher connection; with data channels when they are wanted or, as `ion-sdk-js` makes it, there is nothing else.
+pub(super) fn offer(local: &Local, name: &str, tracks: &[OfferedTrack], wants_channel: bool) -> String {
+    let has_channel = wants_channel || tracks.is_empty();
+    let count = tracks.len() + usize::from(has_channel);
     let mids: Vec<String> = (0..count).map(|mid| mid.to_string()).collect();
     let mut sdp = head(&mids);
     for (mid, track) in tracks.iter().enumerate() {
@@ -68,9 +71,9 @@ pub(super) fn offer(local: &Local, name: &str, tracks: &[OfferedTrack]) -> Strin
         let _ = write!(sdp, "a=rtcp-mux\r\na=rtcp-rsize\r\n{formats}");
         let _ = write!(sdp, "a=ssrc:{ssrc} cname:{name}\r\na=ssrc:{ssrc} msid:{name} {name}-{media}\r\n");
     }
-    if tracks.is_empty() {
+    if has_channel {
         sdp.push_str("m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\n");
-        transport(&mut sdp, local, "actpass", &mids[0]);
+        transport(&mut sdp, local, "actpass", &mids[tracks.len()]);
         sdp.push_str("a=sctp-port:5000\r\na=max-message-size:262144\r\n");
     }
     sdp
@@ -175,6 +178,7 @@ pub(super) fn remote(sdp: &str) -> Result<Remote, String> {
         candidates: all.flat_map(|part| part.attributes("candidate")).filter_map(candidate).collect(),
         fingerprints,
         setup: first("setup").unwrap_or("actpass").into(),
+        has_channel: description.sections.iter().any(|section| section.is_live() && section.is_channel()),
     })
 }
 

@@ -63,6 +63,9 @@ pub(super) struct Secure {
     /// Of the server, as its SDP has them: algorithm and value.
     fingerprints: Vec<(String, Vec<u8>)>,
     is_proven: bool,
+    is_connected: bool,
+    /// What came for whoever is above DTLS.
+    application: Vec<Bytes>,
     deadline: Option<Now>,
 }
 
@@ -94,7 +97,16 @@ impl Secure {
             Version::Auto => Dtls::new_auto(config, certificate, instant),
         };
         dtls.set_active(is_client);
-        Self { identity, dtls: Box::new(dtls), is_client, fingerprints, is_proven: false, deadline: Some(now) }
+        Self {
+            identity,
+            dtls: Box::new(dtls),
+            is_client,
+            fingerprints,
+            is_proven: false,
+            is_connected: false,
+            application: Vec::new(),
+            deadline: Some(now),
+        }
     }
 
     pub(super) fn next_deadline(&self) -> Option<Now> {
@@ -115,6 +127,27 @@ impl Secure {
     ) -> Result<Option<Srtp>, String> {
         self.dtls.handle_packet(bytes).map_err(|error| format!("DTLS: {error}"))?;
         self.poll(now, send)
+    }
+
+    /// The peer has proved itself, and data may flow.
+    pub(super) fn is_connected(&self) -> bool {
+        self.is_connected && self.is_proven
+    }
+
+    /// Takes the data that has come.
+    pub(super) fn take_application(&mut self) -> Vec<Bytes> {
+        std::mem::take(&mut self.application)
+    }
+
+    /// Sends data.
+    pub(super) fn send_application(
+        &mut self,
+        bytes: &[u8],
+        now: Now,
+        send: &mut dyn FnMut(&[u8]),
+    ) -> Result<(), String> {
+        self.dtls.send_application_data(bytes).map_err(|error| format!("DTLS: {error}"))?;
+        self.poll(now, send).map(drop)
     }
 
     /// Says goodbye (RFC 8446 §6.1), so that the server need not wait for consent to run out.
@@ -149,6 +182,8 @@ impl Secure {
                     srtp = Some(Srtp::new(&material, profile, self.is_client)?);
                 }
                 Output::KeyingMaterial(..) => return Err("the server has shown no certificate".into()),
+                Output::Connected => self.is_connected = true,
+                Output::ApplicationData(bytes) => self.application.push(Bytes::copy_from_slice(bytes)),
                 Output::CloseNotify => return Err("the server has closed the connection".into()),
                 Output::BufferTooSmall { needed } => return Err(format!("a DTLS datagram of {needed} bytes")),
                 _ => {}

@@ -42,6 +42,16 @@ pub(super) struct Tally {
     pub(super) streams: u64,
     /// From sending to reading, of verified packets.
     pub(super) delay: Histogram,
+    /// Messages on data channels: sent by publishers; arrived at subscribers, left out, or other than they were sent.
+    pub(super) messages_sent: u64,
+    pub(super) messages_received: u64,
+    pub(super) messages_lost: u64,
+    pub(super) messages_spoilt: u64,
+    /// From sending to reading, of messages.
+    pub(super) message_delay: Histogram,
+    /// Connections on which the server has opened its channel, and pairs of sender and receiver of messages.
+    pub(super) channels: u64,
+    pub(super) conversations: u64,
     /// System calls that the socket refused to take a datagram for.
     pub(super) send_errors: u64,
 }
@@ -55,6 +65,7 @@ impl Tally {
     pub(super) fn add(&mut self, other: &Tally) {
         self.combine(other, |mine, theirs| mine + theirs);
         self.delay.add(&other.delay);
+        self.message_delay.add(&other.message_delay);
     }
 
     /// What happened since `earlier`.
@@ -62,6 +73,7 @@ impl Tally {
         let mut window = self.clone();
         window.combine(earlier, |now, then| now.saturating_sub(then));
         window.delay = self.delay.since(&earlier.delay);
+        window.message_delay = self.message_delay.since(&earlier.message_delay);
         window
     }
 
@@ -91,6 +103,13 @@ impl Tally {
             dropped,
             streams,
             delay: _,
+            messages_sent,
+            messages_received,
+            messages_lost,
+            messages_spoilt,
+            message_delay: _,
+            channels,
+            conversations,
             send_errors,
         } = self;
         for (mine, theirs) in [
@@ -117,6 +136,12 @@ impl Tally {
             (packets_asked, other.packets_asked),
             (dropped, other.dropped),
             (streams, other.streams),
+            (messages_sent, other.messages_sent),
+            (messages_received, other.messages_received),
+            (messages_lost, other.messages_lost),
+            (messages_spoilt, other.messages_spoilt),
+            (channels, other.channels),
+            (conversations, other.conversations),
             (send_errors, other.send_errors),
         ] {
             *mine = with(*mine, theirs);

@@ -11,6 +11,8 @@ pub(super) struct Target {
     /// As given, for the HTTP request.
     pub(super) url: String,
     pub(super) address: SocketAddr,
+    /// The name that its certificate must be for, when the address asks for TLS.
+    pub(super) tls_name: Option<String>,
     allowed: Allowed,
 }
 
@@ -23,16 +25,18 @@ enum Allowed {
 }
 
 impl Target {
-    /// Looks up where `url` (`ws://HOST[:PORT]/PATH`) is, and refuses what is not on this host.
+    /// Looks up where `url` (`ws://HOST[:PORT]/PATH`, or `wss://`) is, and refuses what is not on this host.
     pub(super) fn find(url: &str, is_foreign_allowed: bool) -> anyhow::Result<Self> {
-        let rest = url.strip_prefix("ws://").ok_or_else(|| {
-            anyhow::anyhow!(
-                "{url}: give the address as ws://HOST:PORT/ws; TLS is not spoken, as it would be measured too"
-            )
-        })?;
+        let plain = url.strip_prefix("ws://").map(|rest| (rest, false));
+        let (rest, is_tls) = plain
+            .or_else(|| url.strip_prefix("wss://").map(|rest| (rest, true)))
+            .ok_or_else(|| anyhow::anyhow!("{url}: give the address as ws://HOST:PORT/ws or wss://HOST:PORT/ws"))?;
         let authority = rest.split(['/', '?']).next().unwrap_or_default();
-        let has_port = authority.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-        let with_port = if has_port { authority.to_owned() } else { format!("{authority}:80") };
+        let host = authority.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok()).map(|(host, _)| host);
+        let with_port = match host {
+            Some(_) => authority.to_owned(),
+            None => format!("{authority}:{}", if is_tls { 443 } else { 80 }),
+        };
         let found =
             with_port.to_socket_addrs().map_err(|error| anyhow::anyhow!("cannot look up {authority}: {error}"))?;
         let found: Vec<SocketAddr> = found.collect();
@@ -44,7 +48,8 @@ impl Target {
         let v4_first = found.iter().find(|address| address.is_ipv4()).or(found.first());
         let address = *v4_first.ok_or_else(|| anyhow::anyhow!("{authority} has no address"))?;
         let url = if rest.contains('/') { url.to_owned() } else { format!("{url}/ws") };
-        Ok(Self { url, address, allowed })
+        let tls_name = is_tls.then(|| host.unwrap_or(authority).to_owned());
+        Ok(Self { url, address, tls_name, allowed })
     }
 
     /// Sorts a server's candidates: the address of its signalling first. Foreign ones are left out; when nothing remains of
@@ -114,11 +119,15 @@ mod tests {
             ("ws://127.9.8.7:1", "127.9.8.7:1", "ws://127.9.8.7:1/ws"),
             ("ws://[::1]:7000/other?x", "[::1]:7000", "ws://[::1]:7000/other?x"),
             ("ws://localhost/ws", "127.0.0.1:80", "ws://localhost/ws"),
+            ("wss://localhost", "127.0.0.1:443", "wss://localhost/ws"),
+            ("wss://[::1]:7000/ws", "[::1]:7000", "wss://[::1]:7000/ws"),
         ] {
             let target = Target::find(url, false).expect(url);
             assert_eq!((target.address.to_string().as_str(), target.url.as_str()), (address, full));
+            let name = url.strip_prefix("wss://").map(|rest| if rest.starts_with('[') { "[::1]" } else { "localhost" });
+            assert_eq!(target.tls_name.as_deref(), name);
         }
-        assert!(Target::find("wss://127.0.0.1:7000/ws", false).is_err());
+        assert!(Target::find("https://127.0.0.1:7000/ws", false).is_err());
         assert!(Target::find("ws://:7000", false).is_err());
     }
 

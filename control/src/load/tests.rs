@@ -43,8 +43,10 @@ impl Scene {
         let world = World {
             target: Target::find(&url, false).expect("loopback"),
             identity: Identity::new(Version::V12, Instant::now()).expect("an identity"),
+            tls: None,
             seed: 1,
             bare: false,
+            chatter: None,
         };
         let (engine, orders) = Handle::of_nobody();
         let contents = if is_publisher { vec![VIDEO] } else { Vec::new() };

@@ -8,6 +8,7 @@ use std::time::Duration;
 use ringmain_shared::Now;
 
 use super::chance::Chance;
+use super::channels::Channels;
 use super::ice::{Credentials, Ice, News};
 use super::secure::{Identity, Secure, Srtp};
 
@@ -22,6 +23,8 @@ pub(super) struct TransportSpec {
     pub(super) is_controlling: bool,
     /// Our role in DTLS.
     pub(super) is_dtls_client: bool,
+    /// Whether data channels were agreed on.
+    pub(super) has_channels: bool,
 }
 
 /// The transport of one connection.
@@ -31,6 +34,7 @@ pub(super) struct Transport {
     secure: Secure,
     is_begun: bool,
     srtp: Option<Srtp>,
+    channels: Option<Channels>,
     began: Now,
 }
 
@@ -46,12 +50,15 @@ pub(super) enum Arrived {
 
 impl Transport {
     pub(super) fn new(spec: TransportSpec, identity: Arc<Identity>, chance: Chance, now: Now) -> Self {
-        let TransportSpec { local, remote, candidates, fingerprints, is_controlling, is_dtls_client } = spec;
+        let TransportSpec { local, remote, candidates, fingerprints, is_controlling, is_dtls_client, has_channels } =
+            spec;
+        let channels = has_channels.then(|| Channels::new(is_dtls_client, identity.base));
         Self {
             ice: Ice::new(local, remote, candidates, is_controlling, chance, now),
             secure: Secure::new(identity, is_dtls_client, fingerprints, now),
             is_begun: false,
             srtp: None,
+            channels,
             began: now,
         }
     }
@@ -61,9 +68,28 @@ impl Transport {
         self.srtp.as_mut()
     }
 
+    /// The data channels, if there are any.
+    pub(super) fn channels(&mut self) -> Option<&mut Channels> {
+        self.channels.as_mut()
+    }
+
     pub(super) fn next_deadline(&self) -> Now {
         let dtls = self.secure.next_deadline().filter(|_| self.is_begun);
-        dtls.map_or(self.ice.next_deadline(), |at| at.min(self.ice.next_deadline()))
+        let sctp = self.channels.as_ref().and_then(Channels::next_deadline);
+        [dtls, sctp].into_iter().flatten().fold(self.ice.next_deadline(), Now::min)
+    }
+
+    /// Carries what DTLS has received to the data channels, if there are any, and what they have to send to DTLS.
+    pub(super) fn carry(&mut self, now: Now, send: &mut dyn FnMut(&[u8])) -> Result<(), String> {
+        let received = self.secure.take_application();
+        let Some(channels) = &mut self.channels else { return Ok(()) };
+        received.into_iter().for_each(|packet| channels.handle_packet(packet, now));
+        if self.secure.is_connected() {
+            channels.begin(now)?;
+        }
+        let mut packets = Vec::new();
+        channels.poll_transmit(now, &mut packets);
+        packets.iter().try_for_each(|packet| self.secure.send_application(packet, now, send))
     }
 
     /// Does what is due; says whether media may flow from now on.
@@ -72,6 +98,11 @@ impl Transport {
         if self.srtp.is_none() && now.since(self.began) > HANDSHAKE_MAX {
             let what = if self.is_begun { "the DTLS handshake took" } else { "ICE found no way to the server in" };
             return Err(format!("{what} more than {} s", HANDSHAKE_MAX.as_secs()));
+        }
+        if let Some(channels) = &mut self.channels
+            && channels.next_deadline().is_some_and(|at| at <= now)
+        {
+            channels.handle_timeout(now);
         }
         if !self.is_begun || self.secure.next_deadline().is_none_or(|at| at > now) {
             return Ok(false);

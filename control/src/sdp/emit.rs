@@ -53,7 +53,7 @@ impl Description {
     }
 
     /// An m-section on the bundled transport. All carry its candidates, though the first one's would do (RFC 8843 §7.1):
-    /// aiortc takes those of the last m-section.
+    /// aiortc takes those of the last m-section. Who takes candidates of TCP takes them from the first.
     pub(super) fn live(
         &mut self,
         (media, proto, formats): (&str, &str, Vec<String>),
@@ -66,6 +66,10 @@ impl Description {
         let mut section = Media::new(media, port, proto, formats, default.map(SocketAddr::ip));
         for (index, &candidate) in local.candidates.iter().enumerate() {
             section.line("candidate", candidate_line(index, candidate));
+        }
+        let is_first = self.group.is_empty();
+        for (index, &candidate) in local.tcp_candidates.iter().enumerate().filter(|_| is_first) {
+            section.line("candidate", tcp_candidate_line(local.candidates.len() + index, index, candidate));
         }
         section.flag("end-of-candidates");
         section.line("ice-ufrag", &local.ice.ufrag);
@@ -201,6 +205,16 @@ fn candidate_line(index: usize, candidate: SocketAddr) -> String {
     let priority = (126 << 24) | (local_preference << 8) | 255;
     let (foundation, ip, port) = (index + 1, candidate.ip(), candidate.port());
     format!("{foundation} 1 udp {priority} {ip} {port} typ host")
+}
+
+/// RFC 6544 §4.5, with a foundation of its own as it is of another transport (RFC 8445 §5.1.1.3). §4.2: for the wish to have media by
+/// UDP where that works, a type preference below that of UDP's host and reflexive candidates, above that of relays; 4 is the direction
+/// of a passive one, in the upper three bits of the local preference.
+fn tcp_candidate_line(foundation: usize, index: usize, candidate: SocketAddr) -> String {
+    let local_preference = (4 << 13) | 8191_u32.saturating_sub(index as u32);
+    let priority = (90 << 24) | (local_preference << 8) | 255;
+    let (foundation, ip, port) = (foundation + 1, candidate.ip(), candidate.port());
+    format!("{foundation} 1 tcp {priority} {ip} {port} typ host tcptype passive")
 }
 
 fn fingerprint_line(fingerprint: &Fingerprint) -> String {

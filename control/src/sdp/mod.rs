@@ -41,6 +41,8 @@ pub struct Local {
     pub fingerprint: Fingerprint,
     /// Host candidates of the transport's worker, the preferred one first.
     pub candidates: Vec<SocketAddr>,
+    /// Where peers may come by TCP (RFC 6544), the preferred one first; the same for all workers.
+    pub tcp_candidates: Vec<SocketAddr>,
 }
 
 /// A track that a publisher sends now.

@@ -48,6 +48,7 @@ fn local() -> Local {
         ice: IceCredentials { ufrag: "localufrag".into(), pwd: "localpasswordlocalpassword".into() },
         fingerprint: Fingerprint { hash: FingerprintHash::Sha256, value: (0..32).collect() },
         candidates: vec!["192.0.2.1:5000".parse().unwrap(), "[2001:db8::1]:5000".parse().unwrap()],
+        tcp_candidates: vec!["192.0.2.1:443".parse().unwrap(), "[2001:db8::1]:443".parse().unwrap()],
     }
 }
 
@@ -114,10 +115,33 @@ fn every_real_offer_is_answered_in_kind() {
         // Each m-section on the transport has its candidates: aiortc reads those of the last one only.
         let live = said.iter().filter(|said| said.contains("a=ice-ufrag:"));
         assert!(live.clone().count() > 0 && live.clone().all(|said| said.contains("a=end-of-candidates\n")));
-        assert!(live.clone().all(|live| live.matches("a=candidate:").count() == local().candidates.len()));
+        assert!(live.clone().all(|live| live.matches(" 1 udp ").count() == local().candidates.len()));
+        let tcp: Vec<usize> = live.map(|live| live.matches(" tcptype passive\n").count()).collect();
+        assert_eq!(
+            (tcp[0], tcp[1..].iter().sum::<usize>()),
+            (local().tcp_candidates.len(), 0),
+            "those of TCP come once"
+        );
         assert_eq!(answer.remote.role, DtlsRole::Server);
         assert_eq!(answer.remote.fingerprints[0].value.len(), 32);
         text::parse(&answer.sdp, &text::OFFER).unwrap_or_else(|error| panic!("{error}\n{}", answer.sdp));
+    }
+}
+
+#[test]
+fn candidates_of_tcp_come_after_those_of_udp_and_below_them() {
+    let offer = Offerer::new(1, true).offer(&local());
+    for sdp in [answer(ION_SDK).sdp, offer] {
+        let first = &parts(&sdp)[1];
+        let lines: Vec<&str> = first.lines().filter_map(|line| line.strip_prefix("a=candidate:")).collect();
+        // RFC 8445 §5.1.2.1 and RFC 6544 §4.2: type preference << 24 | local preference << 8 | 256 - component.
+        let expected = [
+            "1 1 udp 2130706431 192.0.2.1 5000 typ host",
+            "2 1 udp 2130706175 2001:db8::1 5000 typ host",
+            "3 1 tcp 1520435199 192.0.2.1 443 typ host tcptype passive",
+            "4 1 tcp 1520434943 2001:db8::1 443 typ host tcptype passive",
+        ];
+        assert_eq!(lines, expected);
     }
 }
 

@@ -184,6 +184,7 @@ impl Rooms {
             ice: self.chance.ice(),
             fingerprint: self.hello.fingerprint.clone(),
             candidates: self.workers.candidates(worker),
+            tcp_candidates: self.settings.tcp_candidates.clone(),
         }
     }
 }

@@ -30,6 +30,8 @@ pub struct Settings {
     pub offers_burst: u32,
     /// How often workers report loudness (ion's `audiolevelinterval`).
     pub audio_interval: Duration,
+    /// Where SDP says that peers may come by TCP; empty is nowhere.
+    pub tcp_candidates: Vec<std::net::SocketAddr>,
     /// What peers are lent for TURN; `None` is nothing.
     pub turn: Option<crate::turn::Offer>,
     /// Share of an interval that a speaker must be heard in, in percent (ion's `audiolevelfilter`).
@@ -51,6 +53,7 @@ impl Default for Settings {
             offers_per_second: 5,
             offers_burst: 20,
             audio_interval: Duration::from_millis(1000),
+            tcp_candidates: Vec::new(),
             turn: None,
             audio_filter_percent: 20,
         }

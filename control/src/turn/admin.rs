@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use ringmain_shared::id::TurnAllocationId;
-use ringmain_shared::turn::{TurnAllocation, TurnTransport};
+use ringmain_shared::turn::{RelayProtocol, TurnAllocation, TurnTransport};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -165,11 +165,16 @@ fn row(allocation: &TurnAllocation) -> Value {
             TurnTransport::Tls => "tls",
             TurnTransport::Dtls => "dtls",
         },
+        "protocol": match allocation.protocol {
+            RelayProtocol::Udp => "udp",
+            RelayProtocol::Tcp => "tcp",
+        },
         "relayed": allocation.relayed,
         "lifetime_s": allocation.lifetime_s,
         "permissions": allocation.permissions,
         "channels": allocation.channels,
         "sockets": allocation.sockets,
+        "connections": allocation.connections,
         "to_peers": traffic.to_peers,
         "to_peers_bytes": traffic.to_peers_bytes,
         "to_clients": traffic.to_clients,

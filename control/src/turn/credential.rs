@@ -8,10 +8,10 @@ use ringmain_shared::Now;
 use ringmain_shared::turn::{TurnBinding, TurnCredential, TurnSecret};
 use serde_json::{Value, json};
 
-use super::spec::announced_host;
-use super::{Listeners, spec};
+use super::spec;
 use crate::app::host;
 use crate::config::Config;
+use crate::http::tls::Certificate;
 
 /// What `ringmain turn-credentials` was asked.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -38,12 +38,12 @@ pub fn print_credential(config: &Config, options: &CredentialOptions) -> anyhow:
     if options.json {
         let host = host::addresses().unwrap_or_default();
         let config = Config { turn: crate::config::Turn { enabled: true, ..config.turn.clone() }, ..config.clone() };
-        let urls = spec::listeners(&config, &config.media_binds(&host), &host)
+        // Whoever makes credentials need not be allowed to read keys.
+        let page = Certificate::of_page(&config, &host).unwrap_or_default();
+        let certificate = spec::certificate(&config, page.as_ref()).unwrap_or_default();
+        let urls = spec::listeners(&config, certificate.as_ref(), &config.media_binds(&host), &host)
             .ok()
-            .and_then(|listeners: Listeners| {
-                announced_host(&config, &listeners, &host)?;
-                spec::offer(&config, &listeners, &host, unix)
-            })
+            .and_then(|listeners| spec::offer(&config, &listeners, &host, unix))
             .map_or_else(Vec::new, |offer| offer.urls);
         let entry = json!({"urls": urls, "username": username, "credential": password, "ttl": options.lifetime_s});
         writeln!(out, "{entry}")?;

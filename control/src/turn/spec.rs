@@ -4,10 +4,9 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context;
-use ringmain_dataplane::plane::{CertificateFiles, DtlsSettings, StreamListener, StreamSettings};
+use ringmain_dataplane::plane::{DtlsSettings, Protocols, StreamListener, StreamSettings};
 use ringmain_shared::event::Hello;
 use ringmain_shared::id::WorkerIndex;
 use ringmain_shared::turn::{
@@ -17,51 +16,72 @@ use ringmain_shared::turn::{
 
 use super::Offer;
 use super::users::credentials;
-use crate::config::{Config, TlsMode, Turn, TurnPeers, TurnTransport};
+use crate::config::{Config, TcpPort, TlsMode, Turn, TurnPeers, TurnTransport};
+use crate::http::tls::Certificate;
 
 /// Where TURN listens.
 #[derive(Clone, Debug, Default)]
 pub struct Listeners {
     /// Plain UDP.
     pub udp: Vec<SocketAddr>,
+    /// Plain UDP, at the ports of media.
+    pub on_media: bool,
     /// TCP, TLS and DTLS.
     pub streams: StreamSettings,
 }
 
-/// Where TURN is to listen, on a host with these addresses whose media is bound to `media`. Certificates are read here, so that what is
-/// wrong with them is said at once.
-pub fn listeners(config: &Config, media: &[IpAddr], host: &[IpAddr]) -> anyhow::Result<Listeners> {
+/// What TURN over TLS proves itself with: its own files, or what the page has.
+pub fn certificate(config: &Config, page: Option<&Certificate>) -> anyhow::Result<Option<Certificate>> {
+    match (&config.turn.tls_cert, &config.turn.tls_key) {
+        (Some(cert), Some(key)) if config.turn.enabled => {
+            Certificate::from_files(cert, key).context("turn.tls_cert and turn.tls_key").map(Some)
+        }
+        _ => Ok(page.cloned()),
+    }
+}
+
+/// Where TURN is to listen, on a host with these addresses whose media is bound to `media`.
+pub fn listeners(
+    config: &Config,
+    certificate: Option<&Certificate>,
+    media: &[IpAddr],
+    host: &[IpAddr],
+) -> anyhow::Result<Listeners> {
     let turn = &config.turn;
     if !turn.enabled {
         return Ok(Listeners::default());
     }
     let has = |transport| turn.transports.contains(&transport);
+    let certificate = certificate.filter(|_| has(TurnTransport::Tls));
+    let only_turn = Protocols { turn: true, ..Protocols::NONE };
+    let listen = |address| StreamListener {
+        address,
+        clear: if has(TurnTransport::Tcp) { only_turn } else { Protocols::NONE },
+        tls: if certificate.is_some() { only_turn } else { Protocols::NONE },
+    };
+    let certificates = certificate.map(|certificate| Arc::new(certificate.clone()) as _);
+    if config.one_port.is_some() {
+        let listeners = config.endpoints(config.listen).into_iter().map(listen).collect();
+        let streams = StreamSettings { listeners, certificates, ..StreamSettings::default() };
+        return Ok(Listeners { udp: Vec::new(), on_media: has(TurnTransport::Udp), streams });
+    }
     let addresses = addresses(turn, media, host);
     if addresses.is_empty() {
         anyhow::bail!("turn.listen: this host has no address to listen on");
     }
     let at = |port: u16| addresses.iter().map(move |&address| SocketAddr::new(address, port)).collect::<Vec<_>>();
-    let files = certificate_files(config).filter(|_| has(TurnTransport::Tls) || has(TurnTransport::Dtls));
-    let certificates = match &files {
-        Some((cert, key)) => {
-            let files = CertificateFiles::open(cert, key, CERTIFICATES_INTERVAL);
-            Some(files.map_err(anyhow::Error::msg).context("turn.tls_cert")?)
-        }
-        None => None,
-    };
-    let tls = certificates.is_some() && has(TurnTransport::Tls);
-    let tcp = has(TurnTransport::Tcp);
     // As with coturn, either port takes either: the first byte tells TLS from TURN.
-    let ports = [Some(turn.port).filter(|_| tcp), Some(turn.tls_port).filter(|_| tls)];
-    let listen = |address| StreamListener { address, turn: true, ice: false, http: false, tls, tls_only: tls && !tcp };
-    let dtls = files.filter(|_| has(TurnTransport::Dtls));
+    let tcp_port = Some(turn.port).filter(|_| has(TurnTransport::Tcp));
+    let ports = [tcp_port, certificate.map(|_| turn.tls_port)];
+    let dtls = certificate_files(config).filter(|_| has(TurnTransport::Dtls));
     let streams = StreamSettings {
         listeners: ports.into_iter().flatten().flat_map(at).map(listen).collect(),
-        certificates: certificates.map(|files| Arc::new(files) as _),
+        certificates,
         dtls: dtls.map(|(certificate, key)| DtlsSettings { addresses: at(turn.tls_port), certificate, key }),
         ..StreamSettings::default()
     };
-    Ok(Listeners { udp: if has(TurnTransport::Udp) { at(turn.port) } else { Vec::new() }, streams })
+    let udp = if has(TurnTransport::Udp) { at(turn.port) } else { Vec::new() };
+    Ok(Listeners { udp, on_media: false, streams })
 }
 
 /// The rules, for a data plane that said `hello` and whose media clients know as `candidates`, by worker.
@@ -88,7 +108,7 @@ pub fn spec(
         password_algorithms: if keys_only { PasswordAlgorithms::Never } else { PasswordAlgorithms::default() },
         peers: PeerPolicy {
             own_media: if config.turn_only { Vec::new() } else { own_media.collect() },
-            listeners: own_listeners(config, host, &relay),
+            listeners: own_listeners(config, hello, candidates, host, &relay),
             open: turn.peers == TurnPeers::Open,
             relayed: turn.peers == TurnPeers::Open,
             allow: turn.allow_peers.iter().filter_map(|range| range.in_shared()).collect(),
@@ -106,7 +126,9 @@ pub fn spec(
         },
         quotas: TurnQuotas {
             allocations_per_user: turn.user_allocations,
+            allocates_per_user_second: turn.user_allocations_per_second,
             allocations: turn.allocations,
+            connections_per_user: turn.user_connections,
             user_bps: turn.user_rate_bps_max,
             total_bps: turn.rate_bps_max,
             ..TurnQuotas::default()
@@ -118,7 +140,7 @@ pub fn spec(
             nonce: turn.nonce_lifetime,
             ..TurnLifetimes::default()
         },
-        features: TurnFeatures { even_port: turn.even_port, mobility: turn.mobility },
+        features: TurnFeatures { even_port: turn.even_port, mobility: turn.mobility, tcp_relay: turn.tcp_relay },
     })
 }
 
@@ -130,6 +152,8 @@ pub fn offer(config: &Config, listeners: &Listeners, host: &[IpAddr], unix_secon
     }
     let name = announced_host(config, listeners, host)?;
     let mut urls = Vec::new();
+    // With `one_port`, TURN over UDP is for those who ask for it by themselves. It gets no further than media at the same port, and
+    // Chromium, once it knows a port as a TURN server's, takes no media from there directly: it goes by the relay, or by TCP.
     if !listeners.udp.is_empty() {
         urls.push(format!("turn:{name}:{}?transport=udp", turn.port));
     }
@@ -137,7 +161,7 @@ pub fn offer(config: &Config, listeners: &Listeners, host: &[IpAddr], unix_secon
         urls.push(format!("turn:{name}:{}?transport=tcp", turn.port));
     }
     // Browsers speak no TURN over DTLS.
-    if listeners.streams.listeners.iter().any(|listener| listener.tls) {
+    if listeners.streams.listeners.iter().any(|listener| listener.tls.turn) {
         urls.push(format!("turns:{name}:{}?transport=tcp", turn.tls_port));
     }
     let realm = turn.realm.clone();
@@ -145,14 +169,17 @@ pub fn offer(config: &Config, listeners: &Listeners, host: &[IpAddr], unix_secon
 }
 
 /// The name in URLs: as configured, else an announced address, else one that is listened on.
-pub fn announced_host(config: &Config, listeners: &Listeners, host: &[IpAddr]) -> Option<String> {
+fn announced_host(config: &Config, listeners: &Listeners, host: &[IpAddr]) -> Option<String> {
     if let Some(name) = &config.turn.host {
         return Some(name.clone());
     }
-    let listened = listeners.udp.iter().chain(listeners.streams.listeners.iter().map(|listener| &listener.address));
+    let streams = listeners.streams.listeners.iter().map(|listener| &listener.address);
+    let listened: Vec<IpAddr> = listeners.udp.iter().chain(streams).map(SocketAddr::ip).collect();
     let external = config.turn.external.iter().map(|external| external.public);
     let told: Vec<IpAddr> = config.announce.iter().copied().chain(external).collect();
-    let local: Vec<IpAddr> = listened.map(SocketAddr::ip).chain(host.iter().copied()).collect();
+    // An unspecified address stands for all of the host's.
+    let is_everywhere = listened.is_empty() || listened.iter().any(IpAddr::is_unspecified);
+    let local = if is_everywhere { host } else { &listened };
     let first = told.first().or_else(|| local.iter().find(|address| !address.is_loopback())).or(local.first())?;
     Some(if first.is_ipv6() { format!("[{first}]") } else { first.to_string() })
 }
@@ -188,21 +215,34 @@ fn relay_addresses(config: &Config, listened: &[IpAddr]) -> Vec<RelayAddress> {
     [true, false].into_iter().filter_map(family).collect()
 }
 
-/// Everything that this process listens on, by every address that it may be known by.
-fn own_listeners(config: &Config, host: &[IpAddr], relay: &[RelayAddress]) -> Vec<SocketAddr> {
+/// Everything that this process listens on but media, by every address that it may be known by.
+fn own_listeners(
+    config: &Config,
+    hello: &Hello,
+    candidates: &[Vec<SocketAddr>],
+    host: &[IpAddr],
+    relay: &[RelayAddress],
+) -> Vec<SocketAddr> {
     let turn = &config.turn;
     let known = host.iter().chain(&config.bind).chain(&turn.listen).chain(&config.announce).copied();
     let known = known.chain(relay.iter().flat_map(|relay| [relay.bind, relay.announce]));
     let addresses: BTreeSet<IpAddr> = known.filter(|address| !address.is_unspecified()).collect();
     let page = Some(config.listen.port).filter(|_| !config.turn_only);
-    let ports: BTreeSet<u16> = [Some(turn.port), Some(turn.tls_port), page, config.metrics.map(|metrics| metrics.port)]
-        .into_iter()
-        .flatten()
-        .collect();
-    addresses.iter().flat_map(|&address| ports.iter().map(move |&port| SocketAddr::new(address, port))).collect()
+    let tcp = match config.media.tcp_port {
+        TcpPort::At(port) => Some(port),
+        TcpPort::Off | TcpPort::Auto => None,
+    };
+    let metrics = config.metrics.map(|metrics| metrics.port);
+    let ports: BTreeSet<u16> =
+        [Some(turn.port), Some(turn.tls_port), page, tcp, metrics].into_iter().flatten().collect();
+    let media: BTreeSet<&SocketAddr> =
+        hello.workers.iter().flat_map(|worker| &worker.addresses).chain(candidates.iter().flatten()).collect();
+    let all = addresses.iter().flat_map(|&address| ports.iter().map(move |&port| SocketAddr::new(address, port)));
+    // With `one_port` media has such a port too, and is what clients are here for.
+    all.filter(|address| !media.contains(address)).collect()
 }
 
-/// The certificate of TURN, or that of the page.
+/// Where the certificate of TURN is, or that of the page.
 fn certificate_files(config: &Config) -> Option<(PathBuf, PathBuf)> {
     match (&config.turn.tls_cert, &config.turn.tls_key, config.tls.mode()) {
         (Some(cert), Some(key), _) | (_, _, TlsMode::Files { cert, key }) => Some((cert.clone(), key.clone())),
@@ -212,8 +252,6 @@ fn certificate_files(config: &Config) -> Option<(PathBuf, PathBuf)> {
 
 /// Addresses of this host that TURN listens on without being told which.
 const ADDRESSES_MAX: usize = 16;
-/// Renewed certificates are found by then.
-const CERTIFICATES_INTERVAL: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
 mod tests {
@@ -234,7 +272,7 @@ mod tests {
 
     #[test]
     fn turn_is_off_unless_wanted() {
-        let listeners = listeners(&config(""), &[], &ips(&["192.0.2.1"])).expect("sound");
+        let listeners = listeners(&config(""), None, &[], &ips(&["192.0.2.1"])).expect("sound");
         assert!(listeners.udp.is_empty() && listeners.streams.is_empty());
         assert_eq!(offer(&config(""), &listeners, &[], 0), None);
     }
@@ -243,12 +281,47 @@ mod tests {
     fn an_unspecified_address_stands_for_those_of_its_family() {
         let config = config("[turn]\nenabled = true\nlisten = \"0.0.0.0\"\n");
         let host = ips(&["192.0.2.1", "2001:db8::1", "127.0.0.1"]);
-        let listeners = listeners(&config, &[], &host).expect("sound");
+        let listeners = listeners(&config, None, &[], &host).expect("sound");
         let at = ["192.0.2.1:3478", "127.0.0.1:3478"].map(|text| text.parse().expect("an address"));
         assert_eq!(listeners.udp, at);
         assert_eq!(listeners.streams.listeners.len(), 2, "TCP, and no TLS without a certificate");
         let urls = offer(&config, &listeners, &host, 0).expect("on").urls;
         assert_eq!(urls, ["turn:192.0.2.1:3478?transport=udp", "turn:192.0.2.1:3478?transport=tcp"]);
+    }
+
+    #[test]
+    fn urls_name_an_address_that_is_listened_on() {
+        let config = config("[turn]\nenabled = true\nlisten = \"127.0.0.1\"\n");
+        let host = ips(&["192.0.2.1", "127.0.0.1"]);
+        let listeners = listeners(&config, None, &[], &host).expect("sound");
+        let urls = offer(&config, &listeners, &host, 0).expect("on").urls;
+        assert_eq!(urls, ["turn:127.0.0.1:3478?transport=udp", "turn:127.0.0.1:3478?transport=tcp"]);
+    }
+
+    #[test]
+    fn with_one_port_urls_name_it_and_media_there_is_a_peer() {
+        let config =
+            config("one_port = 443\nannounce = \"203.0.113.7\"\n[turn]\nenabled = true\nhost = \"sfu.example\"\n");
+        let (bare, host) = (listeners(&config, None, &[], &[]).expect("sound"), ips(&["192.0.2.1"]));
+        assert_eq!(offer(&config, &bare, &host, 0).expect("on").urls, ["turn:sfu.example:443?transport=tcp"]);
+        let certificate = Certificate::self_signed(&[]).expect("made");
+        let secure = listeners(&config, Some(&certificate), &[], &host).expect("sound");
+        let urls = ["turn:sfu.example:443?transport=tcp", "turns:sfu.example:443?transport=tcp"];
+        assert_eq!(offer(&config, &secure, &host, 0).expect("on").urls, urls);
+        assert!(secure.on_media && secure.udp.is_empty() && secure.streams.dtls.is_none());
+        let [listener] = &secure.streams.listeners[..] else { panic!("{:?}", secure.streams) };
+        let turn = Protocols { turn: true, ..Protocols::NONE };
+        assert_eq!((listener.address.port(), listener.clear, listener.tls), (443, turn, turn));
+        let media = |port: u16| SocketAddr::from(([192, 0, 2, 1], port));
+        let worker = |port| WorkerInfo { addresses: vec![media(port)], turn: Vec::new(), link: String::new() };
+        let hello = Hello {
+            fingerprint: Fingerprint { hash: FingerprintHash::Sha256, value: vec![0; 32] },
+            workers: vec![worker(443), worker(444)],
+        };
+        let told = |port: u16| vec![SocketAddr::from(([203, 0, 113, 7], port))];
+        let listeners = spec(&config, &hello, &[told(443), told(444)], &host).expect("sound").peers.listeners;
+        assert!(!listeners.contains(&media(443)) && !listeners.contains(&told(443)[0]), "{listeners:?}");
+        assert!(listeners.contains(&media(8100)), "{listeners:?}");
     }
 
     #[test]

@@ -141,7 +141,7 @@ const OTHERS: &str = "(others)";
 mod tests {
     use super::*;
     use crate::config::Secret;
-    use ringmain_shared::turn::{TurnEnd, TurnTransport};
+    use ringmain_shared::turn::{RelayProtocol, TurnEnd, TurnTransport};
 
     fn allocation(id: u64, user: &str, bytes: u64) -> TurnAllocation {
         TurnAllocation {
@@ -150,11 +150,13 @@ mod tests {
             bound: None,
             client: "192.0.2.1:1000".parse().expect("an address"),
             transport: TurnTransport::Udp,
+            protocol: RelayProtocol::Udp,
             relayed: Vec::new(),
             lifetime_s: 600,
             permissions: 0,
             channels: 0,
             sockets: 0,
+            connections: 0,
             traffic: TurnTraffic { to_peers_bytes: bytes, ..TurnTraffic::default() },
         }
     }

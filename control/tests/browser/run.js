@@ -12,6 +12,8 @@ import './renegotiation.test.js';
 import './loss.test.js';
 import './links.test.js';
 import './turn.test.js';
+import './tcp.test.js';
+import './one_port.test.js';
 import './demo/alone.test.js';
 import './demo/room.test.js';
 import './demo/firefox.test.js';

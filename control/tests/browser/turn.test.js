@@ -1,4 +1,5 @@
-// TURN: media by the server's own relays only, over UDP, TCP and TLS. The way is the shortcut, so no relay socket is opened for it.
+// TURN: media by the server's own relays only, over UDP, TCP and TLS. The way is the shortcut, so no relay socket is opened for it,
+// whichever of the two workers has the room and which the client comes to.
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
@@ -21,7 +22,7 @@ async function serverOf() {
     const made = ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-days', '2'];
     execFileSync('openssl', [...made, '-keyout', key, '-out', cert, ...subject], { stdio: 'ignore' });
     const ports = ['--turn-port', ...(await freePorts(1)), '--turn-tls-port', await freeTcpPort()];
-    return start({ args: ['--turn', ...ports, '--turn-tls-cert', cert, '--turn-tls-key', key], workers: 1 });
+    return start({ args: ['--turn', ...ports, '--turn-tls-cert', cert, '--turn-tls-key', key] });
   })();
   return server;
 }

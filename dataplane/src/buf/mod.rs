@@ -3,6 +3,7 @@
 //! [`RxBatch`] is what a link took in this turn, [`TxBatch`] what the turn gives it to send. Both are views of a [`Slab`], which is
 //! allocated once and never moves, so that the kernel may keep addresses into it.
 
+mod bandwidth;
 mod links;
 mod prefetch;
 mod prefix;
@@ -12,8 +13,9 @@ mod slab;
 mod tests;
 mod tx;
 
-pub use links::LinkTable;
-pub use prefetch::{prefetch, prefetch_element, prefetch_whole};
+pub use bandwidth::{Bandwidth, Reserve};
+pub use links::{LinkBudgets, LinkTable};
+pub use prefetch::{prefetch, prefetch_behind, prefetch_element, prefetch_whole};
 pub use prefix::{PREFIX_SIZE_MAX, Prefix};
 pub use rx::{RX_BATCH_MAX, RxBatch};
 pub use slab::Slab;

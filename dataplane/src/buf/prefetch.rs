@@ -24,7 +24,42 @@ pub fn prefetch_element<T>(values: &[T], index: usize) {
     }
 }
 
+/// Asks the caches for `size` bytes behind each pointer in a small value of somebody else's, who shows nobody what it points at.
+/// What in it is no pointer asks for nothing, or for something that nobody reads.
+#[inline]
+pub fn prefetch_behind<T>(value: &T, size: usize) {
+    let words = std::ptr::from_ref(value).cast::<usize>();
+    for place in 0..size_of::<T>() / size_of::<usize>() {
+        let start = word(words.wrapping_add(place));
+        // Nothing is ever mapped in the first page; asking for it would only look for it in vain.
+        if start >= PAGE {
+            (0..size).step_by(LINE).for_each(|offset| line((start as *const u8).wrapping_add(offset)));
+        }
+    }
+}
+
 const LINE: usize = 64;
+const PAGE: usize = 4096;
+
+/// A word of some value, be it padding.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+fn word(address: *const usize) -> usize {
+    let word;
+    // SAFETY: the caller's value spans the address, which is read only. What the CPU finds there is a number, whether or not the
+    // language calls it initialised; it is used for nothing but hints.
+    unsafe {
+        std::arch::asm!("mov {word}, [{address}]", address = in(reg) address, word = out(reg) word,
+            options(readonly, nostack, preserves_flags));
+    }
+    word
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+#[inline]
+fn word(_address: *const usize) -> usize {
+    0
+}
 
 #[cfg(target_arch = "x86_64")]
 #[inline]
@@ -36,3 +71,26 @@ fn line(address: *const u8) {
 #[cfg(not(target_arch = "x86_64"))]
 #[inline]
 fn line(_address: *const u8) {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_a_value_holds_may_be_asked_for() {
+        #[derive(Clone, Copy)]
+        #[repr(C)]
+        struct Mixed {
+            small: u8,
+            pointer: *const u8,
+            nowhere: usize,
+        }
+        let bytes = [7; 640];
+        for nowhere in [0, 1, usize::MAX, usize::MAX / 2, 1 << 47, PAGE] {
+            let mixed = Mixed { small: 1, pointer: bytes.as_ptr(), nowhere };
+            prefetch_behind(&mixed, 640);
+            assert_eq!((mixed.small, mixed.nowhere, bytes), (1, nowhere, [7; 640]));
+        }
+        prefetch_behind(&3u8, 640);
+    }
+}

@@ -44,6 +44,11 @@ impl Prefix {
         self.path
     }
 
+    /// The same by another path.
+    pub(crate) fn by(self, path: Path) -> Self {
+        Self { path, ..self }
+    }
+
     /// Bytes before the data.
     pub fn size(&self) -> usize {
         usize::from(self.len)

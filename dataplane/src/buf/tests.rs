@@ -67,18 +67,39 @@ fn end_train_cuts() {
 #[test]
 fn a_full_batch_gives_no_slot_until_it_is_cleared() {
     let mut batch = TxBatch::new(1000, 2);
-    assert!(batch.reserve(path(1), 1001).is_none());
+    assert!(batch.reserve(path(1), 1001).is_err());
     batch.reserve(path(1), 1000).expect("room").commit(900);
-    assert!(batch.reserve(path(1), 101).is_none());
+    assert!(batch.reserve(path(1), 101).is_err());
     batch.reserve(path(1), 100).expect("room").commit(50);
-    assert!(batch.reserve(path(2), 10).is_some());
+    assert!(batch.reserve(path(2), 10).is_ok());
     batch.clear();
     batch.reserve(path(1), 1).expect("room").commit(1);
     batch.reserve(path(2), 1).expect("room").commit(1);
-    assert!(batch.reserve(path(3), 1).is_none(), "two trains are the most");
+    assert!(batch.reserve(path(3), 1).is_err(), "two trains are the most");
     batch.clear();
     batch.lend();
-    assert!(batch.reserve(path(3), 1).is_none(), "the kernel still reads it");
+    assert!(batch.reserve(path(3), 1).is_err(), "the kernel still reads it");
+}
+
+#[test]
+fn a_batch_is_ripe_between_trains_and_never_within_one() {
+    let mut batch = TxBatch::new(TX_ARENA_SIZE, TRAINS_PER_BATCH_MAX);
+    let mut commit = |port, size| {
+        let was_ripe = batch.is_ripe(&path(port));
+        batch.reserve(path(port), size).expect("room").commit(size);
+        was_ripe
+    };
+    let by_size: Vec<bool> = (0..16).flat_map(|port| [port; 8]).map(|port| commit(port, 1100)).collect();
+    let first = by_size.iter().position(|&ripe| ripe).expect("140,800 bytes");
+    assert_eq!(first, 15 * 8, "the first train behind 131,072 bytes");
+    assert!(by_size[first + 1..].iter().all(|&ripe| !ripe), "its other segments are not held up");
+    batch.clear();
+    let mut commit = |port| {
+        let was_ripe = batch.is_ripe(&path(port));
+        batch.reserve(path(port), 100).expect("room").commit(100);
+        was_ripe
+    };
+    assert!((0..64).all(|port| !commit(port)) && commit(64), "64 trains");
 }
 
 #[test]

@@ -31,7 +31,7 @@ slotmap::new_key_type! {
 #[derive(Debug)]
 pub struct Egress<'a> {
     /// Where ICE says that the subscriber is.
-    pub path: Path,
+    pub path: &'a Path,
     /// The subscriber's keys.
     pub srtp: &'a Outbound,
     /// The next transport-wide sequence number.
@@ -433,7 +433,7 @@ impl Subscription {
             descriptor,
         };
         let size_max = HEADER_SIZE_MAX.min(64 + descriptor.len()) + body_len + Profile::RTP_OVERHEAD_MAX;
-        let mut slot = out.reserve(egress.path, size_max).ok_or(DropReason::TxFull)?;
+        let mut slot = out.reserve(egress.path, size_max)?;
         let header_len = self.template.write(slot.bytes_mut(), &values, packet).ok_or(DropReason::TxFull)?;
         Ok((slot, header_len))
     }

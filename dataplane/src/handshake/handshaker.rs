@@ -35,7 +35,8 @@ pub struct HandshakeConfig {
 
 /// DTLS and SCTP of many transports. See the [module](super).
 pub struct Handshaker {
-    pub(super) transports: HashMap<TransportId, Transport, FixedState>,
+    /// Each in a place of its own: a table is half empty at times, and holds its entries twice while it grows.
+    pub(super) transports: HashMap<TransportId, Box<Transport>, FixedState>,
     pub(super) rooms: HashMap<RoomId, Room, FixedState>,
     pub(super) stats: HandshakeStats,
     /// ClientHellos that wait.
@@ -60,7 +61,7 @@ pub(super) struct Transport {
     pub(super) side: Side,
     pub(super) spec: Option<ChannelSpec>,
     pub(super) role: DtlsRole,
-    pub(super) sctp: Option<Sctp>,
+    pub(super) sctp: Option<Box<Sctp>>,
     pub(super) channels: Vec<Channel>,
     /// Messages that wait for the API channel to open.
     pub(super) api_waiting: VecDeque<String>,
@@ -179,7 +180,7 @@ impl Handshaker {
             touched: false,
             scheduled: None,
         };
-        self.transports.insert(spec.id, transport);
+        self.transports.insert(spec.id, Box::new(transport));
         if let Some(remote) = spec.remote {
             self.set_remote(spec.id, remote, now, out);
         }
@@ -433,7 +434,8 @@ impl Handshaker {
         transport.give_up = None;
         transport.assembler = Assembler::default();
         if transport.spec.is_some() {
-            transport.sctp = Some(Sctp::new(&self.sctp, transport.role, self.base + Duration::from_nanos(now.0)));
+            let instant = self.base + Duration::from_nanos(now.0);
+            transport.sctp = Some(Box::new(Sctp::new(&self.sctp, transport.role, instant)));
         }
         self.stats.secured += 1;
         out.push(FromHandshake::Keys { worker: transport.worker, transport: id, keys });
@@ -512,6 +514,10 @@ impl Handshaker {
         let (Some(sctp), Stage::Secured { engine }) = (&mut transport.sctp, &mut transport.stage) else { return };
         let (mut packets, mut produced, mut result) = (Vec::new(), Vec::new(), Ok(()));
         sctp.poll_transmit(instant, &mut packets);
+        if sctp.is_lost() {
+            // As where the peer wants no data channels, and answers nothing.
+            transport.sctp = None;
+        }
         for packet in packets {
             result = result.and_then(|()| engine.send(&packet, instant, &mut produced));
         }
@@ -526,7 +532,7 @@ impl Handshaker {
             Stage::Idle => None,
             Stage::Handshaking { engine, .. } | Stage::Secured { engine } => engine.deadline(),
         };
-        let sctp = transport.sctp.as_ref().and_then(Sctp::deadline);
+        let sctp = transport.sctp.as_deref().and_then(Sctp::deadline);
         let timer = [engine, sctp].into_iter().flatten().min().map(|at| {
             // Never now: a timer that stays due would keep the thread from everything else.
             let at = at.saturating_duration_since(self.base).as_nanos().try_into().unwrap_or(u64::MAX);

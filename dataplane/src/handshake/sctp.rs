@@ -93,6 +93,11 @@ impl Sctp {
         self.established && !self.lost
     }
 
+    /// It is over, and nothing will come of it any more.
+    pub(super) fn is_lost(&self) -> bool {
+        self.lost
+    }
+
     pub(super) fn handle_packet(&mut self, packet: Bytes, now: Instant) {
         // A late duplicate of the peer's INIT would be a protocol error to the engine and end the association; a restart
         // (RFC 9260 §5.2) goes with a new DTLS association in WebRTC.

@@ -42,8 +42,8 @@ impl Diverted {
     }
 }
 
-/// Bytes kept between two looks: two full batches of a turn.
-const SIZE_MAX: usize = 2 * crate::buf::TX_ARENA_SIZE;
+/// Bytes kept between two looks.
+const SIZE_MAX: usize = 1024 * 1024;
 
 #[cfg(test)]
 mod tests {

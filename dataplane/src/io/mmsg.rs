@@ -98,7 +98,8 @@ impl Link for MmsgLink {
     fn receive(&mut self, timeout: Option<Duration>) -> io::Result<Received> {
         self.rx.clear();
         self.inbox.clear();
-        if self.wait(timeout)? {
+        let sleeps = timeout != Some(Duration::ZERO) && self.out.wake.may_sleep();
+        if self.wait(if sleeps { timeout } else { Some(Duration::ZERO) })? {
             let bell = self.out.sockets.fixed();
             if self.polls[bell].revents != 0 {
                 self.out.wake.drain_event();
@@ -211,7 +212,7 @@ impl Transmit for MmsgOut {
                 continue;
             };
             if self.refusals.cover(first) {
-                send_singly(socket, first, &self.batch, &mut self.counters);
+                send_singly(&self.sockets, first, &self.batch, &mut self.counters);
                 start += 1;
                 continue;
             }
@@ -241,7 +242,7 @@ impl Transmit for MmsgOut {
             } else {
                 let errno = io::Error::last_os_error().raw_os_error().unwrap_or(0);
                 if errno != libc::EINTR {
-                    handle_refusal(socket, first, &self.batch, errno, &mut self.refusals, &mut self.counters);
+                    handle_refusal(&self.sockets, first, &self.batch, errno, &mut self.refusals, &mut self.counters);
                     start += 1;
                 }
             }

@@ -16,6 +16,7 @@ mod diverted;
 pub mod memory;
 pub mod mmsg;
 pub mod open;
+mod priority;
 mod send;
 pub mod socket;
 mod table;
@@ -33,6 +34,7 @@ use ringmain_shared::drop_reason::DropReason;
 use crate::buf::{RxBatch, TxBatch, TxSlot};
 pub use diverted::Diverted;
 pub use open::{LinkChoice, OpenError, Opened, open};
+pub use priority::give_way;
 pub use wake::WakeHandle;
 
 /// A socket of a link. The sockets that a link was opened with come first, in their order.
@@ -42,12 +44,18 @@ pub struct SocketIndex(pub u16);
 impl SocketIndex {
     /// From here on, an index names no socket of the kernel's. What is sent there is picked up from [`Transmit::diverted`].
     pub const VIRTUAL_FIRST: u16 = 1 << 15;
-    /// The first of those that stand for TCP listeners: a remote address there is a client of ICE-TCP.
+    /// From here up to those of TURN's clients, those that stand for connections of ICE-TCP (RFC 6544).
     pub const STREAM_FIRST: u16 = Self::VIRTUAL_FIRST;
     /// From here up to the links, those that stand for connections of TURN's clients.
     pub const TURN_STREAM_FIRST: u16 = 5 << 13;
     /// From here on, those that stand for links of TURN to our own media: what is sent there goes to a client, with a header of TURN.
     pub const LINK_FIRST: u16 = 3 << 14;
+
+    /// Whether it names a connection of ICE-TCP.
+    #[inline]
+    pub fn is_ice_stream(self) -> bool {
+        (Self::STREAM_FIRST..Self::TURN_STREAM_FIRST).contains(&self.0)
+    }
 
     /// Whether it names a link of TURN.
     #[inline]
@@ -126,16 +134,22 @@ pub trait Transmit {
     /// Where to put datagrams.
     fn batch(&mut self) -> &mut TxBatch;
 
-    /// Room for a datagram of up to `size_max` bytes; a full batch is flushed for it.
-    fn reserve(&mut self, path: Path, size_max: usize) -> Option<TxSlot<'_>> {
-        if !self.batch().has_room(size_max) {
+    /// Room for a datagram of up to `size_max` bytes; a batch that is full, or full enough, is flushed for it.
+    fn reserve(&mut self, path: &Path, size_max: usize) -> Result<TxSlot<'_>, DropReason> {
+        let batch = self.batch();
+        if batch.is_ripe(path) || !batch.has_room(size_max) {
             self.flush();
         }
-        self.batch().reserve(path, size_max)
+        self.batch().reserve_at(path, size_max)
     }
 
-    /// Hands every train to the kernel and empties the batch. The io_uring link sends at the latest in the next `receive`.
+    /// Hands every train to the kernel and empties the batch.
     fn flush(&mut self);
+
+    /// Nothing more is sent in this turn: as `flush`, at the latest in the next `receive`. Until then nothing can be reserved.
+    fn end_turn(&mut self) {
+        self.flush();
+    }
 
     /// What was flushed to virtual sockets and waits to be carried on.
     fn diverted(&mut self) -> &mut Diverted;

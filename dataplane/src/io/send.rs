@@ -10,7 +10,8 @@ use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 
 use super::address::Name;
-use super::{LinkCounters, SocketIndex};
+use super::table::SocketTable;
+use super::{LinkCounters, SocketIndex, socket};
 use crate::buf::{Train, TxBatch};
 
 /// A `msghdr` with everything that it points to. Must stay where it is between `fill` and the end of the send.
@@ -71,6 +72,12 @@ impl SendHeader {
         &raw const self.message
     }
 
+    /// Where the train that `fill` described goes.
+    #[inline]
+    pub(super) fn name(&self) -> (*const libc::sockaddr, libc::socklen_t) {
+        ((&raw const self.name).cast::<libc::sockaddr>(), self.message.msg_namelen)
+    }
+
     /// What `fill` described, for `sendmmsg`.
     pub(super) fn message(&self) -> libc::msghdr {
         self.message
@@ -127,49 +134,71 @@ pub(super) fn count_sent(train: &Train, counters: &mut LinkCounters) {
     counters.trains += 1;
 }
 
-/// A train was refused: sends its datagrams one by one if that may help, counts them as failed otherwise.
+/// A train was refused: sends its datagrams one by one or in fragments if that may help, counts them as failed otherwise.
 pub(super) fn handle_refusal(
-    socket: &UdpSocket,
+    sockets: &SocketTable,
     train: &Train,
     batch: &TxBatch,
     errno: i32,
     refusals: &mut Refusals,
     counters: &mut LinkCounters,
 ) {
+    let is_too_long = errno == libc::EMSGSIZE && sockets.may_fragment(train.path);
     if refusals.learn(train, errno) {
         counters.gso_fallbacks += 1;
-        send_singly(socket, train, batch, counters);
+        send_singly(sockets, train, batch, counters);
+    } else if is_too_long {
+        send_singly(sockets, train, batch, counters);
     } else {
         count_failed(errno, train.segments as u64, counters);
     }
 }
 
-/// Sends the datagrams of a train one by one, without waiting.
-pub(super) fn send_singly(socket: &UdpSocket, train: &Train, batch: &TxBatch, counters: &mut LinkCounters) {
+/// Sends the datagrams of a train one by one, without waiting; those that do not fit the path in fragments.
+pub(super) fn send_singly(sockets: &SocketTable, train: &Train, batch: &TxBatch, counters: &mut LinkCounters) {
+    let Some(socket) = sockets.get_late(train.path.socket) else { return };
     let bytes = batch.bytes(train);
     let mut name = Name::EMPTY;
     let name_size = name.write(train.path.remote);
     for range in train.segment_ranges() {
         let segment = &bytes[range];
-        // SAFETY: `segment` and `name` live through the call and are as long as said.
-        let sent = unsafe {
-            libc::sendto(
-                socket.as_raw_fd(),
-                segment.as_ptr().cast::<libc::c_void>(),
-                segment.len(),
-                libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
-                (&raw const name).cast::<libc::sockaddr>(),
-                name_size,
-            )
+        let sent = match send_to(socket, &name, name_size, segment) {
+            Err(libc::EMSGSIZE) if sockets.may_fragment(train.path) => in_fragments(socket, &name, name_size, segment),
+            sent => sent,
         };
-        if sent < 0 {
-            count_failed(io::Error::last_os_error().raw_os_error().unwrap_or(0), 1, counters);
-        } else {
-            counters.sent += 1;
-            counters.sent_bytes += segment.len() as u64;
-            counters.trains += 1;
+        match sent {
+            Ok(()) => {
+                counters.sent += 1;
+                counters.sent_bytes += segment.len() as u64;
+                counters.trains += 1;
+            }
+            Err(errno) => count_failed(errno, 1, counters),
         }
     }
+}
+
+/// Sends a datagram that was refused as too long, on a socket that begins with refusing; see [`SocketTable::new`].
+#[cold]
+fn in_fragments(socket: &UdpSocket, name: &Name, name_size: u32, bytes: &[u8]) -> Result<(), i32> {
+    socket::allow_fragments(socket, true, true).map_err(|_| libc::EMSGSIZE)?;
+    let sent = send_to(socket, name, name_size, bytes);
+    let _ = socket::allow_fragments(socket, true, false); // Or else the kernel fragments from now on, and takes longer.
+    sent
+}
+
+fn send_to(socket: &UdpSocket, name: &Name, name_size: u32, bytes: &[u8]) -> Result<(), i32> {
+    // SAFETY: `bytes` and `name` live through the call and are as long as said.
+    let sent = unsafe {
+        libc::sendto(
+            socket.as_raw_fd(),
+            bytes.as_ptr().cast::<libc::c_void>(),
+            bytes.len(),
+            libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
+            std::ptr::from_ref(name).cast::<libc::sockaddr>(),
+            name_size,
+        )
+    };
+    if sent < 0 { Err(io::Error::last_os_error().raw_os_error().unwrap_or(0)) } else { Ok(()) }
 }
 
 fn count_failed(errno: i32, datagrams: u64, counters: &mut LinkCounters) {
@@ -233,17 +262,18 @@ mod tests {
     fn a_refused_train_arrives_in_single_datagrams() {
         let receiver = UdpSocket::bind("127.0.0.1:0").expect("loopback");
         let sender = socket::bind("127.0.0.1:0".parse().expect("an address")).expect("loopback");
+        let sockets = SocketTable::new(vec![sender]);
         let mut batch = TxBatch::new(4096, 4);
         let path = Path { socket: SocketIndex(0), remote: receiver.local_addr().expect("bound") };
         for size in [100, 100, 70] {
             batch.reserve(path, 100).expect("room").commit(size);
         }
         let (mut refusals, mut counters) = (Refusals::default(), LinkCounters::default());
-        handle_refusal(&sender, &batch.trains()[0], &batch, libc::EIO, &mut refusals, &mut counters);
+        handle_refusal(&sockets, &batch.trains()[0], &batch, libc::EIO, &mut refusals, &mut counters);
         let sizes = [(); 3].map(|()| receiver.recv(&mut [0; 2000]).expect("sent"));
         assert_eq!(sizes, [100, 100, 70]);
         assert_eq!((counters.sent, counters.trains, counters.gso_fallbacks, counters.send_failed), (3, 3, 1, 0));
-        handle_refusal(&sender, &batch.trains()[0], &batch, libc::ENETUNREACH, &mut refusals, &mut counters);
+        handle_refusal(&sockets, &batch.trains()[0], &batch, libc::ENETUNREACH, &mut refusals, &mut counters);
         assert_eq!((counters.sent, counters.send_failed), (3, 3));
     }
 }

@@ -43,22 +43,35 @@ impl CertificateFiles {
         if present.looked.elapsed() >= self.interval {
             present.looked = Instant::now();
             if present.files.has_changed() {
-                let [certificate, key] = &present.files.paths;
-                match read(certificate, key) {
-                    Ok(pair) => {
-                        tracing::info!("the TLS certificate in {} was read anew", certificate.display());
-                        present.pair = Arc::new(pair);
-                    }
-                    Err(error) => tracing::warn!("the old TLS certificate stays in use: {error}"),
-                }
+                present.read_again();
             }
         }
         present.pair.clone()
     }
 
+    /// Reads the files now, as an operator wishes who has replaced them.
+    pub fn read_again(&self) {
+        let mut present = self.lock();
+        present.files.has_changed();
+        present.read_again();
+    }
+
     fn lock(&self) -> MutexGuard<'_, Present> {
         // Nothing that holds it can leave it half changed.
         self.present.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Present {
+    fn read_again(&mut self) {
+        let [certificate, key] = &self.files.paths;
+        match read(certificate, key) {
+            Ok(pair) => {
+                tracing::info!("the TLS certificate in {} was read anew", certificate.display());
+                self.pair = Arc::new(pair);
+            }
+            Err(error) => tracing::warn!("the old TLS certificate stays in use: {error}"),
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use rtrb::{Consumer, Producer, PushError};
 use super::now;
 use super::watchdog::Pulse;
 use crate::handshake::{FromHandshake, Handshaker, ToHandshake};
-use crate::io::WakeHandle;
+use crate::io::{WakeHandle, give_way};
 
 /// A handshake thread's ends of the rings.
 pub(crate) struct Ports {
@@ -40,6 +40,8 @@ const STATS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Runs until control lets go of its end.
 pub(crate) fn run(mut core: Handshaker, mut ports: Ports, start: Instant) {
+    // Media of those who are in comes before those who join.
+    give_way();
     let mut out = Vec::new();
     let mut unsent = Unsent::new(ports.to_workers.len());
     let mut stats_at = now(start) + STATS_INTERVAL;

@@ -22,6 +22,7 @@ mod worker_loop;
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use std::{fmt, io};
@@ -35,8 +36,10 @@ use rtrb::{Consumer, Producer, RingBuffer};
 use crate::handshake::{HandshakeConfig, Handshaker, Identity, ToHandshake};
 use crate::io::{Link, LinkChoice, WakeHandle, open, socket};
 use crate::srtp;
+pub use crate::stream::classify::Protocols;
 use crate::stream::{FromStream, ToStream};
 use crate::transport::PublisherSettings;
+use crate::turn::Ledger;
 use crate::worker::relay::RelayItem;
 use crate::worker::{FixedSockets, Worker, WorkerSettings};
 pub use certificates::CertificateFiles;
@@ -61,6 +64,8 @@ pub struct Settings {
     pub base_port: u16,
     /// Where every worker listens for TURN over UDP; the kernel spreads clients over the workers. Port 0 is for tests.
     pub turn: Vec<SocketAddr>,
+    /// TURN is served on the media ports too, as far as first bytes and methods tell it from ICE (RFC 7983).
+    pub turn_on_media: bool,
     /// What moves the packets.
     pub link: LinkChoice,
     /// Threads for DTLS and SCTP; at least one.
@@ -82,6 +87,7 @@ impl Default for Settings {
             bind: vec![IpAddr::from([127, 0, 0, 1])],
             base_port: 5000,
             turn: Vec::new(),
+            turn_on_media: false,
             link: LinkChoice::Auto,
             handshake_threads: 1,
             publishers: PublisherSettings { rate_bps_max: 0, remb_start_bps: 1_500_000, audio_threshold: 40 },
@@ -194,18 +200,25 @@ impl Plane {
             handles.push(thread);
         }
 
+        let ledger = seed().map_err(|error| StartError(format!("no random numbers: {error}")))?;
+        let ledger = Arc::new(Ledger::new(ledger));
         let mut workers = Vec::new();
         for ((index, link), pulse) in links.into_iter().enumerate().zip(worker_pulses) {
             let (orders, commands) = RingBuffer::new(COMMAND_RING);
             let (events, told) = RingBuffer::new(EVENT_RING);
-            let core = Worker::new(WorkerSettings {
+            let mut core = Worker::new(WorkerSettings {
                 index: WorkerIndex(index as u16),
                 seed: seed().map_err(|error| StartError(format!("no random numbers: {error}")))?,
                 unix_nanos_at_start: unix.as_nanos() as u64,
                 publishers: settings.publishers,
                 audio_interval: settings.audio_interval,
-                sockets: FixedSockets { media: settings.bind.len() as u16, turn: settings.turn.len() as u16 },
+                sockets: FixedSockets {
+                    media: settings.bind.len() as u16,
+                    turn: settings.turn.len() as u16,
+                    turn_on_media: settings.turn_on_media,
+                },
             });
+            core.share_ledger(Arc::clone(&ledger));
             let ports = worker_loop::Ports {
                 pulse,
                 commands,
@@ -217,6 +230,7 @@ impl Plane {
                 to_peers: relays.producers(index),
                 from_peers: relays.consumers(index),
                 peers: wakes.clone(),
+                called: vec![false; worker_count],
                 to_streams: to_streams.producers(index).pop().zip(stream_wake.clone()),
                 from_streams: from_streams.consumers(index).pop(),
             };

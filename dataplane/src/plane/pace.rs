@@ -39,7 +39,7 @@ impl Pace {
 /// What a packet may wait. It pays from one datagram in this time on: 10,000 a second.
 const GATHER: Duration = Duration::from_micros(100);
 /// Datagrams of a turn from which on they come in bursts. Waiting would then add a wake-up to each burst instead of saving some.
-const BURST: u64 = 2;
+const BURST: u64 = 4;
 /// The load is judged anew after this.
 const WINDOW: Duration = Duration::from_millis(10);
 /// How datagrams come by themselves shows only in a window in which they do not gather: there is one after so many in which they do.

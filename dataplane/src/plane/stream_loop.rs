@@ -3,7 +3,7 @@
 //! [`Streams`] has the sockets; this file waits, reads the clock, and carries values from ring to ring.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
@@ -151,28 +151,27 @@ pub(crate) fn run(core: Core, mut ports: Ports, start: Instant) {
 /// Binds the listeners. What comes back: the core, what it waits with, and where it listens; or what to change.
 pub(crate) fn open(settings: &StreamSettings, bell: &WakeHandle) -> Result<(Core, Vec<SocketAddr>), String> {
     let poll = poll_with(bell).map_err(|error| format!("no epoll for TCP connections: {error}"))?;
-    let any_http = settings.http.is_some() && settings.listeners.iter().any(|listener| listener.http);
-    let tls = match &settings.certificates {
-        Some(certificates) => Some(
-            tls_config(certificates.clone(), any_http).map_err(|error| format!("TLS cannot be configured: {error}"))?,
-        ),
-        None => None,
-    };
     let mut streams = Streams::new(settings.limits, settings.http.clone());
     let mut addresses = Vec::new();
     for listener in &settings.listeners {
-        let StreamListener { address, turn, ice, http, tls_only, .. } = *listener;
-        if listener.tls && tls.is_none() {
-            return Err(format!("{address} (TCP) is to speak TLS, for which there is no certificate"));
-        }
+        let StreamListener { address, clear, tls: inside } = *listener;
+        let tls = match &settings.certificates {
+            _ if inside.is_empty() => None,
+            Some(certificates) => {
+                let config = tls_config(certificates.clone(), inside);
+                Some((inside, config.map_err(|error| format!("TLS cannot be configured: {error}"))?))
+            }
+            None => return Err(format!("{address} (TCP) is to speak TLS, for which there is no certificate")),
+        };
         let socket = bind(address).map_err(|error| {
             format!(
                 "cannot listen on {address} (TCP): {error}. Is another server running? Choose another port or address"
             )
         })?;
-        let offer = Offer { turn, ice, http, tls: tls.clone().filter(|_| listener.tls), tls_only };
-        let bound =
-            socket.local_addr().and_then(|bound| streams.listen(socket, offer, poll.registry()).map(|()| bound));
+        let bound = socket.local_addr().and_then(|bound| {
+            streams.listen(socket, Offer { clear, tls }, poll.registry())?;
+            Ok(bound)
+        });
         addresses.push(bound.map_err(|error| format!("cannot listen on {address} (TCP): {error}"))?);
     }
     let mut files = None;
@@ -204,7 +203,21 @@ fn read_dtls(files: &Watched) -> Result<Context, String> {
     Context::from_pem(&chain, &key)
 }
 
+/// A host without IPv6 has no `[::]`; there, every address is every IPv4 address.
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    match bind_to(address) {
+        Err(error) if is_without_ipv6(&error) && address == (Ipv6Addr::UNSPECIFIED, address.port()).into() => {
+            bind_to((Ipv4Addr::UNSPECIFIED, address.port()).into())
+        }
+        other => other,
+    }
+}
+
+fn is_without_ipv6(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL))
+}
+
+fn bind_to(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     if address.is_ipv6() {
         socket.set_only_v6(!address.ip().is_unspecified())?;

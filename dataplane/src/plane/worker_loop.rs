@@ -32,6 +32,8 @@ pub(crate) struct Ports {
     pub(crate) to_peers: Vec<Producer<RelayItem>>,
     pub(crate) from_peers: Vec<Consumer<RelayItem>>,
     pub(crate) peers: Vec<WakeHandle>,
+    /// Those that something was put into the ring of in this turn.
+    pub(crate) called: Vec<bool>,
     /// To the stream thread, if there is one.
     pub(crate) to_streams: Option<(Producer<ToStream>, WakeHandle)>,
     pub(crate) from_streams: Option<Consumer<FromStream>>,
@@ -54,6 +56,12 @@ const ITEMS_PER_TURN: usize = 256;
 pub(crate) fn run(mut worker: Worker, mut link: Box<dyn Link>, mut ports: Ports, start: Instant) {
     let mut pace = Pace::default();
     loop {
+        if worker.outbox().is_empty()
+            && !ports.more_waits()
+            && let Some(nap) = worker.nap(now(start))
+        {
+            std::thread::sleep(nap);
+        }
         let left = worker.next_deadline().since(now(start)).min(SLEEP_MAX);
         let timeout = match worker.outbox().is_empty() {
             _ if ports.more_waits() => Duration::ZERO,
@@ -72,14 +80,12 @@ pub(crate) fn run(mut worker: Worker, mut link: Box<dyn Link>, mut ports: Ports,
         worker.turn(moment, rx, tx);
         carry_out_sockets(&mut worker, &mut *link, moment);
         let (_, tx) = link.parts();
-        tx.flush();
+        tx.end_turn();
         if !tx.diverted().is_empty() {
             // What was said goes before what is to be done: a client hears its answer before its connection is joined or closed.
             let deeds = std::mem::take(&mut worker.outbox().streams);
-            let mut streams = Vec::with_capacity(deeds.len());
-            tx.diverted().drain(|path, bytes| streams.push(worker.to_stream(path, bytes)));
-            streams.extend(deeds);
-            worker.outbox().streams = streams;
+            tx.diverted().drain(|path, bytes| worker.carry(path, bytes));
+            worker.outbox().streams.extend(deeds);
         }
         ports.carry_out(&mut worker, tx);
         link.gather(gather);
@@ -165,14 +171,24 @@ impl Ports {
             waker.wake();
         }
         for (to, item) in outbox.relays.drain(..) {
-            let index = usize::from(to.0);
-            let (Some(ring), Some(peer)) = (self.to_peers.get_mut(index), self.peers.get(index)) else { continue };
-            match ring.push(item) {
-                Ok(()) => {}
-                Err(PushError::Full(RelayItem::Media(_) | RelayItem::Padding { .. })) => relays_lost += 1,
-                Err(PushError::Full(item)) => relays_kept.push((to, item)),
+            let Some(ring) = self.to_peers.get_mut(usize::from(to.0)) else { continue };
+            // Behind what waits for the same worker: a fact must not overtake the one that it takes back.
+            let waits = relays_kept.iter().any(|(other, _)| *other == to);
+            let back = if waits { Some(item) } else { ring.push(item).err().map(|PushError::Full(item)| item) };
+            match back {
+                None => {}
+                Some(item) if item.may_be_lost() => relays_lost += 1,
+                Some(item) => relays_kept.push((to, item)),
             }
-            tx.wake(peer);
+            if let Some(called) = self.called.get_mut(usize::from(to.0)) {
+                *called = true;
+            }
+        }
+        // One call for all that a turn has for another worker: to one that is busy it is a swap of a byte, to one that sleeps a bell.
+        for (called, peer) in self.called.iter_mut().zip(&self.peers) {
+            if std::mem::take(called) {
+                tx.wake(peer);
+            }
         }
         let mut streams_lost = 0;
         let mut streams_kept = Vec::new();
@@ -238,7 +254,7 @@ fn bound_kept(events: &mut Vec<Event>) -> usize {
 mod tests {
     use ringmain_shared::event::CloseReason;
     use ringmain_shared::id::{TransportId, TurnAllocationId, WorkerIndex};
-    use ringmain_shared::turn::{TurnAllocation, TurnTraffic, TurnTransport};
+    use ringmain_shared::turn::{RelayProtocol, TurnAllocation, TurnTraffic, TurnTransport};
 
     use super::*;
 
@@ -250,11 +266,13 @@ mod tests {
             bound: None,
             client: ([192, 0, 2, 1], 5).into(),
             transport: TurnTransport::Udp,
+            protocol: RelayProtocol::Udp,
             relayed: Vec::new(),
             lifetime_s: 600,
             permissions: 0,
             channels: 0,
             sockets: 0,
+            connections: 0,
             traffic: TurnTraffic::default(),
         };
         let opened = || Event::Turn(Box::new(TurnEvent::Opened(allocation.clone())));

@@ -9,7 +9,7 @@ use super::gcm::Gcm;
 use super::header::{E_BIT, RTCP_FIXED_LEN, RtcpHeader, RtpHeader};
 use super::keys::SessionKey;
 use super::profile::{INDEX_LEN, Profile};
-use crate::buf::{TxSlot, prefetch, prefetch_whole};
+use crate::buf::{TxSlot, prefetch_whole};
 
 /// Proof that a packet's tag was right, good for one change of state.
 pub(super) struct Authenticated(());
@@ -52,12 +52,20 @@ impl Cipher {
         }
     }
 
-    /// Brings the key into the caches as far as it can be reached: the schedule of AES-GCM is behind a pointer of the library.
+    /// Brings the key into the caches.
     #[inline]
     pub(super) fn expect(&self) {
         match self {
-            Self::Gcm(gcm, _) => prefetch(&**gcm),
+            Self::Gcm(gcm, _) => prefetch_whole(&**gcm),
             Self::Cm(cm, _) => prefetch_whole(&**cm),
+        }
+    }
+
+    /// Brings into the caches what the key points at, once it is there itself.
+    #[inline]
+    pub(super) fn expect_schedule(&self) {
+        if let Self::Gcm(gcm, _) = self {
+            gcm.expect_schedule();
         }
     }
 

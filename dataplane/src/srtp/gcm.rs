@@ -8,6 +8,7 @@ use super::cipher::Nonce;
 use super::keys::SessionKey;
 use super::multi_buffer::GcmKey;
 use super::profile::Profile;
+use crate::buf::prefetch_behind;
 
 /// An expanded key and its salt.
 pub(crate) struct Gcm {
@@ -30,6 +31,14 @@ impl Gcm {
     /// A key for the packets that are sent.
     pub(super) fn sealing(session: &SessionKey) -> Self {
         Self { quick: GcmKey::new(session), ..Self::new(session) }
+    }
+
+    /// Something is sealed soon.
+    #[inline]
+    pub(super) fn expect_schedule(&self) {
+        if self.quick.is_none() {
+            prefetch_behind(&self.key, SCHEDULE_SIZE);
+        }
     }
 
     /// Whether packets may wait to be sealed together.
@@ -97,3 +106,6 @@ impl Gcm {
         aead::Nonce::assume_unique_for_key(bytes)
     }
 }
+
+/// Bytes of a round-key schedule and a hash key, as aws-lc keeps them behind a pointer.
+const SCHEDULE_SIZE: usize = 640;

@@ -39,6 +39,12 @@ impl Outbound {
         self.rtp.expect();
     }
 
+    /// What [`expect`](Self::expect) asked for is there: what it points at is needed as well.
+    #[inline]
+    pub fn expect_schedule(&self) {
+        self.rtp.expect_schedule();
+    }
+
     /// Protects in place: `packet` holds header and payload in its first `clear_len` bytes and has room for
     /// [`Profile::rtp_overhead`] behind them. `index` is rollover counter and sequence number, as in the header. Gives the
     /// protected length; [`DropReason::SrtpLength`] when there is no room, [`DropReason::KeyExhausted`] beyond 48 bits.

@@ -6,47 +6,79 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use ringmain_shared::Now;
 
+/// How many connections there may be, and how many handshakes a second. Zero is no bound.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct StreamLimits {
+    /// Connections in all.
+    pub connections_max: usize,
+    /// Those from one address, or one /64 of IPv6.
+    pub per_address_max: usize,
+    /// TLS and DTLS handshakes that may begin in a second, in all.
+    pub handshakes_per_second: usize,
+    /// Those from one address, or one /64 of IPv6.
+    pub handshakes_per_address: usize,
+    /// Connections to and from peers of relays (RFC 6062), besides.
+    pub peers_max: usize,
+}
+
+impl Default for StreamLimits {
+    fn default() -> Self {
+        Self {
+            connections_max: 16 * 1024,
+            per_address_max: 64,
+            // Half of a core's time with keys of RSA, a tenth with elliptic curves.
+            handshakes_per_second: 500,
+            handshakes_per_address: 64,
+            peers_max: 4096,
+        }
+    }
+}
+
 /// Counts connections. A /64 of IPv6 is one address: its holder has all of it.
 #[derive(Debug)]
 pub struct Admission {
+    limits: StreamLimits,
     connections: HashMap<IpAddr, usize>,
     count: usize,
-    count_max: usize,
-    per_address_max: usize,
-    /// Handshakes of the present second.
+    /// Handshakes of the present second, by address and in all.
     begun: HashMap<IpAddr, usize>,
+    begun_count: usize,
     second: u64,
 }
 
 impl Admission {
-    /// At most so many in all, and from one address.
-    pub fn new(count_max: usize, per_address_max: usize) -> Self {
-        Self { connections: HashMap::new(), count: 0, count_max, per_address_max, begun: HashMap::new(), second: 0 }
+    /// Within these limits.
+    pub fn new(limits: StreamLimits) -> Self {
+        Self { limits, connections: HashMap::new(), count: 0, begun: HashMap::new(), begun_count: 0, second: 0 }
     }
 
-    /// Whether a handshake may begin: in a second, one address may begin as many as it may have connections, and as many
-    /// addresses may begin some as there may be connections.
+    /// Whether a handshake may begin; then it has.
     pub fn begin(&mut self, address: IpAddr, now: Now) -> bool {
         let second = now.as_millis() / 1000;
         if self.second != second {
             self.second = second;
             self.begun.clear();
+            self.begun_count = 0;
         }
-        if self.begun.len() >= self.count_max {
+        if is_full(self.begun_count, self.limits.handshakes_per_second) {
             return false;
         }
         let from_there = self.begun.entry(network(address)).or_default();
+        if is_full(*from_there, self.limits.handshakes_per_address) {
+            return false;
+        }
         *from_there += 1;
-        *from_there <= self.per_address_max
+        self.begun_count += 1;
+        true
     }
 
     /// Whether one more may come; then it is counted until it leaves.
     pub fn enter(&mut self, address: IpAddr) -> bool {
-        if self.count >= self.count_max {
+        if is_full(self.count, self.limits.connections_max) {
             return false;
         }
         let from_there = self.connections.entry(network(address)).or_default();
-        if *from_there >= self.per_address_max {
+        if is_full(*from_there, self.limits.per_address_max) {
             return false;
         }
         *from_there += 1;
@@ -71,6 +103,10 @@ impl Admission {
     }
 }
 
+fn is_full(count: usize, max: usize) -> bool {
+    max > 0 && count >= max
+}
+
 /// What is counted as one address.
 fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
@@ -83,13 +119,17 @@ fn network(address: IpAddr) -> IpAddr {
 mod tests {
     use super::*;
 
+    fn of_connections(connections_max: usize, per_address_max: usize) -> Admission {
+        Admission::new(StreamLimits { connections_max, per_address_max, ..StreamLimits::default() })
+    }
+
     fn ip(text: &str) -> IpAddr {
         text.parse().expect("an address")
     }
 
     #[test]
     fn one_address_has_its_share_and_no_more() {
-        let mut admission = Admission::new(100, 3);
+        let mut admission = of_connections(100, 3);
         assert_eq!([(); 4].map(|()| admission.enter(ip("192.0.2.1"))), [true, true, true, false]);
         assert!(admission.enter(ip("192.0.2.2")));
         assert!(!admission.enter(ip("::ffff:192.0.2.1")), "the same host by another name");
@@ -101,19 +141,23 @@ mod tests {
 
     #[test]
     fn handshakes_are_counted_by_the_second_and_not_by_what_is_left_of_them() {
-        let mut admission = Admission::new(3, 2);
+        let limits = StreamLimits { handshakes_per_second: 5, handshakes_per_address: 2, ..StreamLimits::default() };
+        let mut admission = Admission::new(limits);
         for second in [1, 2, 9] {
             let mut begin = |address| admission.begin(ip(address), Now::from_millis(second * 1000 + 500));
             assert_eq!([(); 3].map(|()| begin("192.0.2.1")), [true, true, false]);
             assert_eq!([(); 2].map(|()| begin("2001:db8::1")), [true, true]);
             assert!(!begin("2001:db8::2:3:4:5"), "the same network");
-            assert!(begin("192.0.2.2") && !begin("192.0.2.3"), "a fourth network is one too many to remember");
+            assert!(begin("192.0.2.2") && !begin("192.0.2.3"), "a sixth is one too many");
         }
+        let none = StreamLimits { handshakes_per_second: 0, handshakes_per_address: 0, ..StreamLimits::default() };
+        let mut unbounded = Admission::new(none);
+        assert!((0..10_000).all(|_| unbounded.begin(ip("192.0.2.1"), Now(0))));
     }
 
     #[test]
     fn all_together_have_a_bound_and_nothing_is_kept_of_who_left() {
-        let mut admission = Admission::new(50, 64);
+        let mut admission = of_connections(50, 64);
         assert_eq!((0..100u8).filter(|&host| admission.enter([10, 0, 0, host].into())).count(), 50);
         (0..100u8).for_each(|host| admission.leave([10, 0, 0, host].into()));
         assert_eq!((admission.count(), admission.connections.len()), (0, 0));

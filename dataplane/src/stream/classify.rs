@@ -14,6 +14,42 @@ pub enum Protocol {
     Http,
 }
 
+/// Some of these, but for TLS itself.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Protocols {
+    /// STUN and TURN.
+    pub turn: bool,
+    /// ICE-TCP (RFC 6544, passive).
+    pub ice: bool,
+    /// HTTP and WebSocket.
+    pub http: bool,
+}
+
+impl Protocols {
+    /// None of them.
+    pub const NONE: Self = Self { turn: false, ice: false, http: false };
+
+    /// Whether there are none.
+    pub fn is_empty(self) -> bool {
+        self == Self::NONE
+    }
+
+    /// Whether this is one of them.
+    pub fn has(self, protocol: Protocol) -> bool {
+        match protocol {
+            Protocol::Turn => self.turn,
+            Protocol::Ice => self.ice,
+            Protocol::Http => self.http,
+            Protocol::Tls => false,
+        }
+    }
+
+    /// These and others.
+    pub fn and(self, other: Self) -> Self {
+        Self { turn: self.turn || other.turn, ice: self.ice || other.ice, http: self.http || other.http }
+    }
+}
+
 /// What the first bytes tell.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {
@@ -46,7 +82,8 @@ pub fn classify(bytes: &[u8]) -> Verdict {
 /// Bytes after which every connection is known for what it is.
 pub const FIRST_BYTES_MAX: usize = 10;
 
-const TLS_HANDSHAKE: u8 = 22;
+/// The first byte of a TLS record of the handshake (RFC 8446 §5.1).
+pub const TLS_HANDSHAKE: u8 = 22;
 const MAGIC_COOKIE: [u8; 4] = [0x21, 0x12, 0xa4, 0x42];
 /// Of the longest datagram, 1500 bytes.
 const LENGTH_HIGH_MAX: u8 = 5;

@@ -11,23 +11,17 @@ use ringmain_shared::Now;
 use rustls::server::ResolvesServerCert;
 use rustls::{ServerConfig, ServerConnection};
 
-use super::classify::{FIRST_BYTES_MAX, Protocol, Verdict, classify};
+use super::classify::{FIRST_BYTES_MAX, Protocol, Protocols, Verdict, classify};
 use super::frame::{Deframer, Framing};
 use super::queue::SendQueue;
 
 /// What a listener speaks.
 #[derive(Clone, Debug, Default)]
 pub struct Offer {
-    /// STUN and TURN.
-    pub turn: bool,
-    /// ICE-TCP.
-    pub ice: bool,
-    /// HTTP, to be carried elsewhere.
-    pub http: bool,
-    /// All of that inside TLS.
-    pub tls: Option<Arc<ServerConfig>>,
-    /// None of that outside TLS.
-    pub tls_only: bool,
+    /// As it comes. HTTP is carried elsewhere.
+    pub clear: Protocols,
+    /// Inside TLS, and how that is made.
+    pub tls: Option<(Protocols, Arc<ServerConfig>)>,
 }
 
 /// Why a connection is over.
@@ -107,11 +101,11 @@ impl Connection {
         }
         let Stage::New(first) = &mut self.stage else { return self.handle_plain(bytes, out) };
         if first.is_empty() && matches!(classify(bytes), Verdict::Is(Protocol::Tls)) {
-            let config = self.offer.tls.clone().ok_or(End::Unknown)?;
+            let (_, config) = self.offer.tls.clone().ok_or(End::Unknown)?;
             self.tls = Some(Box::new(ServerConnection::new(config).map_err(|_| End::Tls)?));
             return self.handle_tls(bytes, now, out);
         }
-        if self.offer.tls_only {
+        if self.offer.clear.is_empty() {
             return Err(End::Unknown);
         }
         self.handle_plain(bytes, out)
@@ -153,9 +147,10 @@ impl Connection {
         true
     }
 
-    /// From here on there are no frames. What came of a frame before is lost, so that is for the end of a request.
+    /// From here on there are no frames. What came of a frame before is lost, so that is for the end of a request. Deadlines are
+    /// somebody else's.
     pub fn become_bytes(&mut self) {
-        self.stage = Stage::Bytes;
+        (self.stage, self.proved) = (Stage::Bytes, true);
     }
 
     /// Says goodbye, where TLS has a word for it.
@@ -179,6 +174,12 @@ impl Connection {
     /// So many bytes more can be sent.
     pub fn has_room(&self, size: usize) -> bool {
         self.queue.has_room(size + FRAME_OVERHEAD)
+    }
+
+    /// Whether nothing has come, and what comes may be TLS.
+    pub fn may_become_tls(&self) -> bool {
+        let is_new = matches!(&self.stage, Stage::New(first) if first.is_empty());
+        is_new && self.tls.is_none() && self.offer.tls.is_some()
     }
 
     /// Whether it comes by TLS.
@@ -228,6 +229,7 @@ impl Connection {
 
     /// Bytes that are not, or no longer, encrypted.
     fn handle_plain(&mut self, bytes: &[u8], out: &mut dyn FnMut(Arrived<'_>)) -> Result<(), End> {
+        let spoken = self.spoken();
         match &mut self.stage {
             Stage::Bytes => out(Arrived::Bytes(bytes)),
             Stage::Framed(_, deframer) => {
@@ -245,7 +247,7 @@ impl Connection {
                 first.extend_from_slice(taken);
                 let protocol = match classify(first) {
                     Verdict::More => return Ok(()),
-                    Verdict::Is(protocol) if self.offer.has(protocol) => protocol,
+                    Verdict::Is(protocol) if spoken.has(protocol) => protocol,
                     _ => return Err(End::Unknown),
                 };
                 let first = std::mem::take(first);
@@ -267,30 +269,34 @@ impl Connection {
         }
         Ok(())
     }
-}
 
-impl Offer {
-    fn has(&self, protocol: Protocol) -> bool {
-        match protocol {
-            Protocol::Turn => self.turn,
-            Protocol::Ice => self.ice,
-            Protocol::Http => self.http,
-            // TLS inside TLS.
-            Protocol::Tls => false,
+    /// What may be spoken now.
+    fn spoken(&self) -> Protocols {
+        let (Some(tls), Some((inside, _))) = (&self.tls, &self.offer.tls) else { return self.offer.clear };
+        match tls.alpn_protocol() {
+            None => *inside,
+            // RFC 7301 §3.2: what was agreed on is what is spoken. A browser that was led here for a page cannot be made to talk to TURN.
+            Some(ALPN_HTTP) => Protocols { http: inside.http, ..Protocols::NONE },
+            Some(_) => Protocols { turn: inside.turn, ..Protocols::NONE },
         }
     }
 }
 
-/// What TLS listeners say. Certificates are asked for at each handshake, so that new ones are used as soon as they are there.
-pub fn tls_config(certificates: Arc<dyn ResolvesServerCert>, http: bool) -> Result<Arc<ServerConfig>, rustls::Error> {
+/// What a TLS listener says for these protocols. Certificates are asked for at each handshake, so that new ones are used as soon as
+/// they are there; a client's SNI is not looked at.
+pub fn tls_config(
+    certificates: Arc<dyn ResolvesServerCert>,
+    inside: Protocols,
+) -> Result<Arc<ServerConfig>, rustls::Error> {
     let mut config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
         .with_cert_resolver(certificates);
-    // RFC 7443.
-    config.alpn_protocols = vec![b"stun.turn".to_vec(), b"stun.nat-discovery".to_vec()];
-    if http {
-        config.alpn_protocols.push(b"http/1.1".to_vec());
+    if inside.turn {
+        config.alpn_protocols.extend(ALPN_STUN.map(<[u8]>::to_vec));
+    }
+    if inside.http {
+        config.alpn_protocols.push(ALPN_HTTP.to_vec());
     }
     Ok(Arc::new(config))
 }
@@ -305,6 +311,9 @@ fn pull(tls: &mut ServerConnection, queue: &mut SendQueue, now: Now) {
     }
 }
 
+/// RFC 7443.
+const ALPN_STUN: [&[u8]; 2] = [b"stun.turn", b"stun.nat-discovery"];
+const ALPN_HTTP: &[u8] = b"http/1.1";
 /// Time from a connection's start to its first whole message, TLS included.
 pub const FIRST_MESSAGE: Duration = Duration::from_secs(10);
 /// Time without a byte from a client without an allocation: one of ICE, which checks for consent every few seconds (RFC 7675), or of

@@ -51,6 +51,11 @@ pub enum FromStream {
         /// At most `limits::DATAGRAM_SIZE_MAX`.
         bytes: Vec<u8>,
     },
+    /// The connection of a client of ICE-TCP is gone.
+    PathClosed {
+        /// As in its datagrams.
+        path: Path,
+    },
     /// The answer to `ToStream::Connect`.
     Connected {
         /// As asked.
@@ -74,6 +79,16 @@ pub enum FromStream {
         /// The peer.
         peer: SocketAddr,
     },
+    /// So many bytes passed between a peer and the client that it is joined to. Comes when half of the credit is used, when it is over,
+    /// and once a second.
+    Relayed {
+        /// The peer's connection.
+        peer: StreamId,
+        /// Bytes since this was last told.
+        to_peer: u32,
+        /// The same, the other way.
+        to_client: u32,
+    },
 }
 
 /// From a worker to a stream thread.
@@ -95,12 +110,17 @@ pub enum ToStream {
         /// One datagram.
         bytes: Vec<u8>,
     },
+    /// End the connection of a client of ICE-TCP, whose transport is gone, once what was sent to it has left.
+    ClosePath {
+        /// As in its datagrams.
+        path: Path,
+    },
     /// End a connection, a client's or a peer's, once what was sent to it has left.
     Close {
         /// Which.
         id: StreamId,
     },
-    /// Not sent by any worker yet, like those below. RFC 6062 §5.2: open a connection to a peer from a relayed address.
+    /// RFC 6062 §5.2: open a connection to a peer from a relayed address.
     Connect {
         /// Comes back in `FromStream::Connected`.
         request: u64,
@@ -108,6 +128,13 @@ pub enum ToStream {
         local: SocketAddr,
         /// The peer, which the relay permits.
         peer: SocketAddr,
+        /// The peer is a relayed address itself: only if one of our listeners is there.
+        relayed: bool,
+    },
+    /// Nobody waits for that any more.
+    StopConnecting {
+        /// As in `Connect`.
+        request: u64,
     },
     /// RFC 6062 §5.1: accept connections of peers at a relayed address.
     Listen {
@@ -121,10 +148,24 @@ pub enum ToStream {
         /// As in `Listen`.
         request: u64,
     },
-    /// RFC 6062 §5.4: from here on, bytes of the one are bytes of the other, both ways.
+    /// RFC 6062 §5.4: from here on, bytes of the one are bytes of the other, both ways, as far as there is credit.
     Join {
-        /// The client's data connection, to which the last message was sent.
+        /// The client's data connection.
         client: StreamId,
+        /// The peer's.
+        peer: StreamId,
+        /// What the client is to be told before the bytes begin.
+        answer: Vec<u8>,
+    },
+    /// So many bytes more, both ways together.
+    Grant {
+        /// The peer's connection.
+        peer: StreamId,
+        /// How many.
+        bytes: u32,
+    },
+    /// End a peer's connection and its client's at once, whatever waits to be written.
+    Cut {
         /// The peer's.
         peer: StreamId,
     },

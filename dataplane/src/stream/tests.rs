@@ -6,7 +6,7 @@ use std::time::Duration;
 use ringmain_shared::Now;
 use ringmain_shared::limits::DATAGRAM_SIZE_MAX;
 
-use super::classify::Protocol;
+use super::classify::{Protocol, Protocols};
 use super::connection::{Arrived, Connection, End, FIRST_MESSAGE, IDLE_MAX, Offer};
 use super::frame::{Deframer, Desynchronised, Framing, TURN_MESSAGE_SIZE_MAX};
 use super::queue::{QUEUE_SIZE_MAX, STUCK, SendQueue};
@@ -107,7 +107,7 @@ fn empty_frames_are_nothing() {
 }
 
 fn offer() -> Arc<Offer> {
-    Arc::new(Offer { turn: true, ice: true, http: true, tls: None, tls_only: false })
+    Arc::new(Offer { clear: Protocols { turn: true, ice: true, http: true }, tls: None })
 }
 
 #[derive(PartialEq, Eq, Debug)]
@@ -161,12 +161,12 @@ fn a_connection_is_what_its_first_bytes_say() {
 #[test]
 fn what_a_listener_does_not_offer_ends_the_connection() {
     let now = Now(1);
-    let turn_only = Arc::new(Offer { turn: true, ..Offer::default() });
+    let turn_only = Arc::new(Offer { clear: Protocols { turn: true, ..Protocols::NONE }, tls: None });
     for bytes in [&b"GET / HTTP/1.1"[..], b"\x16\x03\x01\x00\x05", &[&[0, 20][..], &stun(0)].concat(), b"\xff"] {
         assert_eq!(feed(&mut Connection::new(turn_only.clone(), now), bytes, now), Err(End::Unknown));
     }
-    let tls_only = Arc::new(Offer { turn: true, tls_only: true, ..Offer::default() });
-    assert_eq!(feed(&mut Connection::new(tls_only, now), &stun(0), now), Err(End::Unknown));
+    let nothing = Arc::new(Offer::default());
+    assert_eq!(feed(&mut Connection::new(nothing, now), &stun(0), now), Err(End::Unknown));
     assert_eq!(feed(&mut Connection::new(turn_only, now), &[], now), Err(End::Closed));
 }
 

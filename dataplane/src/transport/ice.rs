@@ -3,14 +3,16 @@
 //! A lite agent that only answers can be told by a valid peer to send to somebody else. So each address that a valid check came
 //! from is checked in turn, with a transaction id that only its owner can see; until that is answered, no more is sent there than
 //! three times what came (RFC 9000 §8.1 has the same rule), and the old address keeps the stream. The same checks carry on as
-//! consent (RFC 7675). Owns credentials and pairs. Never sees sockets; the worker maps paths to transports.
+//! consent (RFC 7675): every few seconds where something is sent, and where nothing is, just often enough that consent never runs
+//! out. Owns credentials and pairs. Never sees sockets; the worker maps paths to transports.
 
 use std::time::Duration;
 
 use arrayvec::ArrayVec;
 use ringmain_shared::event::IceState;
 use ringmain_shared::limits::{
-    ICE_CONSENT, ICE_CONSENT_INTERVAL, ICE_DISCONNECTED, REMOTES_PER_TRANSPORT_MAX, STUN_BURST, STUN_PER_SECOND,
+    ICE_CONSENT, ICE_CONSENT_IDLE, ICE_CONSENT_INTERVAL, ICE_DISCONNECTED, REMOTES_PER_TRANSPORT_MAX, STUN_BURST,
+    STUN_PER_SECOND,
 };
 use ringmain_shared::transport::IceCredentials;
 use ringmain_shared::{DropReason, Now};
@@ -32,7 +34,8 @@ pub struct IceAgent {
     previous: Option<(Credentials, Now)>,
     remote: Option<Credentials>,
     generation: u32,
-    pairs: ArrayVec<Pair, REMOTES_PER_TRANSPORT_MAX>,
+    /// `REMOTES_PER_TRANSPORT_MAX` at most, and one as a rule.
+    pairs: Vec<Pair>,
     selected: Option<Path>,
     /// The peer's latest wish, waiting for its proof or for its turn.
     nominated: Option<Path>,
@@ -45,6 +48,8 @@ pub struct IceAgent {
     /// As our latest check measured it.
     round_trip: Option<Duration>,
     consent: Option<Now>,
+    /// More than checks was sent since a check was last put off.
+    spoke: bool,
     heard: Now,
     tie_breaker: u64,
     /// The worker's number of this transport, carried in transaction ids so that responses find it.
@@ -128,7 +133,7 @@ impl IceAgent {
             previous: None,
             remote: remote.map(Credentials::new),
             generation: 0,
-            pairs: ArrayVec::new(),
+            pairs: Vec::new(),
             selected: None,
             nominated: None,
             state: IceState::New,
@@ -137,6 +142,7 @@ impl IceAgent {
             moves: TokenBucket::new(1, MOVES_BURST, now),
             round_trip: None,
             consent: None,
+            spoke: false,
             heard: now,
             tie_breaker: random.next_u64(),
             number,
@@ -176,6 +182,11 @@ impl IceAgent {
     /// Where media goes.
     pub fn selected(&self) -> Option<Path> {
         self.selected.filter(|_| self.state != IceState::Failed)
+    }
+
+    /// [`selected`](Self::selected), for who sends there many times.
+    pub fn destination(&self) -> Option<&Path> {
+        self.selected.as_ref().filter(|_| self.state != IceState::Failed)
     }
 
     /// Round trip to the peer, as our checks measure it.
@@ -315,6 +326,7 @@ impl IceAgent {
 
     /// Where a handshake datagram of `size` bytes may go: the selected address, or one not proved yet within its allowance.
     pub fn egress(&mut self, size: usize) -> Option<Path> {
+        self.spoke = true;
         if let Some(selected) = self.selected() {
             return Some(selected);
         }
@@ -329,6 +341,26 @@ impl IceAgent {
     pub fn credit(&mut self, path: Path, size: usize) {
         if let Some(pair) = self.pairs.iter_mut().find(|pair| pair.path == path) {
             pair.received += size as u64;
+        }
+    }
+
+    /// No media is being sent: a check that is due for consent may wait. Who sends nothing needs no consent (RFC 7675 §5.1); it
+    /// is kept from running out all the same, so that media can begin at any moment. And a peer that has stopped checking by
+    /// itself is checked as soon as ever, or nobody would notice that it is gone.
+    pub fn rest(&mut self, now: Now) {
+        let Some(consent) = self.consent else { return };
+        let (selected, generation) = (self.selected, self.generation);
+        let due = self.pairs.iter_mut().find(|pair| {
+            Some(pair.path) == selected
+                && pair.generation == generation
+                && pair.check.is_none()
+                && pair.next_consent <= now
+        });
+        let is_heard = |pair: &&mut Pair| pair.heard > consent && now.since(pair.heard) < ICE_CONSENT_INTERVAL;
+        let Some(pair) = due.filter(is_heard) else { return };
+        let is_fresh = now.since(consent) + ICE_CONSENT_INTERVAL + CONSENT_GRID <= ICE_CONSENT_IDLE;
+        if !std::mem::take(&mut self.spoke) && is_fresh {
+            pair.next_consent = in_company(pair.heard + ICE_CONSENT_INTERVAL);
         }
     }
 
@@ -434,12 +466,13 @@ impl IceAgent {
             }
             return Ok(index);
         }
-        if self.pairs.is_full() {
+        if self.pairs.len() >= REMOTES_PER_TRANSPORT_MAX {
             let selected = self.selected;
             let stale = |pair: &Pair| !pair.proved && Some(pair.path) != selected && now.since(pair.heard) > STALE;
             let index = self.pairs.iter().position(stale).ok_or(DropReason::TooManyRemotes)?;
             reaction.released.push(self.pairs.remove(index).path);
         }
+        self.pairs.reserve_exact(1);
         self.pairs.push(Pair::new(path, self.generation, now));
         Ok(self.pairs.len() - 1)
     }

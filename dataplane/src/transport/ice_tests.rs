@@ -11,6 +11,8 @@ struct World {
     sent: Vec<(Path, Vec<u8>)>,
     /// Addresses that answer checks as the peer would.
     answering: Vec<Path>,
+    /// No media is being sent.
+    rests: bool,
 }
 
 fn ours() -> IceCredentials {
@@ -47,7 +49,7 @@ impl World {
     fn new() -> Self {
         let (mut random, now) = (Random::from_seed([3; 32]), Now::from_millis(1_000));
         let agent = IceAgent::new(&ours(), Some(&theirs()), 77, &mut random, now);
-        Self { agent, random, now, sent: Vec::new(), answering: Vec::new() }
+        Self { agent, random, now, sent: Vec::new(), answering: Vec::new(), rests: false }
     }
 
     /// A world in which the peer is connected from port 1.
@@ -76,6 +78,9 @@ impl World {
         let end = self.now + time;
         loop {
             self.agent.handle_timeout(self.now);
+            if self.rests {
+                self.agent.rest(self.now);
+            }
             let mut buffer = [0; 700];
             while let Some((to, len)) = self.agent.poll_check(&mut buffer, &mut self.random, self.now) {
                 self.sent.push((to, buffer[..len].to_vec()));
@@ -92,6 +97,12 @@ impl World {
             }
         }
         self.now = end;
+    }
+
+    /// How many checks it sent.
+    fn checks(&self) -> usize {
+        let is_check = |bytes: &[u8]| Message::parse(bytes).is_ok_and(|message| message.class() == Class::Request);
+        self.sent.iter().filter(|(_, bytes)| is_check(bytes)).count()
     }
 
     fn bytes_to(&self, to: Path) -> usize {
@@ -315,4 +326,58 @@ fn a_path_that_is_no_more_gets_nothing_and_another_proved_one_takes_its_place() 
     assert_eq!(world.agent.selected(), Some(path(1)));
     world.agent.forget(path(1), world.now);
     assert_eq!((world.agent.selected(), world.agent.state()), (Some(path(2)), IceState::Connected));
+}
+
+#[test]
+fn where_nothing_is_sent_checks_are_few() {
+    let checks = |rests: bool, peer_checks: bool| {
+        let mut world = World::connected();
+        world.rests = rests;
+        for second in 0..600 {
+            if peer_checks && second % 2 == 0 {
+                world.hear(path(1), &valid(false)).expect("the peer's check");
+            }
+            world.pass(Duration::from_secs(1));
+            assert_eq!(world.agent.state(), IceState::Connected);
+        }
+        world.checks()
+    };
+    let (busy, idle, silent) = (checks(false, true), checks(true, true), checks(true, false));
+    assert!((110..=130).contains(&busy), "every five seconds: {busy}");
+    assert!((25..=45).contains(&idle), "every twenty or so: {idle}");
+    assert!((110..=130).contains(&silent), "a peer that does not check is checked as ever: {silent}");
+}
+
+#[test]
+fn after_a_rest_there_is_time_for_checks_that_are_lost() {
+    for seed in 0..50 {
+        let mut world = World::connected();
+        (world.random, world.rests) = (Random::from_seed([seed; 32]), true);
+        let mut waited = 0;
+        while world.agent.state() != IceState::Failed {
+            world.hear(path(1), &valid(false)).expect("the peer's check");
+            world.pass(Duration::from_secs(1));
+            waited += 1;
+            // It answers for a while; from then on it checks, and answers nothing.
+            if waited == 60 {
+                world.answering.clear();
+                world.sent.clear();
+            }
+            assert!(waited < 60 + 31, "seed {seed}: {:?}", world.agent.state());
+        }
+        assert!(waited >= 60, "seed {seed}: failed after {waited} s");
+        assert!(world.checks() >= 5, "seed {seed}: {} checks", world.checks());
+    }
+}
+
+#[test]
+fn who_speaks_by_dtls_rests_less() {
+    let mut world = World::connected();
+    world.rests = true;
+    for _ in 0..100 {
+        world.hear(path(1), &valid(false)).expect("the peer's check");
+        assert_eq!(world.agent.egress(100), Some(path(1)));
+        world.pass(Duration::from_secs(1));
+    }
+    assert!((16..=25).contains(&world.checks()), "{}", world.checks());
 }

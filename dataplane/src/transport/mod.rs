@@ -6,6 +6,7 @@
 pub mod bucket;
 pub mod ice;
 pub mod publisher;
+pub mod repairs;
 pub mod subscriber;
 
 use ringmain_shared::Now;
@@ -18,7 +19,7 @@ pub use ice::{Claim, IceAgent, Reaction};
 pub use publisher::{Publisher, PublisherSettings};
 pub use subscriber::Subscriber;
 
-use crate::buf::prefetch;
+use crate::buf::{prefetch, prefetch_whole};
 use crate::srtp::{Inbound, Outbound};
 
 slotmap::new_key_type! {
@@ -75,12 +76,29 @@ pub struct Keys {
 }
 
 impl Transport {
+    /// ICE has found the peer, and DTLS its keys.
+    pub fn can_send(&self) -> bool {
+        self.keys.is_some() && self.ice.selected().is_some()
+    }
+
+    /// Media goes out to it, or reports about its own.
+    pub fn sends_media(&self) -> bool {
+        let reports = self.publisher.as_deref().and_then(|publisher| publisher.report_at);
+        self.subscriber.report_at.or(reports).is_some()
+    }
+
     /// A packet is forwarded to it soon: brings what that needs into the caches.
     #[inline]
     pub fn expect(&self) {
         prefetch(&self.subscriber.transport_sequence);
         prefetch(&self.subscriber.report_at);
         self.ice.expect();
+        prefetch_whole(&self.keys);
+    }
+
+    /// The same for its keys, once what leads to them is there.
+    #[inline]
+    pub fn expect_keys(&self) {
         if let Some(keys) = &self.keys {
             keys.outbound.expect();
         }

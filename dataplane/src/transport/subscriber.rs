@@ -9,6 +9,7 @@ use ringmain_shared::media::Ssrc;
 
 use crate::forward::history::ResendBudget;
 use crate::forward::subscription::SubscriptionKey;
+use crate::transport::repairs::Repairs;
 
 /// Time between sender reports while media goes out.
 pub const REPORT_INTERVAL: Duration = Duration::from_secs(1);
@@ -26,6 +27,8 @@ pub struct Subscriber {
     pub transport_sequence: u16,
     /// What may be sent again.
     pub budget: ResendBudget,
+    /// What it has asked for again.
+    pub repairs: Repairs,
     /// When the next sender reports are due.
     pub report_at: Option<Now>,
 }

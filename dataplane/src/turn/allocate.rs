@@ -6,9 +6,12 @@ use std::time::Duration;
 use arrayvec::ArrayVec;
 use ringmain_shared::Now;
 use ringmain_shared::id::TurnAllocationId;
-use ringmain_shared::turn::{RelayMode, TurnEnd, TurnEvent};
+use ringmain_shared::turn::{RelayMode, RelayProtocol, TurnEnd, TurnEvent};
 
-use super::allocation::{Allocation, AllocationKey, Owner, Pending};
+use super::allocation::{Allocation, AllocationKey, Client, Owner, Pending};
+use super::between::leave;
+use super::connect::is_stream;
+use super::ledger::{Hold, User};
 use super::ports::Wish;
 use super::relay::{Holder, RelayKey};
 use super::reply::{Refusal, ReplyTo};
@@ -19,6 +22,7 @@ use crate::packet::stun::{Class, FAMILY_IPV4, FAMILY_IPV6, Message, MessageWrite
 
 /// What an Allocate asks for.
 struct Wishes {
+    protocol: RelayProtocol,
     /// IPv4, IPv6.
     families: [bool; 2],
     /// The one of two families that there is not.
@@ -41,34 +45,33 @@ impl Turn {
         if let Some(&key) = self.clients.get(&client.path) {
             return self.repeat_allocate(key, known, now, out);
         }
-        let wishes = self.read_wishes(&known.message)?;
+        let wishes = self.read_wishes(client, &known.message)?;
         if known.claim.expires.is_some_and(|expires| expires <= self.unix_seconds(now)) {
             return Err(error::UNAUTHENTICATED.into());
         }
         let quotas = self.spec.quotas;
+        let user = self.ledger.user(&known.claim.user);
+        let reserved = match wishes.token {
+            Some(token) => Some(self.ports.reserved(token, &known.claim.user).ok_or(error::INSUFFICIENT_CAPACITY)?),
+            None => None,
+        };
+        let hold = || self.ledger.hold(user, quotas.allocations_per_user).ok_or(error::ALLOCATION_QUOTA_REACHED);
         // A reserved port has been counted since it was reserved.
-        let extra = if wishes.port == Wish::Pair { 2 } else { 1 };
-        let held = self.accounts.held(&known.claim.user);
-        let reserved = wishes.token.and_then(|token| self.reservation(token, &known.claim.user));
-        if wishes.token.is_some() && reserved.is_none() {
-            return Err(error::INSUFFICIENT_CAPACITY.into());
-        }
-        if reserved.is_none() && quotas.allocations_per_user > 0 && held + extra > quotas.allocations_per_user {
+        let own = if reserved.is_none() { Some(hold()?) } else { None };
+        let next = if wishes.port == Wish::Pair { Some(hold()?) } else { None };
+        if !self.ledger.allow_allocate(user, quotas.allocates_per_user_second, now) {
+            self.stats.hasty += 1;
             return Err(error::ALLOCATION_QUOTA_REACHED.into());
         }
-        let full = quotas.allocations > 0 && self.allocations.len() >= quotas.allocations as usize;
-        if self.draining || full {
-            return Err(error::INSUFFICIENT_CAPACITY.into());
-        }
+        let of_all = self.ledger.hold_place(quotas.allocations).filter(|_| !self.draining);
+        let of_all = of_all.ok_or(error::INSUFFICIENT_CAPACITY)?;
         let place = match reserved {
-            Some(at) => Place::Port(self.reservations.remove(at).ok_or(error::INSUFFICIENT_CAPACITY)?.port),
-            None => self.find_place(wishes.port).ok_or(error::INSUFFICIENT_CAPACITY)?,
+            Some(reserved) => self.ports.end_reservation(reserved).then_some(Place::Port(reserved.port)),
+            None => self.find_place(wishes.protocol, wishes.port),
         };
-        let account = self.accounts.hold(&known.claim.user, quotas.user_bps);
-        if reserved.is_some() {
-            // The reservation's place in the account is the allocation's now.
-            self.accounts.release(account);
-        }
+        let place = place.ok_or(error::INSUFFICIENT_CAPACITY)?;
+        let own = own.unwrap_or_else(|| self.ledger.take_over(user));
+        let account = self.accounts.hold(&known.claim.user, || self.ledger.bandwidth_of(user, quotas.user_bps));
         let owner = Owner {
             username: known.claim.username.clone(),
             keys: known.keys.clone(),
@@ -79,21 +82,25 @@ impl Turn {
         let id = TurnAllocationId(u64::from(self.index.0) << 48 | self.last_id);
         let made_by = known.message.transaction_id();
         let mut allocation = Allocation::new(id, client, owner, made_by, now + wishes.lifetime);
+        allocation.protocol = wishes.protocol;
         allocation.dont_fragment = wishes.dont_fragment;
         allocation.missing = wishes.missing;
+        allocation.holds.extend([own, of_all]);
         let key = self.allocations.insert(allocation);
         self.clients.insert(client.path, key);
         self.give_relays(key, place, wishes.families);
-        if wishes.port == Wish::Pair {
-            self.reserve_next(key, now);
+        if let Some(next) = next {
+            self.reserve_next(key, user, next, now);
         }
         if wishes.mobility {
             self.give_ticket(key);
         }
         self.stats.allocated += 1;
         self.schedule(key);
-        // Where every peer is foreign a socket will be needed: better to know now whether its port is free.
-        if !self.peers.has_own() && self.want_sockets(key, wishes.dont_fragment) {
+        // Where every peer is foreign a socket will be needed: better to know now whether its port is free. Peers that connect come
+        // from the start (RFC 6062 §5.1).
+        let soon = wishes.protocol == RelayProtocol::Tcp || !self.peers.has_own();
+        if soon && self.want_sockets(key, wishes.dont_fragment) {
             if let Some(allocation) = self.allocations.get_mut(key) {
                 allocation.pending = Some(Pending { reply: known.reply.clone(), tries: 1, failed: false });
             }
@@ -124,11 +131,15 @@ impl Turn {
     }
 
     /// RFC 8656 §7.2, in its order.
-    fn read_wishes(&self, message: &Message<'_>) -> Result<Wishes, Refusal> {
-        match message.attribute(attribute::REQUESTED_TRANSPORT) {
-            Some(&[UDP, _, _, _]) => {}
+    fn read_wishes(&self, client: Client, message: &Message<'_>) -> Result<Wishes, Refusal> {
+        let protocol = match message.attribute(attribute::REQUESTED_TRANSPORT) {
+            Some(&[UDP, _, _, _]) => RelayProtocol::Udp,
+            Some(&[TCP, _, _, _]) if self.spec.features.tcp_relay => RelayProtocol::Tcp,
             Some(&[_, _, _, _]) => return Err(error::UNSUPPORTED_TRANSPORT.into()),
             _ => return Err(error::BAD_REQUEST.into()),
+        };
+        if protocol == RelayProtocol::Tcp {
+            refuse_beside_tcp(client, message)?;
         }
         let token = message.attribute(attribute::RESERVATION_TOKEN).map(<[u8; 8]>::try_from).transpose();
         let token = token.map_err(|_| error::BAD_REQUEST)?;
@@ -160,11 +171,12 @@ impl Turn {
         if (v4 && !has(true)) || (v6 && !has(false)) || !(v4 || v6) {
             return Err(error::ADDRESS_FAMILY_NOT_SUPPORTED.into());
         }
-        let shared = matches!(self.spec.relay.mode, RelayMode::Shared(_));
+        let shared = matches!(self.spec.relay.mode, RelayMode::Shared(_)) && protocol == RelayProtocol::Udp;
         if shared && (port != Wish::Any || token.is_some()) {
             return Err(error::INSUFFICIENT_CAPACITY.into());
         }
         Ok(Wishes {
+            protocol,
             families,
             missing: match families {
                 [true, false] if additional.is_some() => Some(FAMILY_IPV6),
@@ -198,18 +210,13 @@ impl Turn {
         }
     }
 
-    fn reservation(&self, token: [u8; 8], user: &str) -> Option<usize> {
-        let is_it = |reservation: &Reservation| {
-            let account = self.accounts.get(reservation.account);
-            reservation.token == token && account.is_some_and(|account| account.user == user)
-        };
-        self.reservations.iter().position(is_it)
-    }
-
-    fn find_place(&mut self, wish: Wish) -> Option<Place> {
-        match self.spec.relay.mode {
-            RelayMode::PerAllocation => self.ports.take(wish, &mut self.random).map(Place::Port),
-            RelayMode::Shared(_) => {
+    fn find_place(&mut self, protocol: RelayProtocol, wish: Wish) -> Option<Place> {
+        match (self.spec.relay.mode, protocol) {
+            // A listener is one allocation's: nothing tells whom somebody wants who connects to it.
+            (RelayMode::PerAllocation, _) | (_, RelayProtocol::Tcp) => {
+                self.ports.take(wish, &mut self.random).map(Place::Port)
+            }
+            (RelayMode::Shared(_), RelayProtocol::Udp) => {
                 // The least used one: the fewest meet at one peer.
                 let used = |keys: &[Option<RelayKey>; 2]| {
                     let key = keys.iter().flatten().next().copied()?;
@@ -225,6 +232,7 @@ impl Turn {
 
     /// Relayed addresses of these families, at this place.
     fn give_relays(&mut self, key: AllocationKey, place: Place, families: [bool; 2]) {
+        let protocol = self.allocations.get(key).map(|allocation| allocation.protocol);
         let wanted = |address: SocketAddr| families[usize::from(address.is_ipv6())];
         let mut relays = ArrayVec::<RelayKey, 2>::new();
         match place {
@@ -232,7 +240,10 @@ impl Turn {
                 for &(announce, bind) in self.peers.relays() {
                     let (outer, inner) = (SocketAddr::new(announce, port), SocketAddr::new(bind, port));
                     if wanted(outer) {
-                        relays.push(self.relays.insert(outer, inner, Holder::One(key)));
+                        relays.push(match protocol {
+                            Some(RelayProtocol::Tcp) => self.relays.insert_tcp(outer, inner, key),
+                            _ => self.relays.insert(outer, inner, Holder::One(key)),
+                        });
                     }
                 }
             }
@@ -259,20 +270,22 @@ impl Turn {
     }
 
     /// Keeps the port after the allocation's, which was taken with it.
-    fn reserve_next(&mut self, key: AllocationKey, now: Now) {
-        let token = self.random.next_u64().to_be_bytes();
+    fn reserve_next(&mut self, key: AllocationKey, user: User, hold: Hold, now: Now) {
         let Some(allocation) = self.allocations.get_mut(key) else { return };
+        let Some(name) = self.accounts.get(allocation.owner.account).map(|account| &account.user) else { return };
         let Some(port) = allocation.port else { return };
+        let (port, token) = self.ports.reserve(port + 1, name, &mut self.random);
         allocation.reservation = Some(token);
-        let account = allocation.owner.account;
-        self.accounts.hold_again(account);
-        let until = now + self.spec.lifetimes.reservation;
-        self.reservations.push_back(Reservation { token, port: port + 1, account, until });
+        // It is counted until somebody shows the token, or its time is over.
+        hold.leave();
+        self.reservations.push_back(Reservation { port, user, until: now + self.spec.lifetimes.reservation });
     }
 
     fn give_ticket(&mut self, key: AllocationKey) {
         let mut ticket = [0; 16];
         ticket.chunks_exact_mut(8).for_each(|half| half.copy_from_slice(&self.random.next_u64().to_be_bytes()));
+        // Whose it is, for other workers to know; 112 bits are left to guess.
+        ticket[..2].copy_from_slice(&self.index.0.to_be_bytes());
         let Some(allocation) = self.allocations.get_mut(key) else { return };
         if let Some(old) = allocation.ticket.replace(ticket) {
             self.tickets.remove(&old);
@@ -404,7 +417,11 @@ impl Turn {
     /// The client is elsewhere from now on, and gets another ticket.
     fn move_client(&mut self, key: AllocationKey, known: &Known<'_>, now: Now) {
         self.give_ticket(key);
+        if let Some(allocation) = self.allocations.get(key) {
+            leave(allocation, self.index, &mut self.links);
+        }
         let Some(allocation) = self.allocations.get_mut(key) else { return };
+        allocation.via = None;
         self.clients.remove(&allocation.client.path);
         allocation.client = known.reply.client;
         allocation.made_by = known.message.transaction_id();
@@ -426,7 +443,21 @@ enum Place {
     Shared([Option<RelayKey>; 2]),
 }
 
-/// REQUESTED-TRANSPORT of UDP (RFC 8656 §18.8).
+/// RFC 6062 §5.1: TCP is relayed for those who come by it, and has no pairs of ports and no fragments. Nor does it move: connections
+/// stay where they are.
+fn refuse_beside_tcp(client: Client, message: &Message<'_>) -> Result<(), Refusal> {
+    let senseless = [attribute::DONT_FRAGMENT, attribute::EVEN_PORT, attribute::RESERVATION_TOKEN];
+    if !is_stream(client) || senseless.into_iter().any(|it| message.attribute(it).is_some()) {
+        return Err(error::BAD_REQUEST.into());
+    }
+    match message.attribute(attribute::MOBILITY_TICKET) {
+        Some(_) => Err(error::MOBILITY_FORBIDDEN.into()),
+        None => Ok(()),
+    }
+}
+
+/// REQUESTED-TRANSPORT of UDP (RFC 8656 §18.8), and of TCP (RFC 6062 §4.1).
 const UDP: u8 = 17;
+const TCP: u8 = 6;
 /// A port that somebody else has is left alone for so long.
 const QUARANTINE: Duration = Duration::from_secs(60);

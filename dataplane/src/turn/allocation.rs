@@ -7,10 +7,13 @@ use std::net::{IpAddr, SocketAddr};
 use arrayvec::ArrayVec;
 use foldhash::fast::RandomState;
 use ringmain_shared::Now;
-use ringmain_shared::id::TurnAllocationId;
-use ringmain_shared::turn::{TurnBinding, TurnKeys, TurnTraffic, TurnTransport};
+use ringmain_shared::id::{TurnAllocationId, WorkerIndex};
+use ringmain_shared::turn::{RelayProtocol, TurnBinding, TurnKeys, TurnTraffic, TurnTransport};
 
+use super::budget::Second;
+use super::connection::ConnectionKey;
 use super::credential::AccountKey;
+use super::ledger::Hold;
 use super::link::LinkIndex;
 use super::peer::PermittedPeer;
 use super::relay::RelayKey;
@@ -56,9 +59,12 @@ pub(super) struct Allocation {
     pub(super) owner: Owner,
     /// The request that made it: the same one again gets the same answer (RFC 8656 §7.2).
     pub(super) made_by: TransactionId,
+    pub(super) protocol: RelayProtocol,
     pub(super) relays: ArrayVec<RelayKey, 2>,
     /// Its port of the pool, where ports are not shared.
     pub(super) port: Option<u16>,
+    /// What it counts against.
+    pub(super) holds: ArrayVec<Hold, 2>,
     pub(super) expires: Now,
     /// Peers' addresses, and until when they may send.
     permissions: HashMap<IpAddr, Now, RandomState>,
@@ -67,10 +73,16 @@ pub(super) struct Allocation {
     by_peer: HashMap<SocketAddr, u16, RandomState>,
     /// Ways to our own media.
     pub(super) links: Vec<(SocketAddr, LinkIndex)>,
+    /// Of peers, over TCP.
+    pub(super) connections: Vec<ConnectionKey>,
+    /// Connects of this second.
+    pub(super) connects: Second,
     /// Peers that are taken on shared ports.
     pub(super) claims: Vec<(RelayKey, SocketAddr)>,
     pub(super) reservation: Option<[u8; 8]>,
     pub(super) ticket: Option<[u8; 16]>,
+    /// The worker that the client's datagrams come to, if it is another one.
+    pub(super) via: Option<WorkerIndex>,
     pub(super) dont_fragment: bool,
     /// The family of which an address was wanted too, and is not to be had.
     pub(super) missing: Option<u8>,
@@ -131,16 +143,21 @@ impl Allocation {
             client,
             owner,
             made_by,
+            protocol: RelayProtocol::Udp,
             relays: ArrayVec::new(),
             port: None,
+            holds: ArrayVec::new(),
             expires,
             permissions: HashMap::default(),
             channels: Vec::new(),
             by_peer: HashMap::default(),
             links: Vec::new(),
+            connections: Vec::new(),
+            connects: Second::default(),
             claims: Vec::new(),
             reservation: None,
             ticket: None,
+            via: None,
             dont_fragment: false,
             missing: None,
             pending: None,

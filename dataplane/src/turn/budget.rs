@@ -1,64 +1,115 @@
-//! What is given to those who have proved nothing, and what the proven may relay. Owns numbers only.
+//! What is given to those who have proved nothing, and how often the proven may ask for more. The counts are all workers'
+//! ([`ledger`](super::ledger)).
 //!
 //! Strangers are counted by their address without the port, or by the /64 of IPv6, in a table of fixed size: a million of them cost
 //! no byte more than one. Two who share a place in it share its replies.
 
 use std::hash::BuildHasher;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::SeqCst;
 
 use foldhash::fast::RandomState;
 use ringmain_shared::Now;
 
-/// Replies to strangers.
+use super::ledger::Ledger;
+
+/// Replies to strangers, as one worker gives them.
 #[derive(Debug)]
 pub(super) struct ReplyBudget {
-    sources: Box<[Second]>,
-    all: Second,
+    ledger: Arc<Ledger>,
     per_source: u32,
     per_second: u32,
+}
+
+impl ReplyBudget {
+    /// So many replies a second to one address, and to all, by all workers; zero is no bound.
+    pub(super) fn new(ledger: Arc<Ledger>, per_source: u32, per_second: u32) -> Self {
+        Self { ledger, per_source, per_second }
+    }
+
+    /// Whether to answer a stranger at `address`. `known` ones do not compete with all the others.
+    pub(super) fn take(&self, address: SocketAddr, known: bool, now: Now) -> bool {
+        let strangers = self.ledger.strangers();
+        let place = strangers.hasher.hash_one(source(address)) as usize % SOURCES;
+        let Some(source) = strangers.sources.get(place) else { return false };
+        // Looked at before anything is written: in a flood workers would do nothing but write to what they share.
+        if !known && Second::in_cell(&strangers.all).is_full(self.per_second, now) {
+            return false;
+        }
+        Second::add_in_cell(source, self.per_source, now)
+            && (known || Second::add_in_cell(&strangers.all, self.per_second, now))
+    }
+}
+
+/// How often strangers were answered, in a table of fixed size.
+#[derive(Debug)]
+pub(super) struct Strangers {
+    /// A second, and how many replies there were in it.
+    sources: Box<[AtomicU64]>,
+    all: AtomicU64,
     hasher: RandomState,
+}
+
+impl Default for Strangers {
+    fn default() -> Self {
+        let sources = std::iter::repeat_with(AtomicU64::default).take(SOURCES).collect();
+        Self { sources, all: AtomicU64::new(0), hasher: RandomState::default() }
+    }
 }
 
 /// How many there were in one second.
 #[derive(Clone, Copy, Debug, Default)]
-struct Second {
+pub(super) struct Second {
     second: u32,
     count: u32,
 }
 
-impl ReplyBudget {
-    /// So many replies a second to one address, and to all; zero is no bound.
-    pub(super) fn new(per_source: u32, per_second: u32) -> Self {
-        let sources = vec![Second::default(); SOURCES].into_boxed_slice();
-        Self { sources, all: Second::default(), per_source, per_second, hasher: RandomState::default() }
+impl Second {
+    /// What is in a cell that workers share.
+    pub(super) fn in_cell(cell: &AtomicU64) -> Self {
+        Self::unpack(cell.load(SeqCst))
     }
 
-    /// Whether to answer a stranger at `address`. `known` ones do not compete with all the others.
-    pub(super) fn take(&mut self, address: SocketAddr, known: bool, now: Now) -> bool {
-        let second = (now.as_millis() / 1000) as u32;
-        let place = self.hasher.hash_one(source(address)) as usize % SOURCES;
-        let Some(source) = self.sources.get_mut(place) else { return false };
-        let mut all = Second::default();
-        let all = if known { &mut all } else { &mut self.all };
-        if source.is_full(second, self.per_source) || all.is_full(second, self.per_second) {
-            return false;
-        }
-        source.add(second);
-        all.add(second);
-        true
+    /// One more in such a cell, unless there were `max` in this second already; zero is no bound.
+    pub(super) fn add_in_cell(cell: &AtomicU64, max: u32, now: Now) -> bool {
+        let more = |packed: u64| {
+            let mut second = Self::unpack(packed);
+            (!second.is_full(max, now)).then(|| {
+                second.add(now);
+                second.pack()
+            })
+        };
+        cell.fetch_update(SeqCst, SeqCst, more).is_ok()
+    }
+
+    /// Whether there have been `max` in this second; zero is no bound.
+    pub(super) fn is_full(&self, max: u32, now: Now) -> bool {
+        max > 0 && self.count(now) >= max
+    }
+
+    /// How many there have been in this second.
+    pub(super) fn count(&self, now: Now) -> u32 {
+        if self.second == second_of(now) { self.count } else { 0 }
+    }
+
+    /// One more.
+    pub(super) fn add(&mut self, now: Now) {
+        (self.second, self.count) = (second_of(now), self.count(now).saturating_add(1));
+    }
+
+    fn pack(self) -> u64 {
+        u64::from(self.second) << 32 | u64::from(self.count)
+    }
+
+    fn unpack(packed: u64) -> Self {
+        Self { second: (packed >> 32) as u32, count: packed as u32 }
     }
 }
 
-impl Second {
-    fn is_full(&self, second: u32, max: u32) -> bool {
-        max > 0 && self.second == second && self.count >= max
-    }
-
-    fn add(&mut self, second: u32) {
-        self.count = if self.second == second { self.count + 1 } else { 1 };
-        self.second = second;
-    }
+fn second_of(now: Now) -> u32 {
+    (now.as_millis() / 1000) as u32
 }
 
 /// Who is counted as one: an IPv4 address, or the network of an IPv6 address, which whoever has one has all of.
@@ -69,94 +120,40 @@ fn source(address: SocketAddr) -> u64 {
     }
 }
 
-/// So many bits a second, a fifth of a second's worth at once.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Bandwidth {
-    bits_per_second: u64,
-    empty_until: Now,
-}
-
-impl Bandwidth {
-    /// Zero is no bound.
-    pub(super) fn new(bits_per_second: u64) -> Self {
-        Self { bits_per_second, empty_until: Now(0) }
-    }
-
-    /// When what has passed is paid for.
-    pub(super) fn empty_until(&self) -> Now {
-        self.empty_until
-    }
-
-    /// So many bytes have passed already. What they owe is bounded by the burst: those who ask before they send are held up by a
-    /// fifth of a second, not by all that was sent without asking.
-    pub(super) fn charge(&mut self, bytes: u64, now: Now) {
-        let cost = bytes.saturating_mul(8_000_000_000).checked_div(self.bits_per_second).unwrap_or(0);
-        let most = self.empty_until.max(now + BURST);
-        self.empty_until = (self.empty_until.max(now) + Duration::from_nanos(cost)).min(most);
-    }
-
-    /// Whether `bytes` may pass; if so, they have.
-    #[inline]
-    pub(super) fn take(&mut self, bytes: usize, now: Now) -> bool {
-        if self.bits_per_second == 0 {
-            return true;
-        }
-        let cost = (bytes as u64).saturating_mul(8_000_000_000) / self.bits_per_second;
-        let from = self.empty_until.max(now);
-        if from.since(now) > BURST {
-            return false;
-        }
-        self.empty_until = from + Duration::from_nanos(cost);
-        true
-    }
-}
-
 /// Places in the table of sources: half a megabyte, so that 10,000 strangers a second hardly ever share one.
 const SOURCES: usize = 64 * 1024;
-const BURST: Duration = Duration::from_millis(200);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn answered(budget: &mut ReplyBudget, second: u64, address: impl Fn(u32) -> SocketAddr) -> usize {
+    fn answered(budget: &ReplyBudget, second: u64, address: impl Fn(u32) -> SocketAddr) -> usize {
         let at = |n: u32| Now(second * 1_000_000_000 + u64::from(n) * 10_000);
         (0..100_000).filter(|&n| budget.take(address(n), false, at(n))).count()
     }
 
     #[test]
     fn an_address_gets_its_replies_whatever_port_it_asks_from() {
-        let mut budget = ReplyBudget::new(10, 10_000);
+        let budget = ReplyBudget::new(ledger(), 10, 10_000);
         for second in 1..4 {
-            assert_eq!(answered(&mut budget, second, |n| ([192, 0, 2, 1], n as u16).into()), 10);
+            assert_eq!(answered(&budget, second, |n| ([192, 0, 2, 1], n as u16).into()), 10);
             let network = |n: u32| (IpAddr::from([0x2001, 0xdb8, 0, 1, 0, 0, 0, n as u16]), 9).into();
-            assert_eq!(answered(&mut budget, second, network), 10);
+            assert_eq!(answered(&budget, second, network), 10);
         }
-        let mut unbounded = ReplyBudget::new(0, 0);
-        assert_eq!(answered(&mut unbounded, 1, |_| ([192, 0, 2, 1], 9).into()), 100_000);
+        let unbounded = ReplyBudget::new(ledger(), 0, 0);
+        assert_eq!(answered(&unbounded, 1, |_| ([192, 0, 2, 1], 9).into()), 100_000);
     }
 
     #[test]
     fn all_together_get_no_more_than_their_budget_and_the_known_do_not_wait_for_it() {
-        let mut budget = ReplyBudget::new(10, 1000);
+        let budget = ReplyBudget::new(ledger(), 10, 1000);
         let stranger = |n: u32| SocketAddr::from((IpAddr::V4((0x0a00_0000 + n).into()), 9));
-        assert_eq!(answered(&mut budget, 1, stranger), 1000);
+        assert_eq!(answered(&budget, 1, stranger), 1000);
         assert!(budget.take(([198, 51, 100, 1], 1).into(), true, Now(1_999_999_999)));
         assert!(!budget.take(([198, 51, 100, 2], 1).into(), false, Now(1_999_999_999)));
     }
 
-    #[test]
-    fn bandwidth_is_what_it_says() {
-        let mut bandwidth = Bandwidth::new(8_000_000);
-        let passed = (0..40_000u64).filter(|n| bandwidth.take(1000, Now(n * 250_000))).count();
-        // Ten seconds of a megabyte each, and the burst.
-        assert!((10_000..=10_202).contains(&passed), "{passed}");
-        // A minute's worth that nobody asked for holds up the others by no more than the burst.
-        let now = Now(20_000_000_000);
-        bandwidth.charge(60_000_000, now);
-        bandwidth.charge(60_000_000, now);
-        assert!(bandwidth.take(1000, now + BURST) && bandwidth.take(200_000, now + BURST));
-        assert!(!bandwidth.take(1000, now + BURST));
-        assert!((0..1000).all(|_| Bandwidth::new(0).take(1500, Now(0))));
+    fn ledger() -> Arc<Ledger> {
+        Arc::new(Ledger::new([3; 32]))
     }
 }

@@ -1,20 +1,19 @@
 //! Who may allocate: users that control named, and time-limited ones that prove themselves by a shared secret.
 //!
-//! Owns keys and never a password. What a user has used up is counted here too, since quotas are per user and a user may have many
-//! credentials. Looking up somebody unknown leaves nothing behind.
+//! Owns keys and never a password, and the users with allocations here: a user may have many credentials. Looking up somebody unknown
+//! leaves nothing behind.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 
 use aws_lc_rs::{digest, hmac};
 use foldhash::fast::RandomState;
 use md5::{Digest, Md5};
-use ringmain_shared::Now;
 use ringmain_shared::turn::{TurnBinding, TurnCredential, TurnKeys, TurnSecret};
 use slotmap::SlotMap;
 use zeroize::Zeroize;
 
 use super::base64;
-use super::budget::Bandwidth;
+use crate::buf::Bandwidth;
 
 slotmap::new_key_type! {
     /// A user's account.
@@ -153,80 +152,41 @@ impl Credentials {
     }
 }
 
-/// What users have used up.
+/// Users who have allocations here.
 #[derive(Debug, Default)]
 pub(super) struct Accounts {
     by_user: HashMap<String, AccountKey, RandomState>,
     accounts: SlotMap<AccountKey, Account>,
-    /// Accounts that hold nothing, but have used bandwidth up to then that is not there yet.
-    leaving: BTreeSet<(Now, AccountKey)>,
 }
 
 /// One user's.
 #[derive(Debug)]
 pub(super) struct Account {
     pub(super) user: String,
-    /// Allocations and reserved ports.
-    pub(super) held: u32,
+    /// Allocations on this worker.
+    held: u32,
     pub(super) bandwidth: Bandwidth,
-    /// Its place among those that are leaving.
-    leaving: Option<Now>,
 }
 
 impl Accounts {
-    /// How much a user holds.
-    pub(super) fn held(&self, user: &str) -> u32 {
-        self.by_user.get(user).and_then(|&key| self.accounts.get(key)).map_or(0, |account| account.held)
-    }
-
-    /// One more allocation or reservation of this user.
-    pub(super) fn hold(&mut self, user: &str, bits_per_second: u64) -> AccountKey {
+    /// One more allocation of this user.
+    pub(super) fn hold(&mut self, user: &str, bandwidth: impl FnOnce() -> Bandwidth) -> AccountKey {
         let accounts = &mut self.accounts;
-        let key = *self.by_user.entry(user.into()).or_insert_with(|| {
-            let bandwidth = Bandwidth::new(bits_per_second);
-            accounts.insert(Account { user: user.into(), held: 0, bandwidth, leaving: None })
-        });
-        self.hold_again(key);
+        let new = || accounts.insert(Account { user: user.into(), held: 0, bandwidth: bandwidth() });
+        let key = *self.by_user.entry(user.into()).or_insert_with(new);
+        if let Some(account) = accounts.get_mut(key) {
+            account.held += 1;
+        }
         key
     }
 
-    /// One more of an account that there is.
-    pub(super) fn hold_again(&mut self, key: AccountKey) {
-        let Some(account) = self.accounts.get_mut(key) else { return };
-        account.held += 1;
-        if let Some(until) = account.leaving.take() {
-            self.leaving.remove(&(until, key));
-        }
-    }
-
-    /// One less; after the last one the account goes, once its bandwidth is paid for: else who allocates anew would owe nothing.
+    /// One less; the account goes with the last. What the user has used up is remembered in the ledger.
     pub(super) fn release(&mut self, key: AccountKey) {
         let Some(account) = self.accounts.get_mut(key) else { return };
         account.held = account.held.saturating_sub(1);
-        if account.held > 0 {
-            return;
-        }
-        let until = account.bandwidth.empty_until();
-        if until == Now(0) {
-            return self.remove(key);
-        }
-        account.leaving = Some(until);
-        self.leaving.insert((until, key));
-    }
-
-    /// Forgets those who hold nothing and owe nothing.
-    pub(super) fn handle_timeout(&mut self, now: Now) {
-        while let Some(&(until, key)) = self.leaving.first()
-            && until <= now
-        {
-            self.leaving.pop_first();
+        if account.held == 0 {
             self.remove(key);
         }
-    }
-
-    /// When `handle_timeout` is due.
-    pub(super) fn next_deadline(&self) -> Option<Now> {
-        self.leaving.first().map(|&(until, _)| until)
     }
 
     fn remove(&mut self, key: AccountKey) {
@@ -239,13 +199,14 @@ impl Accounts {
         self.accounts.get(key)
     }
 
-    pub(super) fn get_mut(&mut self, key: AccountKey) -> Option<&mut Account> {
-        self.accounts.get_mut(key)
+    /// New rules for all. Links hold what was there before.
+    pub(super) fn set_bandwidth(&mut self, of: impl Fn(&str) -> Bandwidth) {
+        self.accounts.values_mut().for_each(|account| account.bandwidth = of(&account.user));
     }
 
-    /// New rules for all.
-    pub(super) fn set_bandwidth(&mut self, bits_per_second: u64) {
-        self.accounts.values_mut().for_each(|account| account.bandwidth = Bandwidth::new(bits_per_second));
+    #[cfg(test)]
+    pub(super) fn held(&self, user: &str) -> u32 {
+        self.by_user.get(user).and_then(|&key| self.accounts.get(key)).map_or(0, |account| account.held)
     }
 
     #[cfg(test)]
@@ -256,7 +217,10 @@ impl Accounts {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::turn::Ledger;
 
     #[test]
     fn keys_are_those_of_every_client() {
@@ -290,7 +254,9 @@ mod tests {
     #[test]
     fn accounts_go_with_their_last_allocation() {
         let mut accounts = Accounts::default();
-        let keys: Vec<_> = (0..3).map(|_| accounts.hold("alice", 0)).collect();
+        let ledger = Arc::new(Ledger::new([3; 32]));
+        let unbounded = || ledger.bandwidth_of(ledger.user("alice"), 0);
+        let keys: Vec<_> = (0..3).map(|_| accounts.hold("alice", unbounded)).collect();
         assert_eq!((accounts.held("alice"), accounts.held("bob"), accounts.len()), (3, 0, 1));
         keys.iter().for_each(|&key| accounts.release(key));
         assert_eq!((accounts.held("alice"), accounts.len()), (0, 0));

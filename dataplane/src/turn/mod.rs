@@ -6,19 +6,24 @@
 //!
 //! In the order of a client's life: [`request`] finds out who asks ([`nonce`], [`credential`]), strangers within their [`budget`];
 //! [`allocate`] gives a relayed address ([`ports`], [`relay`]); [`permission`] lets peers in that [`peer`] allows; [`relaying`] moves
-//! the packets; [`upkeep`] ends what is over. A peer that is our own media gets a [`link`] instead of a socket.
+//! the packets; [`upkeep`] ends what is over. A peer that is our own media gets a [`link`] instead of a socket. Peers over TCP (RFC
+//! 6062) are [`connection`]s, which [`connect`] lets in and out; their bytes pass by the stream thread.
 //!
 //! What is left out, and why: ICMP errors are not passed on, since sockets do not queue them here; TTL, ECN and DSCP of relayed
-//! datagrams are the host's own; a datagram without payload is not relayed. TCP towards peers (RFC 6062) is not served yet.
+//! datagrams are the host's own; a datagram without payload is not relayed.
 //!
-//! Each worker is a server of its own: it has its share of the relay ports and counts quotas for itself, and a client that moves
-//! (RFC 8016) is found only if the kernel gives its new address to the same worker.
+//! Each worker is a server of its own, with its clients and their allocations. What they count together is in the [`ledger`]: quotas,
+//! relay ports, reservations. What they tell each other is in [`between`].
 
 mod allocate;
 mod allocation;
 mod base64;
+mod between;
 mod budget;
+mod connect;
+mod connection;
 mod credential;
+mod ledger;
 mod link;
 mod nonce;
 mod peer;
@@ -35,6 +40,7 @@ mod upkeep;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::ops::Range;
+use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use ringmain_shared::Now;
@@ -42,19 +48,24 @@ use ringmain_shared::id::WorkerIndex;
 use ringmain_shared::turn::{RelayMode, TurnEvent, TurnSpec, TurnStats};
 use slotmap::SlotMap;
 
+use crate::buf::Bandwidth;
 use crate::io::Path;
 use crate::random::Random;
 use allocation::Allocation;
-use budget::{Bandwidth, ReplyBudget};
-use credential::{AccountKey, Accounts, Credentials};
+use budget::ReplyBudget;
+use connection::Connections;
+use credential::{Accounts, Credentials};
 use link::Links;
 use nonce::Nonces;
 use peer::Peers;
-use ports::{Ports, Wish};
+use ports::{Ports, Reserved, Wish};
 use relay::{Holder, Relays, Sharing};
 
 pub use allocation::{AllocationKey, Client};
+pub use between::{Elsewhere, FarLink, TurnItem};
+pub use connection::{ConnectionKey, PeerRequest};
 pub use credential::{derive_keys, timed_password};
+pub use ledger::{Ledger, User};
 pub use link::LinkChange;
 pub use relay::{RelayKey, SocketRequest};
 
@@ -65,6 +76,7 @@ pub struct Turn {
     spec: TurnSpec,
     /// Nanoseconds since 1970 at `Now(0)`.
     unix_nanos_at_start: u64,
+    ledger: Arc<Ledger>,
     peers: Peers,
     credentials: Credentials,
     accounts: Accounts,
@@ -74,29 +86,37 @@ pub struct Turn {
     ports: Ports,
     /// Ports that many share; empty where each allocation has its own.
     shared: Vec<[Option<RelayKey>; 2]>,
+    /// Such ports of before, which are given back with the last allocation on them.
+    retired: Vec<(u16, [Option<RelayKey>; 2])>,
     /// Ports that could not be bound, and when to try them again.
     quarantine: VecDeque<(Now, u16)>,
-    /// In the order in which they end.
+    /// Those made here, in the order in which they end.
     reservations: VecDeque<Reservation>,
     allocations: SlotMap<AllocationKey, Allocation>,
     clients: HashMap<Path, AllocationKey, RandomState>,
     tickets: HashMap<[u8; 16], AllocationKey, RandomState>,
     relays: Relays,
     links: Links,
+    /// Where clients are whose allocations are other workers'.
+    moved: HashMap<Path, WorkerIndex, RandomState>,
+    /// Sockets that every worker has at the same address.
+    shared_sockets: Range<u16>,
+    connections: Connections,
     timers: BinaryHeap<Reverse<(Now, AllocationKey)>>,
     random: Random,
     stats: TurnStats,
     last_id: u64,
     draining: bool,
     events: Vec<TurnEvent>,
+    /// Paths of clients whose connections are to end.
+    disconnects: Vec<Path>,
 }
 
-/// A port kept for a second allocation (RFC 8656 §7.2).
+/// A port kept for a second allocation (RFC 8656 §7.2), which may be on another worker.
 #[derive(Debug)]
 struct Reservation {
-    token: [u8; 8],
-    port: u16,
-    account: AccountKey,
+    port: Reserved,
+    user: User,
     until: Now,
 }
 
@@ -107,36 +127,54 @@ pub struct ForMedia {
     pub path: Path,
     /// Where the datagram is in the message.
     pub payload: Range<usize>,
+    /// The worker whose media it is, and by which link, if it is another one.
+    pub far: Option<(WorkerIndex, FarLink)>,
 }
 
 impl Turn {
-    /// A server on the worker `index`. `seed` makes it unguessable, or repeatable in a test.
+    /// A server on the worker `index` that counts for itself. `seed` makes it unguessable, or repeatable in a test.
     pub fn new(index: WorkerIndex, spec: TurnSpec, unix_nanos_at_start: u64, seed: [u8; 32]) -> Self {
-        let mut random = Random::from_seed(seed);
+        Self::sharing(Arc::new(Ledger::new(seed)), index, spec, unix_nanos_at_start, seed)
+    }
+
+    /// One of several workers that are one server.
+    pub fn sharing(
+        ledger: Arc<Ledger>,
+        index: WorkerIndex,
+        spec: TurnSpec,
+        unix_nanos_at_start: u64,
+        seed: [u8; 32],
+    ) -> Self {
         let mut turn = Self {
             index,
             unix_nanos_at_start,
-            peers: Peers::new(&spec.peers, &spec.relay, index),
+            peers: Peers::new(&spec.peers, &spec.relay),
             credentials: Credentials::default(),
             accounts: Accounts::default(),
-            nonces: Nonces::new(spec.lifetimes.nonce, &mut random),
-            replies: ReplyBudget::new(spec.quotas.replies_per_source, spec.quotas.replies),
-            bandwidth: Bandwidth::new(spec.quotas.total_bps),
-            ports: Ports::new(1, 0, 0, 1),
+            nonces: Nonces::new(spec.lifetimes.nonce, Arc::clone(&ledger)),
+            replies: ReplyBudget::new(Arc::clone(&ledger), spec.quotas.replies_per_source, spec.quotas.replies),
+            bandwidth: ledger.bandwidth_of_all(spec.quotas.total_bps),
+            ports: Ports::new(Arc::clone(&ledger), spec.relay.port_min, spec.relay.port_max),
+            ledger,
             shared: Vec::new(),
+            retired: Vec::new(),
             quarantine: VecDeque::new(),
             reservations: VecDeque::new(),
             allocations: SlotMap::with_key(),
             clients: HashMap::default(),
             tickets: HashMap::default(),
             relays: Relays::default(),
-            links: Links::default(),
+            links: Links::new(index),
+            moved: HashMap::default(),
+            shared_sockets: 0..0,
+            connections: Connections::default(),
             timers: BinaryHeap::new(),
-            random,
+            random: Random::from_seed(seed),
             stats: TurnStats::default(),
             last_id: 0,
             draining: false,
             events: Vec::new(),
+            disconnects: Vec::new(),
             spec,
         };
         turn.read_spec();
@@ -149,11 +187,17 @@ impl Turn {
     pub fn configure(&mut self, spec: TurnSpec) {
         let moved = self.spec.relay != spec.relay;
         self.spec = spec;
-        self.peers = Peers::new(&self.spec.peers, &self.spec.relay, self.index);
+        self.peers = Peers::new(&self.spec.peers, &self.spec.relay);
         let quotas = self.spec.quotas;
-        self.replies = ReplyBudget::new(quotas.replies_per_source, quotas.replies);
-        self.bandwidth = Bandwidth::new(quotas.total_bps);
-        self.accounts.set_bandwidth(quotas.user_bps);
+        self.replies = ReplyBudget::new(Arc::clone(&self.ledger), quotas.replies_per_source, quotas.replies);
+        self.bandwidth = self.ledger.bandwidth_of_all(quotas.total_bps);
+        let ledger = &self.ledger;
+        self.accounts.set_bandwidth(|user| ledger.bandwidth_of(ledger.user(user), quotas.user_bps));
+        let mut budgets: Vec<_> = self.links.guests().map(|(link, user)| (link, self.guest_budgets(user))).collect();
+        for (key, allocation) in &self.allocations {
+            budgets.extend(allocation.links.iter().map(|&(_, link)| (link, self.link_budgets(key))));
+        }
+        budgets.into_iter().for_each(|(link, budgets)| self.links.limit(link, budgets));
         self.nonces.set_lifetime(self.spec.lifetimes.nonce);
         self.read_spec();
         if moved {
@@ -165,24 +209,17 @@ impl Turn {
         self.credentials.configure(&self.spec.realm, &self.spec.users, &self.spec.secrets);
     }
 
-    /// Decides which ports are ours. Those of allocations and reservations stay taken.
+    /// Decides which ports there are. Those of allocations and reservations stay taken.
     fn lay_out_ports(&mut self) {
-        let relay = &self.spec.relay;
-        self.ports = Ports::new(relay.port_min, relay.port_max, self.index.0, relay.workers);
-        self.quarantine.clear();
-        for port in self.allocations.values().filter_map(|allocation| allocation.port) {
-            self.ports.claim(port);
-        }
-        for reservation in &self.reservations {
-            self.ports.claim(reservation.port);
-        }
+        let (min, max) = (self.spec.relay.port_min, self.spec.relay.port_max);
+        self.ports = Ports::new(Arc::clone(&self.ledger), min, max);
         // Shared ports of before end with the last allocation on them.
-        for key in std::mem::take(&mut self.shared).into_iter().flatten().flatten() {
-            if self.relays.sharing(key).is_some_and(|sharing| sharing.allocations == 0) {
-                self.relays.remove(key);
-            }
+        for keys in std::mem::take(&mut self.shared) {
+            let port = keys.iter().flatten().find_map(|&key| Some(self.relays.get(key)?.outer.port()));
+            self.retired.extend(port.map(|port| (port, keys)));
         }
-        if let RelayMode::Shared(count) = relay.mode {
+        self.release_retired();
+        if let RelayMode::Shared(count) = self.spec.relay.mode {
             for _ in 0..count.max(1) {
                 let Some(port) = self.ports.take(Wish::Any, &mut self.random) else { break };
                 let mut keys = [None; 2];
@@ -195,18 +232,42 @@ impl Turn {
         }
     }
 
+    /// Gives back shared ports of before that nobody has any more.
+    fn release_retired(&mut self) {
+        let Self { retired, relays, ports, .. } = self;
+        retired.retain(|&(port, keys)| {
+            let mut is_held = false;
+            for key in keys.into_iter().flatten() {
+                match relays.sharing(key).is_some_and(|sharing| sharing.allocations > 0) {
+                    true => is_held = true,
+                    false => relays.remove(key),
+                }
+            }
+            if !is_held {
+                ports.release(port);
+            }
+            is_held
+        });
+    }
+
     /// When [`handle_timeout`](Self::handle_timeout) is due.
     pub fn next_deadline(&self) -> Now {
         let allocation = self.timers.peek().map(|Reverse((at, _))| *at);
         let reservation = self.reservations.front().map(|reservation| reservation.until);
         let quarantine = self.quarantine.front().map(|&(until, _)| until);
-        let others = [allocation, reservation, quarantine, self.accounts.next_deadline()].into_iter().flatten();
+        let connection = self.connections.next_deadline();
+        let others = [allocation, reservation, quarantine, connection].into_iter().flatten();
         others.fold(self.nonces.next_rotation(), Now::min)
     }
 
     /// Sockets to open and close, in this order. Emptied by the caller.
     pub fn socket_requests(&mut self) -> &mut Vec<SocketRequest> {
         &mut self.relays.requests
+    }
+
+    /// What the stream thread is to do for relayed addresses of TCP, in this order. Emptied by the caller.
+    pub fn peer_requests(&mut self) -> &mut Vec<PeerRequest> {
+        &mut self.relays.peer_requests
     }
 
     /// What the worker has to know of links, in this order. Emptied by the caller.
@@ -219,9 +280,19 @@ impl Turn {
         &mut self.events
     }
 
+    /// Paths of clients whose TCP, TLS or DTLS connection is to end with their allocation. Emptied by the caller.
+    pub fn disconnects(&mut self) -> &mut Vec<Path> {
+        &mut self.disconnects
+    }
+
     /// Counters since the start.
     pub fn stats(&self) -> TurnStats {
-        TurnStats { allocations: self.allocations.len() as u64, sockets: self.relays.open() as u64, ..self.stats }
+        TurnStats {
+            allocations: self.allocations.len() as u64,
+            sockets: self.relays.open() as u64,
+            connections: self.connections.len() as u64,
+            ..self.stats
+        }
     }
 
     /// Seconds since 1970.

@@ -1,11 +1,13 @@
 //! Nonces that nobody has to remember (RFC 8489 §9.2): the time, and a tag over it and the client's address.
 //!
-//! Owns two secrets, of which the older one is replaced every so often. A nonce proves that its bearer has received what we sent to
+//! Knows the secrets of this hour, of the one before and of the next, which all workers derive from one: a client may be answered by one
+//! and heard by another. A nonce proves that its bearer has received what we sent to
 //! that address; it proves nothing about who it is. It never keeps anything about a client.
 //!
 //! With algorithms on offer: `obMatJos2`, four characters of features, then as without: four of seconds, seven of the tag.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use arrayvec::ArrayVec;
@@ -13,7 +15,7 @@ use aws_lc_rs::{constant_time, hmac};
 use ringmain_shared::Now;
 
 use super::base64;
-use crate::random::Random;
+use super::ledger::Ledger;
 
 /// Bytes of the longest nonce.
 pub(super) const NONCE_LEN_MAX: usize = 24;
@@ -27,8 +29,9 @@ pub(super) type Nonce = ArrayVec<u8, NONCE_LEN_MAX>;
 #[derive(Debug)]
 pub(super) struct Nonces {
     lifetime: Duration,
-    secrets: [Secret; 2],
-    /// The secret of this moment is `secrets[period % 2]`.
+    ledger: Arc<Ledger>,
+    /// That of a period is at `period % 3`.
+    secrets: [Secret; 3],
     period: u64,
 }
 
@@ -47,8 +50,9 @@ pub(super) struct Features {
 pub(super) struct Stale;
 
 impl Nonces {
-    pub(super) fn new(lifetime: Duration, random: &mut Random) -> Self {
-        Self { lifetime, secrets: [Secret::new(random), Secret::new(random)], period: 0 }
+    pub(super) fn new(lifetime: Duration, ledger: Arc<Ledger>) -> Self {
+        let secrets = secrets(&ledger, 0);
+        Self { lifetime, ledger, secrets, period: 0 }
     }
 
     /// From now on they last so long.
@@ -56,15 +60,14 @@ impl Nonces {
         self.lifetime = lifetime;
     }
 
-    /// Replaces the older secret when its time has come. Whether it had.
-    pub(super) fn rotate(&mut self, now: Now, random: &mut Random) -> bool {
+    /// Replaces the oldest secret when its time has come. Whether it had.
+    pub(super) fn rotate(&mut self, now: Now) -> bool {
         let period = now.0 / PERIOD.as_nanos() as u64;
-        for passed in self.period.max(period.saturating_sub(2))..period {
-            let [even, odd] = &mut self.secrets;
-            *(if passed % 2 == 1 { even } else { odd }) = Secret::new(random);
-        }
         let is_new = period > self.period;
-        self.period = self.period.max(period);
+        if is_new {
+            self.period = period;
+            self.secrets = secrets(&self.ledger, period);
+        }
         is_new
     }
 
@@ -89,8 +92,10 @@ impl Nonces {
             return Err(Stale);
         }
         let made_in = now.0.saturating_sub(u64::from(age) * 1_000_000_000) / PERIOD.as_nanos() as u64;
-        // A second is a coarse measure: at the turn of a period it may be off by one.
-        let right = [made_in, made_in + 1].into_iter().filter(|&period| period + 1 >= self.period).any(|period| {
+        // A second is a coarse measure, and its maker may not have looked at the clock for a moment: at the turn of a period it may be
+        // off by one.
+        let is_known = |&period: &u64| (self.period.saturating_sub(1)..=self.period + 1).contains(&period);
+        let right = (made_in.saturating_sub(1)..=made_in + 1).filter(is_known).any(|period| {
             let expected = self.write(address, features, made, period);
             constant_time::verify_slices_are_equal(&expected, nonce).is_ok()
         });
@@ -103,8 +108,13 @@ impl Nonces {
             nonce.extend(COOKIE.iter().chain(FEATURES).copied());
         }
         nonce.extend((0..TIME_LEN).rev().map(|at| base64::digit(u64::from(seconds) >> (6 * at))));
-        let [even, odd] = &self.secrets;
-        let mut context = hmac::Context::with_key(&(if period.is_multiple_of(2) { even } else { odd }).0);
+        let [first, second, third] = &self.secrets;
+        let Secret(secret) = match period % 3 {
+            0 => first,
+            1 => second,
+            _ => third,
+        };
+        let mut context = hmac::Context::with_key(secret);
         context.update(&nonce);
         match address.ip() {
             IpAddr::V4(ip) => context.update(&ip.octets()),
@@ -118,12 +128,14 @@ impl Nonces {
     }
 }
 
-impl Secret {
-    fn new(random: &mut Random) -> Self {
-        let mut bytes = [0; 32];
-        bytes.chunks_exact_mut(8).for_each(|chunk| chunk.copy_from_slice(&random.next_u64().to_be_bytes()));
-        Self(hmac::Key::new(hmac::HMAC_SHA256, &bytes))
-    }
+/// Those of a period and its neighbours, in their places.
+fn secrets(ledger: &Ledger, period: u64) -> [Secret; 3] {
+    let of = |period: u64| {
+        let key = ledger.tag(&[b"nonce", &period.to_be_bytes()]);
+        Secret(hmac::Key::new(hmac::HMAC_SHA256, &key))
+    };
+    let first = period.saturating_sub(1);
+    [0, 1, 2].map(|place| of((first..first + 3).find(|period| period % 3 == place).unwrap_or(first)))
 }
 
 fn seconds(now: Now) -> u32 {
@@ -160,16 +172,16 @@ mod tests {
     #[test]
     fn a_nonce_lasts_its_time_and_no_second_longer_across_changes_of_the_secret() {
         for start in [0, 3000, 3599, 3600, 7000, 100_000, 17_000_000] {
-            let mut random = Random::from_seed([3; 32]);
-            let mut nonces = Nonces::new(LIFETIME, &mut random);
-            nonces.rotate(at(start), &mut random);
+            let mut nonces = nonces(3);
+            nonces.rotate(at(start));
             for algorithms in [false, true] {
                 let features = Features { algorithms };
                 let nonce = nonces.make(client(), features, at(start));
                 assert_eq!(nonce.len(), if algorithms { NONCE_LEN_MAX } else { NONCE_LEN_MIN });
                 for (later, right) in [(0, true), (60, true), (600, true), (601, false), (10_000, false)] {
-                    let mut nonces = Nonces { secrets: nonces.secrets.clone(), ..nonces };
-                    nonces.rotate(at(start + later), &mut random);
+                    // Whoever checks it may be another worker, which has not looked at the clock for a moment, or never has yet.
+                    let mut nonces = super::tests::nonces(3);
+                    nonces.rotate(at((start + later).saturating_sub(1)));
                     let expected = if right { Ok(features) } else { Err(Stale) };
                     assert_eq!(nonces.check(&nonce, client(), at(start + later)), expected, "{start} + {later}");
                 }
@@ -177,16 +189,13 @@ mod tests {
         }
     }
 
-    impl Clone for Secret {
-        fn clone(&self) -> Self {
-            Self(self.0.clone())
-        }
+    fn nonces(seed: u8) -> Nonces {
+        Nonces::new(LIFETIME, Arc::new(Ledger::new([seed; 32])))
     }
 
     #[test]
     fn a_nonce_is_good_at_its_address_only_and_as_it_was_written() {
-        let mut random = Random::from_seed([3; 32]);
-        let nonces = Nonces::new(LIFETIME, &mut random);
+        let nonces = nonces(3);
         let nonce = nonces.make(client(), Features { algorithms: true }, at(9));
         for other in ["192.0.2.7:4001", "192.0.2.8:4000", "[::ffff:192.0.2.7]:4000"] {
             assert_eq!(nonces.check(&nonce, other.parse().unwrap(), at(9)), Err(Stale), "{other}");
@@ -201,7 +210,7 @@ mod tests {
         for cut in 0..nonce.len() {
             assert_eq!(nonces.check(&nonce[..cut], client(), at(9)), Err(Stale));
         }
-        let others = Nonces::new(LIFETIME, &mut random);
+        let others = super::tests::nonces(4);
         assert_eq!(others.check(&nonce, client(), at(9)), Err(Stale));
     }
 }

@@ -4,7 +4,7 @@
 //! An address is judged in all its meanings: one that holds another (IPv4-mapped, 6to4, NAT64, ISATAP, …) is as bad as the worst of
 //! them. Of IPv6, only what is surely a unicast address of the internet passes without the operator's word.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use arrayvec::ArrayVec;
@@ -17,7 +17,8 @@ use ringmain_shared::turn::{IpRange, PeerPolicy, RelaySpec};
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) struct PermittedPeer {
     address: SocketAddr,
-    own: bool,
+    media: Option<WorkerIndex>,
+    relayed: bool,
 }
 
 impl PermittedPeer {
@@ -26,18 +27,22 @@ impl PermittedPeer {
         self.address
     }
 
-    /// It is a media address of this very worker.
-    pub(super) fn is_own(self) -> bool {
-        self.own
+    /// It is a media address of our own, and this worker's.
+    pub(super) fn media(self) -> Option<WorkerIndex> {
+        self.media
+    }
+
+    /// It has an address and port that this server relays from, on this worker or another.
+    pub(super) fn is_relayed(self) -> bool {
+        self.relayed
     }
 }
 
 /// The rules.
 #[derive(Debug)]
 pub(super) struct Peers {
-    own: HashSet<SocketAddr, RandomState>,
-    /// Media addresses of other workers: reached through the kernel.
-    others: HashSet<SocketAddr, RandomState>,
+    /// Our own media addresses, and whose they are.
+    media: HashMap<SocketAddr, WorkerIndex, RandomState>,
     listeners: HashSet<SocketAddr, RandomState>,
     open: bool,
     relayed: bool,
@@ -49,12 +54,7 @@ pub(super) struct Peers {
 }
 
 impl Peers {
-    /// Rules as seen from one worker.
-    pub(super) fn new(policy: &PeerPolicy, relay: &RelaySpec, worker: WorkerIndex) -> Self {
-        let media = |own: bool| {
-            let those = policy.own_media.iter().filter(move |media| (media.worker == worker) == own);
-            those.map(|media| canonical(media.address)).collect()
-        };
+    pub(super) fn new(policy: &PeerPolicy, relay: &RelaySpec) -> Self {
         let mut relays = ArrayVec::new();
         for address in &relay.addresses {
             let family_is_new = |relays: &ArrayVec<(IpAddr, IpAddr), 2>| {
@@ -65,8 +65,7 @@ impl Peers {
             }
         }
         Self {
-            own: media(true),
-            others: media(false),
+            media: policy.own_media.iter().map(|media| (canonical(media.address), media.worker)).collect(),
             listeners: policy.listeners.iter().copied().map(canonical).collect(),
             open: policy.open,
             relayed: policy.relayed,
@@ -77,33 +76,38 @@ impl Peers {
         }
     }
 
-    /// There is media of this worker to reach, so that clients may never need a relay socket.
+    /// There is media of our own to reach, so that clients may never need a relay socket.
     pub(super) fn has_own(&self) -> bool {
-        !self.own.is_empty()
+        !self.media.is_empty()
     }
 
     /// The only way to a peer.
     pub(super) fn permit(&self, named: SocketAddr) -> Result<PermittedPeer, DropReason> {
         let address = canonical(named);
-        if self.own.contains(&address) {
-            return Ok(PermittedPeer { address, own: true });
+        if let Some(&worker) = self.media.get(&address) {
+            return Ok(PermittedPeer { address, media: Some(worker), relayed: false });
         }
         let ip = address.ip();
         let is_relayed = self.ports.contains(&address.port()) && self.is_relay(ip);
         let allowed = address.port() != 0
             && !self.listeners.contains(&address)
-            && (self.others.contains(&address)
-                || if is_relayed { self.relayed && !self.is_denied(ip) } else { self.allows(ip) });
+            && if is_relayed { self.relayed && !self.is_denied(ip) } else { self.allows(ip) };
         match allowed {
-            true => Ok(PermittedPeer { address: self.inner(address), own: false }),
+            true => Ok(PermittedPeer { address: self.inner(address), media: None, relayed: is_relayed }),
             false => Err(DropReason::TurnPeerForbidden),
         }
+    }
+
+    /// The only way to a peer over TCP, and from one. Our media is reached by UDP: what is on its ports by TCP is something else.
+    pub(super) fn permit_tcp(&self, named: SocketAddr) -> Result<PermittedPeer, DropReason> {
+        let peer = self.permit(named)?;
+        if peer.media.is_some() { Err(DropReason::TurnPeerForbidden) } else { Ok(peer) }
     }
 
     /// Whether any port of this address may be a peer, as permissions are by address (RFC 8656 §9).
     pub(super) fn permit_ip(&self, ip: IpAddr) -> bool {
         let ip = ip.to_canonical();
-        let media = || self.own.iter().chain(&self.others).any(|media| media.ip() == ip);
+        let media = || self.media.keys().any(|media| media.ip() == ip);
         self.allows(ip) || (self.relayed && self.is_relay(ip) && !self.is_denied(ip)) || media()
     }
 

@@ -14,7 +14,7 @@ fn peers(policy: PeerPolicy) -> Peers {
         workers: 1,
         mode: RelayMode::PerAllocation,
     };
-    Peers::new(&policy, &relay, WorkerIndex(0))
+    Peers::new(&policy, &relay)
 }
 
 fn open() -> Peers {
@@ -184,8 +184,8 @@ fn the_operators_word_counts_and_our_own_places_do_not_change() {
     ] {
         assert_eq!(peers.permit(peer.parse().unwrap()).is_ok(), expected, "{peer}");
     }
-    assert!(peers.permit(media).unwrap().is_own());
-    assert!(!peers.permit(other).unwrap().is_own(), "another worker's is reached through the kernel");
+    assert_eq!(peers.permit(media).unwrap().media(), Some(WorkerIndex(0)));
+    assert_eq!(peers.permit(other).unwrap().media(), Some(WorkerIndex(1)));
 }
 
 #[test]
@@ -207,7 +207,7 @@ fn behind_our_relay_addresses_are_only_relays_unless_the_operator_says_more() {
         (vec![range("9.9.9.9"), range("10.0.0.5")], true, true, true),
     ] {
         let policy = PeerPolicy { open: true, relayed, allow: allow.clone(), ..PeerPolicy::default() };
-        let peers = Peers::new(&policy, &relay, WorkerIndex(0));
+        let peers = Peers::new(&policy, &relay);
         let permitted = ["9.9.9.9:161", "9.9.9.9:10000", "10.0.0.5:161", "10.0.0.5:10000"]
             .map(|peer| peers.permit(peer.parse().unwrap()).is_ok());
         assert_eq!(permitted, [announced, relayed, bound, relayed], "{allow:?}");

@@ -4,15 +4,17 @@ use std::net::{IpAddr, SocketAddr};
 
 use arrayvec::ArrayVec;
 use ringmain_shared::Now;
+use ringmain_shared::id::WorkerIndex;
+use ringmain_shared::turn::RelayProtocol;
 
 use super::Turn;
 use super::allocation::{AllocationKey, BindError, Pending, Route};
+use super::ledger::User;
 use super::link::LinkIndex;
-use super::peer::PermittedPeer;
 use super::relay::{Relay, RelayKey};
 use super::reply::Refusal;
 use super::request::Known;
-use crate::buf::Prefix;
+use crate::buf::{Bandwidth, LinkBudgets, Prefix};
 use crate::io::{SocketIndex, Transmit};
 use crate::packet::stun::{Class, TransactionId, attribute, error};
 
@@ -38,8 +40,8 @@ impl Turn {
                 return Err(error::FORBIDDEN.into());
             }
             // The port does not count for the permission (RFC 8656 §9); whether there will be need of a socket it tells.
-            let own = permitted.is_ok_and(PermittedPeer::is_own);
-            let address = permitted.map_or_else(|_| self.peers.inner(named), PermittedPeer::address);
+            let own = permitted.is_ok_and(|peer| peer.media().is_some());
+            let address = permitted.map_or_else(|_| self.peers.inner(named), |peer| peer.address());
             let ip = address.ip().to_canonical();
             let relay = self.relay_of(key, ip.is_ipv4()).ok_or(error::PEER_ADDRESS_FAMILY_MISMATCH)?;
             ips.try_push(ip).map_err(|_| error::INSUFFICIENT_CAPACITY)?;
@@ -68,6 +70,10 @@ impl Turn {
         out: &mut dyn Transmit,
     ) -> Result<(), Refusal> {
         let (key, allocation) = self.owned(known)?;
+        // Channels carry datagrams.
+        if allocation.protocol == RelayProtocol::Tcp {
+            return Err(error::BAD_REQUEST.into());
+        }
         let number = match known.message.attribute(attribute::CHANNEL_NUMBER) {
             Some(&[high, low, _, _]) => u16::from_be_bytes([high, low]),
             _ => return Err(error::BAD_REQUEST.into()),
@@ -86,10 +92,10 @@ impl Turn {
         if !allocation.has_room_for(&[address.ip()], self.spec.quotas.permissions, now) {
             return Err(error::INSUFFICIENT_CAPACITY.into());
         }
-        let route = match peer.is_own() {
-            true => Route::Link(self.link_to(key, address, now).ok_or(error::INSUFFICIENT_CAPACITY)?),
-            false if self.claim(key, relay, address, now) => Route::Relay(relay),
-            false => return Err(error::INSUFFICIENT_CAPACITY.into()),
+        let route = match peer.media() {
+            Some(media) => Route::Link(self.link_to(key, address, media, now).ok_or(error::INSUFFICIENT_CAPACITY)?),
+            None if self.claim(key, relay, address, now) => Route::Relay(relay),
+            None => return Err(error::INSUFFICIENT_CAPACITY.into()),
         };
         let (until, permitted_until) = (now + self.spec.lifetimes.channel, now + self.spec.lifetimes.permission);
         if let Some(allocation) = self.allocations.get_mut(key) {
@@ -100,7 +106,7 @@ impl Turn {
             Route::Link(_) => self.set_links(key, now),
             Route::Relay(_) => {}
         }
-        let relays: &[RelayKey] = if peer.is_own() { &[] } else { &[relay] };
+        let relays: &[RelayKey] = if peer.media().is_some() { &[] } else { &[relay] };
         self.finish_when_open(key, known, relays, out)
     }
 
@@ -127,10 +133,22 @@ impl Turn {
 
     /// What became of a socket that was asked for: `None` when it could not be bound.
     pub fn handle_socket(&mut self, relay: RelayKey, socket: Option<SocketIndex>, now: Now, out: &mut dyn Transmit) {
-        for key in self.relays.opened(relay, socket) {
+        let waiting = self.relays.opened(relay, socket);
+        self.answer_waiting(&waiting, socket.is_some(), now, out);
+    }
+
+    /// What became of a [`PeerRequest::Listen`](super::PeerRequest::Listen).
+    pub fn handle_listening(&mut self, relay: RelayKey, listens: bool, now: Now, out: &mut dyn Transmit) {
+        let waiting = self.relays.listening(relay, listens);
+        self.answer_waiting(&waiting, listens, now, out);
+    }
+
+    /// Those whose requests waited for a socket: as far as they wait for no other, they are answered, or try another port.
+    fn answer_waiting(&mut self, waiting: &[AllocationKey], opened: bool, now: Now, out: &mut dyn Transmit) {
+        for &key in waiting {
             let Some(allocation) = self.allocations.get_mut(key) else { continue };
             let Some(pending) = &mut allocation.pending else { continue };
-            pending.failed |= socket.is_none();
+            pending.failed |= !opened;
             let waits = |relays: &super::Relays, relay: &RelayKey| {
                 relays.get(*relay).is_some_and(|relay| relay.waiting.contains(&key))
             };
@@ -163,16 +181,42 @@ impl Turn {
         }
     }
 
-    /// The way to our own media, opened at its first use.
-    pub(super) fn link_to(&mut self, key: AllocationKey, media: SocketAddr, now: Now) -> Option<LinkIndex> {
+    /// The way to our own media, which is a worker's, opened at its first use.
+    pub(super) fn link_to(
+        &mut self,
+        key: AllocationKey,
+        media: SocketAddr,
+        worker: WorkerIndex,
+        now: Now,
+    ) -> Option<LinkIndex> {
         if let Some(link) = self.allocations.get(key)?.link(media) {
             return Some(link);
         }
         let relay = self.relay_of(key, media.is_ipv4())?;
-        let link = self.links.open(key, self.relays.get(relay)?.outer)?;
+        let outer = self.relays.get(relay)?.outer;
+        let link = if worker == self.index {
+            self.links.open(key, outer, self.link_budgets(key))?
+        } else {
+            let owner = self.allocations.get(key)?.owner.account;
+            let user = self.ledger.user(&self.accounts.get(owner)?.user);
+            self.links.open_far(key, outer, worker, user)?
+        };
         self.allocations.get_mut(key)?.links.push((media, link));
         self.set_links(key, now);
         Some(link)
+    }
+
+    /// What our own media may send to the client of an allocation: out of the same as what its peers send. What has no bound costs nothing.
+    pub(super) fn link_budgets(&self, key: AllocationKey) -> LinkBudgets {
+        let account = self.allocations.get(key).and_then(|allocation| self.accounts.get(allocation.owner.account));
+        let budgets = [account.map(|account| &account.bandwidth), Some(&self.bandwidth)];
+        budgets.map(|budget| budget.filter(|budget| budget.is_bounded()).cloned())
+    }
+
+    /// The same for the client of another worker's.
+    pub(super) fn guest_budgets(&self, user: User) -> LinkBudgets {
+        let budgets = [self.ledger.bandwidth_of(user, self.spec.quotas.user_bps), self.bandwidth.clone()];
+        budgets.map(|budget| Some(budget).filter(Bandwidth::is_bounded))
     }
 
     /// Says how datagrams of our media look on their way to the client: ChannelData where there is a channel. Without a permission

@@ -8,9 +8,11 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
 use foldhash::fast::RandomState;
+use ringmain_shared::turn::RelayProtocol;
 use slotmap::SlotMap;
 
 use super::allocation::AllocationKey;
+use super::connection::PeerRequest;
 use crate::io::SocketIndex;
 
 slotmap::new_key_type! {
@@ -41,6 +43,7 @@ pub(super) struct Relay {
     pub(super) outer: SocketAddr,
     /// As it is bound.
     pub(super) inner: SocketAddr,
+    protocol: RelayProtocol,
     pub(super) socket: Socket,
     pub(super) holder: Holder,
     /// Allocations with a request that waits for the socket.
@@ -53,6 +56,8 @@ pub(super) enum Socket {
     Unopened,
     Opening,
     Open(SocketIndex),
+    /// The stream thread listens there.
+    Listening,
     /// It could not be bound. A request may try again; what merely sends does not.
     Failed,
 }
@@ -133,11 +138,28 @@ pub(super) struct Relays {
     by_socket: Vec<Option<RelayKey>>,
     open: usize,
     pub(super) requests: Vec<SocketRequest>,
+    pub(super) peer_requests: Vec<PeerRequest>,
 }
 
 impl Relays {
     pub(super) fn insert(&mut self, outer: SocketAddr, inner: SocketAddr, holder: Holder) -> RelayKey {
-        self.relays.insert(Relay { outer, inner, socket: Socket::Unopened, holder, waiting: Vec::new() })
+        self.insert_for(RelayProtocol::Udp, outer, inner, holder)
+    }
+
+    /// One of TCP, which is nobody else's.
+    pub(super) fn insert_tcp(&mut self, outer: SocketAddr, inner: SocketAddr, holder: AllocationKey) -> RelayKey {
+        self.insert_for(RelayProtocol::Tcp, outer, inner, Holder::One(holder))
+    }
+
+    fn insert_for(
+        &mut self,
+        protocol: RelayProtocol,
+        outer: SocketAddr,
+        inner: SocketAddr,
+        holder: Holder,
+    ) -> RelayKey {
+        let (socket, waiting) = (Socket::Unopened, Vec::new());
+        self.relays.insert(Relay { outer, inner, protocol, socket, holder, waiting })
     }
 
     #[inline]
@@ -168,12 +190,18 @@ impl Relays {
     /// Asks for the socket of a relayed address. Whether it is still to come.
     pub(super) fn want(&mut self, key: RelayKey, waiter: Option<AllocationKey>, dont_fragment: bool) -> bool {
         let Some(relay) = self.relays.get_mut(key) else { return false };
-        if matches!(relay.socket, Socket::Open(_)) {
+        if matches!(relay.socket, Socket::Open(_) | Socket::Listening) {
             return false;
         }
         if relay.socket == Socket::Unopened || (relay.socket == Socket::Failed && waiter.is_some()) {
             relay.socket = Socket::Opening;
-            self.requests.push(SocketRequest::Open { relay: key, address: relay.inner, dont_fragment });
+            let address = relay.inner;
+            match relay.protocol {
+                RelayProtocol::Udp => {
+                    self.requests.push(SocketRequest::Open { relay: key, address, dont_fragment });
+                }
+                RelayProtocol::Tcp => self.peer_requests.push(PeerRequest::Listen { relay: key, address }),
+            }
         }
         relay.waiting.extend(waiter.filter(|waiter| !relay.waiting.contains(waiter)));
         true
@@ -209,6 +237,16 @@ impl Relays {
         waiting
     }
 
+    /// What became of a listener. Those who waited for it.
+    pub(super) fn listening(&mut self, key: RelayKey, listens: bool) -> Vec<AllocationKey> {
+        let Some(relay) = self.relays.get_mut(key).filter(|relay| relay.socket == Socket::Opening) else {
+            return Vec::new();
+        };
+        relay.socket = if listens { Socket::Listening } else { Socket::Failed };
+        self.open += usize::from(listens);
+        std::mem::take(&mut relay.waiting)
+    }
+
     /// An end to a relayed address and its socket.
     pub(super) fn remove(&mut self, key: RelayKey) {
         let Some(relay) = self.relays.remove(key) else { return };
@@ -218,6 +256,10 @@ impl Relays {
             }
             self.open -= 1;
             self.requests.push(SocketRequest::Close(socket));
+        }
+        if relay.protocol == RelayProtocol::Tcp && relay.socket != Socket::Unopened {
+            self.open -= usize::from(relay.socket == Socket::Listening);
+            self.peer_requests.push(PeerRequest::StopListening { relay: key });
         }
     }
 }

@@ -4,10 +4,12 @@
 use std::net::SocketAddr;
 use std::ops::Range;
 
+use ringmain_shared::turn::RelayProtocol;
 use ringmain_shared::{DropReason, Now};
 
 use super::allocation::{AllocationKey, Client, Route};
-use super::link::LinkIndex;
+use super::between::TurnItem;
+use super::link::{Ends, LinkIndex, TurnLink};
 use super::peer::PermittedPeer;
 use super::permission::{open_socket, random_id};
 use super::relay::Holder;
@@ -68,13 +70,16 @@ impl Turn {
         let peer = self.peers.permit(named)?;
         let address = peer.address();
         let allocation = self.allocations.get(key).ok_or(DropReason::TurnNoAllocation)?;
+        if allocation.protocol == RelayProtocol::Tcp {
+            return Err(DropReason::TurnNoRelay);
+        }
         if !allocation.is_permitted(address.ip(), now) {
             return Err(DropReason::TurnNoPermission);
         }
         let dont_fragment = allocation.dont_fragment;
         self.spend(key, payload.len(), now)?;
-        if peer.is_own() {
-            let link = self.link_to(key, address, now).ok_or(DropReason::TurnNoRelay)?;
+        if let Some(media) = peer.media() {
+            let link = self.link_to(key, address, media, now).ok_or(DropReason::TurnNoRelay)?;
             return self.for_media(key, link, range).map(Some);
         }
         let relay = self.relay_of(key, address.is_ipv4()).ok_or(DropReason::TurnNoRelay)?;
@@ -111,10 +116,14 @@ impl Turn {
         link: LinkIndex,
         payload: Range<usize>,
     ) -> Result<ForMedia, DropReason> {
-        let link = self.links.get(link).filter(|link| link.allocation == key);
-        let path = link.ok_or(DropReason::TurnNoRelay)?.path;
+        let &TurnLink { ends, path } = self.links.get(link).ok_or(DropReason::TurnNoRelay)?;
+        let far = match ends {
+            Ends::Own(holder) if holder == key => None,
+            Ends::Far { allocation, media, link, .. } if allocation == key => Some((media, link)),
+            _ => return Err(DropReason::TurnNoRelay),
+        };
         self.count_to_peer(key, payload.len(), true);
-        Ok(ForMedia { path, payload })
+        Ok(ForMedia { path, payload, far })
     }
 
     /// A datagram came to a relay socket. RFC 8656 §11.5, §12.7.
@@ -165,21 +174,22 @@ impl Turn {
         Ok(())
     }
 
-    /// What our own media sent through a link since this was last told.
-    pub fn count_link(&mut self, socket: SocketIndex, datagrams: u64, bytes: u64, now: Now) {
-        let Some(link) = LinkIndex::of(socket).and_then(|index| self.links.get(index)) else { return };
-        let key = link.allocation;
+    /// What our own media sent through a link since this was last told. Its budgets were asked and charged as it was sent.
+    pub fn count_link(&mut self, socket: SocketIndex, datagrams: u64, bytes: u64) {
+        match LinkIndex::of(socket).and_then(|index| self.links.get(index)).map(|link| link.ends) {
+            Some(Ends::Own(key)) => self.count_to_client(key, datagrams, bytes),
+            Some(Ends::Guest(link, _)) => self.links.items.push((link.home, TurnItem::Sent { link, datagrams, bytes })),
+            Some(Ends::Far { .. }) | None => {}
+        }
+    }
+
+    /// What media sent to a client, whichever worker's it is.
+    pub(super) fn count_to_client(&mut self, key: AllocationKey, datagrams: u64, bytes: u64) {
         let Some(allocation) = self.allocations.get_mut(key) else { return };
         for traffic in [&mut allocation.traffic, &mut self.stats.traffic] {
             traffic.to_clients += datagrams;
             traffic.to_clients_bytes += bytes;
             traffic.shortcut += datagrams;
-        }
-        // What is sent is sent; it is missing from what may be sent next.
-        let account = allocation.owner.account;
-        self.bandwidth.charge(bytes, now);
-        if let Some(account) = self.accounts.get_mut(account) {
-            account.bandwidth.charge(bytes, now);
         }
     }
 
@@ -195,15 +205,19 @@ impl Turn {
 
     /// Takes bytes out of what the user and all users may relay.
     #[inline]
-    fn spend(&mut self, key: AllocationKey, size: usize, now: Now) -> Result<(), DropReason> {
+    pub(super) fn spend(&self, key: AllocationKey, size: usize, now: Now) -> Result<(), DropReason> {
         let quotas = &self.spec.quotas;
         if quotas.user_bps == 0 && quotas.total_bps == 0 {
             return Ok(());
         }
         let account = self.allocations.get(key).map(|allocation| allocation.owner.account);
-        let account = account.and_then(|account| self.accounts.get_mut(account));
-        let granted = account.is_none_or(|account| account.bandwidth.take(size, now)) && self.bandwidth.take(size, now);
-        granted.then_some(()).ok_or(DropReason::TurnBandwidth)
+        let account = account.and_then(|account| self.accounts.get(account));
+        let budgets = [account.map(|account| &account.bandwidth), Some(&self.bandwidth)];
+        if budgets.iter().flatten().any(|budget| !budget.is_open(now)) {
+            return Err(DropReason::TurnBandwidth);
+        }
+        budgets.iter().flatten().for_each(|budget| budget.charge(size, now));
+        Ok(())
     }
 }
 

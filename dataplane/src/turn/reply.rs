@@ -26,6 +26,7 @@ pub(super) struct ReplyTo {
 
 /// The integrity that a request had, and its answer gets.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "one at a time, on the stack, for as long as a reply is written")]
 pub(super) enum Seal {
     Sha1(IntegrityKey),
     Sha256(IntegrityKey256),
@@ -52,7 +53,17 @@ impl ReplyTo {
         attributes: impl FnOnce(&mut MessageWriter<'_>),
         out: &mut dyn Transmit,
     ) -> Result<(), DropReason> {
-        let mut reply = [0; REPLY_SIZE_MAX];
+        let reply = self.compose(class, attributes).ok_or(DropReason::TxFull)?;
+        transmit(self.client.path, &reply, out)
+    }
+
+    /// Such an answer, for somebody else to send.
+    pub(super) fn compose(
+        &self,
+        class: Class,
+        attributes: impl FnOnce(&mut MessageWriter<'_>),
+    ) -> Option<ArrayVec<u8, REPLY_SIZE_MAX>> {
+        let mut reply = ArrayVec::from([0; REPLY_SIZE_MAX]);
         let mut message = MessageWriter::new(&mut reply, class, self.method, self.transaction_id);
         attributes(&mut message);
         match &self.seal {
@@ -61,8 +72,8 @@ impl ReplyTo {
             None => {}
         }
         let len = if self.fingerprint { message.finish() } else { message.finish_bare() };
-        let bytes = len.and_then(|len| reply.get(..len)).ok_or(DropReason::TxFull)?;
-        transmit(self.client.path, bytes, out)
+        reply.truncate(len?);
+        Some(reply)
     }
 
     /// Sends an error.
@@ -93,7 +104,7 @@ pub(super) fn write(
     if !out.batch().has_room(size) {
         out.flush();
     }
-    let mut slot = out.batch().reserve(path, size).ok_or(DropReason::TxFull)?;
+    let mut slot = out.batch().reserve(path, size)?;
     fill(slot.bytes_mut());
     slot.commit(size);
     Ok(())

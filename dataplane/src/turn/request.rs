@@ -26,7 +26,7 @@ pub(super) struct Known<'a> {
 }
 
 /// A request that is not answered as it wishes.
-enum Rejected {
+pub(super) enum Rejected {
     /// With REALM and NONCE, so that it may try again.
     Challenge(u16),
     /// As it is.
@@ -99,8 +99,14 @@ impl Turn {
             method::REFRESH => Self::handle_refresh,
             method::CREATE_PERMISSION => Self::handle_create_permission,
             method::CHANNEL_BIND => Self::handle_channel_bind,
+            method::CONNECT => Self::handle_connect,
+            method::CONNECTION_BIND => Self::handle_connection_bind,
             _ => return Err(DropReason::TurnMalformed),
         };
+        // What was on its way behind a ConnectionBind is not a message any more.
+        if self.connections.joined.contains(&client.path) {
+            return Err(DropReason::TurnMalformed);
+        }
         let known = match self.authenticate(client, message, now) {
             Ok(known) => known,
             Err(rejected) => return self.reject(client, size, &message, rejected, now, out),
@@ -113,7 +119,12 @@ impl Turn {
     }
 
     /// RFC 8489 §9.2.4, in its order.
-    fn authenticate<'a>(&self, client: Client, message: Message<'a>, now: Now) -> Result<Known<'a>, Rejected> {
+    pub(super) fn authenticate<'a>(
+        &self,
+        client: Client,
+        message: Message<'a>,
+        now: Now,
+    ) -> Result<Known<'a>, Rejected> {
         if !message.has_integrity() && !message.has_integrity_sha256() {
             return Err(Rejected::Challenge(error::UNAUTHENTICATED));
         }
@@ -124,10 +135,14 @@ impl Turn {
             return Err(bad_request());
         }
         let stale = |_| Rejected::Challenge(error::STALE_NONCE);
-        let features = self.nonces.check(nonce, client.path.remote, now).map_err(stale)?;
+        let home = self.home(client, &message);
+        // A nonce that was given to a client's first connection is good for its data connections: clients do not ask for another.
+        let asked_from = home.map_or(client, |allocation| allocation.client).path.remote;
+        let features = self.nonces.check(nonce, client.path.remote, now);
+        let features = features.or_else(|_| self.nonces.check(nonce, asked_from, now)).map_err(stale)?;
         let algorithm = read_algorithm(&message, features).ok_or_else(bad_request)?;
         let unauthenticated = || Rejected::Challenge(error::UNAUTHENTICATED);
-        let claim = self.find_claim(client, name.ok_or_else(unauthenticated)?).ok_or_else(unauthenticated)?;
+        let claim = self.find_claim(home, name.ok_or_else(unauthenticated)?).ok_or_else(unauthenticated)?;
         // RFC 8489 §9.2.4: the stronger integrity counts where there are both.
         let proof = |keys: &TurnKeys| {
             let key = match algorithm {
@@ -158,9 +173,8 @@ impl Turn {
     }
 
     /// What a name claims to be. The owner of an allocation is known by it, even if the credential is no longer handed out.
-    fn find_claim(&self, client: Client, name: &str) -> Option<Claim> {
-        let held = self.clients.get(&client.path).and_then(|&key| self.allocations.get(key));
-        match held.filter(|allocation| allocation.owner.username == name) {
+    fn find_claim(&self, home: Option<&Allocation>, name: &str) -> Option<Claim> {
+        match home.filter(|allocation| allocation.owner.username == name) {
             Some(allocation) => Some(Claim {
                 username: name.into(),
                 user: self.accounts.get(allocation.owner.account).map(|account| account.user.clone())?,
@@ -320,6 +334,7 @@ const KNOWN: &[u16] = &[
     attribute::REQUESTED_ADDRESS_FAMILY,
     attribute::REQUESTED_TRANSPORT,
     attribute::DONT_FRAGMENT,
+    attribute::CONNECTION_ID,
     attribute::EVEN_PORT,
     attribute::RESERVATION_TOKEN,
 ];

@@ -7,7 +7,9 @@ use ringmain_shared::Now;
 use ringmain_shared::turn::{TurnAllocation, TurnCommand, TurnEnd, TurnEvent};
 
 use super::Turn;
-use super::allocation::{Allocation, AllocationKey};
+use super::allocation::{Allocation, AllocationKey, Client};
+use super::between::leave;
+use super::connection::Stage;
 use super::relay::{RelayKey, Socket};
 use crate::io::{Path, Transmit};
 use crate::packet::stun::error;
@@ -43,6 +45,7 @@ impl Turn {
 
     /// A client's TCP, TLS or DTLS connection is no more, and its allocation with it (RFC 8656 §5).
     pub fn handle_disconnected(&mut self, path: Path, now: Now) {
+        self.connections.joined.remove(&path);
         if let Some(&key) = self.clients.get(&path) {
             self.end(key, TurnEnd::Disconnected, now);
         }
@@ -56,7 +59,7 @@ impl Turn {
 
     /// Does everything that is due by now.
     pub fn handle_timeout(&mut self, now: Now) {
-        if self.nonces.rotate(now, &mut self.random) {
+        if self.nonces.rotate(now) {
             // Once an hour, what nobody may allocate with any more.
             self.credentials.forget_expired(self.unix_seconds(now));
         }
@@ -67,9 +70,13 @@ impl Turn {
             self.ports.release(port);
         }
         while let Some(over) = self.reservations.pop_front_if(|reservation| reservation.until <= now) {
-            self.ports.release(over.port);
-            self.accounts.release(over.account);
+            // Unless a client came with the token, to any worker.
+            if self.ports.end_reservation(over.port) {
+                self.ports.release(over.port.port);
+                drop(self.ledger.take_over(over.user));
+            }
         }
+        self.time_connections(now);
         while let Some(&Reverse((at, key))) = self.timers.peek()
             && at <= now
         {
@@ -86,8 +93,6 @@ impl Turn {
                 self.schedule(key);
             }
         }
-        // Last: what has just ended may have been all that its user held.
-        self.accounts.handle_timeout(now);
     }
 
     /// Sees to it that the allocation is looked at when something of it ends.
@@ -147,13 +152,20 @@ impl Turn {
         let row = self.row(key, now);
         let told = self.allocations.get(key).is_some_and(|allocation| !allocation.is_coming());
         self.events.extend(row.filter(|_| told).map(|allocation| TurnEvent::Ended { allocation, reason }));
+        // Whom control has put out keeps no connection either: it would be held open for an allocation that there is no more.
+        if matches!(reason, TurnEnd::Revoked | TurnEnd::Killed) {
+            let client = self.allocations.get(key).map(|allocation| allocation.client);
+            self.disconnects.extend(client.filter(Client::is_proved).map(|client| client.path));
+        }
         self.forget(key);
     }
 
     /// The same, without a word.
     pub(super) fn forget(&mut self, key: AllocationKey) {
-        let Some(allocation) = self.allocations.remove(key) else { return };
+        let Some(mut allocation) = self.allocations.remove(key) else { return };
+        std::mem::take(&mut allocation.connections).into_iter().for_each(|it| _ = self.end_connection(it));
         self.clients.remove(&allocation.client.path);
+        leave(&allocation, self.index, &mut self.links);
         if let Some(ticket) = allocation.ticket {
             self.tickets.remove(&ticket);
         }
@@ -178,19 +190,26 @@ impl Turn {
 
     /// One allocation less on a relayed address. A shared one goes with its last, unless it is still given out.
     fn let_go(&mut self, relay: RelayKey) {
-        let is_given_out = self.shared.iter().flatten().any(|&it| it == Some(relay));
-        if let Some(sharing) = self.relays.sharing(relay) {
-            sharing.allocations = sharing.allocations.saturating_sub(1);
-            if sharing.allocations > 0 || is_given_out {
-                return;
+        match self.relays.sharing(relay) {
+            Some(sharing) => {
+                sharing.allocations = sharing.allocations.saturating_sub(1);
+                self.release_retired();
             }
+            None => self.relays.remove(relay),
         }
-        self.relays.remove(relay);
     }
 
     /// Takes the relayed address of one family away (RFC 8656 §8.2). A request that waited for its socket is refused.
     pub(super) fn drop_family(&mut self, key: AllocationKey, v4: bool, out: &mut dyn Transmit) {
         let Some(gone) = self.relay_of(key, v4) else { return };
+        let connections = self.allocations.get(key).map(|allocation| allocation.connections.clone());
+        for connection in connections.into_iter().flatten() {
+            if self.connections.get(connection).is_some_and(|it| it.peer.is_ipv4() == v4)
+                && let Some(Stage::Connecting(reply)) = self.end_connection(connection).map(|ended| ended.stage)
+            {
+                let _ = reply.refuse(&error::PEER_ADDRESS_FAMILY_MISMATCH.into(), out);
+            }
+        }
         let Some(allocation) = self.allocations.get_mut(key) else { return };
         allocation.relays.retain(|relay| *relay != gone);
         allocation.drop_family(v4);
@@ -224,18 +243,20 @@ impl Turn {
     pub(super) fn row(&self, key: AllocationKey, now: Now) -> Option<TurnAllocation> {
         let allocation = self.allocations.get(key)?;
         let relays = allocation.relays.iter().filter_map(|&relay| self.relays.get(relay));
-        let is_open = |relay: &&super::relay::Relay| matches!(relay.socket, Socket::Open(_));
+        let is_open = |relay: &&super::relay::Relay| matches!(relay.socket, Socket::Open(_) | Socket::Listening);
         Some(TurnAllocation {
             id: allocation.id,
             user: self.accounts.get(allocation.owner.account)?.user.clone(),
             bound: allocation.owner.bound,
             client: allocation.client.path.remote,
             transport: allocation.client.transport,
+            protocol: allocation.protocol,
             relayed: relays.clone().map(|relay| relay.outer).collect(),
             lifetime_s: allocation.expires.since(now).as_secs() as u32,
             permissions: allocation.permissions(now).count() as u32,
             channels: allocation.channels(now).count() as u32,
             sockets: relays.filter(is_open).count() as u32,
+            connections: allocation.connections.len() as u32,
             traffic: allocation.traffic,
         })
     }

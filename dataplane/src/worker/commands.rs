@@ -19,6 +19,7 @@ use crate::forward::track::{Origin, Track, TrackKey};
 use crate::handshake::{FromHandshake, SrtpKeys, ToHandshake};
 use crate::io::Transmit;
 use crate::srtp::{Inbound, Outbound, split_keying_material};
+use crate::stream::ToStream;
 use crate::transport::{IceAgent, Keys, Publisher, Subscriber, TokenBucket, Transport, TransportKey};
 
 /// What a worker is asked to do: control's commands about what is on it, and how tracks are mirrored between workers.
@@ -60,6 +61,7 @@ const CLOSING: Duration = Duration::from_millis(500);
 impl Worker {
     /// Carries out one order.
     pub fn handle_command(&mut self, command: WorkerCommand, now: Now) {
+        self.lively = now;
         match command {
             WorkerCommand::Control(command) => self.handle_control(command, now),
             WorkerCommand::Mirror { track, from } => {
@@ -82,6 +84,8 @@ impl Worker {
 
     /// Something a handshake thread has for this worker.
     pub fn handle_handshake(&mut self, item: FromHandshake, now: Now, out: &mut dyn Transmit) {
+        self.lively = now;
+        self.begin_links(now, out);
         match item {
             FromHandshake::Datagram { transport, bytes, .. } => {
                 let key = self.names.transports.get(&transport).copied();
@@ -211,12 +215,9 @@ impl Worker {
         self.begin_sending(key, now);
     }
 
-    /// A transport can send from now on. Keyframes that came before were lost on it: they are asked for again.
+    /// A transport may be able to send from now on: it begins with keyframes.
     pub(super) fn begin_sending(&mut self, key: TransportKey, now: Now) {
-        let Some(transport) = self.transports.get(key) else { return };
-        if transport.keys.is_none() || transport.ice.selected().is_none() {
-            return;
-        }
+        let Some(transport) = self.transports.get(key).filter(|transport| transport.can_send()) else { return };
         let subscriptions: Vec<SubscriptionKey> =
             transport.subscriber.streams.iter().map(|stream| stream.subscription).collect();
         subscriptions.into_iter().for_each(|key| self.choose_layer(key, now));
@@ -245,6 +246,9 @@ impl Worker {
         for path in transport.ice.paths() {
             if self.names.paths.get(&path) == Some(&key) {
                 self.names.paths.remove(&path);
+                if path.socket.is_ice_stream() {
+                    self.outbox.streams.push(ToStream::ClosePath { path });
+                }
             }
         }
     }
@@ -399,7 +403,10 @@ impl Worker {
         let Some(subscription) = self.subscriptions.get_mut(key) else { return };
         let track_key = subscription.track;
         let Some(track) = self.tracks.get(track_key) else { return };
-        if let Some(spatial) = subscription.choose(track.alive) {
+        let spatial = subscription.choose(track.alive);
+        // A keyframe that came before it can be sent would be lost, and hold up the next: `begin_sending` asks.
+        let can_send = self.transports.get(subscription.transport).is_some_and(Transport::can_send);
+        if let Some(spatial) = spatial.filter(|_| can_send) {
             self.want_keyframe(track_key, spatial, now);
         }
     }

@@ -1,5 +1,5 @@
 //! RTCP, both ways. Publishers are owed reports, requests for what is missing, and arrival times (RFC 3550, RFC 4585, RFC 5104);
-//! subscribers get sender reports and ask for things again. Feedback acts only on streams that its transport really has.
+//! subscribers get sender reports and ask for things again, which [`repair`](super::repair) sends. Feedback acts only on streams that its transport really has.
 
 use std::time::Duration;
 
@@ -11,10 +11,9 @@ use ringmain_shared::{DropReason, Now};
 use super::Worker;
 use super::relay::RelayItem;
 use crate::forward::clock::SenderClock;
-use crate::forward::subscription::{Egress, SubscriptionKey};
+use crate::forward::subscription::SubscriptionKey;
 use crate::forward::track::{Origin, TrackKey};
 use crate::io::{Path, Transmit};
-use crate::packet::ext;
 use crate::packet::rtcp::{
     Compound, CompoundWriter, FeedbackFields, FirEntry, Nack, Packet, ReportBlock, SenderInfo, SenderReport,
 };
@@ -25,8 +24,6 @@ use crate::transport::{IceAgent, Keys, Publisher, Transport, TransportKey, subsc
 
 /// Clear RTCP of one datagram of ours: what fits any path.
 const RTCP_SIZE_MAX: usize = 1200;
-/// Packets that one datagram's NACKs may ask for: what a full one names, and about what is remembered of a stream.
-const RESENDS_PER_DATAGRAM_MAX: usize = 17 * RTCP_NACK_ENTRIES_MAX;
 /// Streams whose reports share one datagram.
 const REPORTS_PER_DATAGRAM: usize = 6;
 /// A publisher paces what it sends again: about a frame of patience beyond the round trip before it is asked once more.
@@ -40,13 +37,7 @@ const OWN_CNAME: &str = "ringmain";
 
 impl Worker {
     /// One RTCP datagram.
-    pub(super) fn handle_rtcp(
-        &mut self,
-        path: Path,
-        datagram: &mut [u8],
-        now: Now,
-        out: &mut dyn Transmit,
-    ) -> Result<(), DropReason> {
+    pub(super) fn handle_rtcp(&mut self, path: Path, datagram: &mut [u8], now: Now) -> Result<(), DropReason> {
         let key = *self.names.paths.get(&path).ok_or(DropReason::UnknownRemote)?;
         let transport = self.transports.get_mut(key).ok_or(DropReason::UnknownRemote)?;
         let keys = transport.keys.as_mut().ok_or(DropReason::MediaEarly)?;
@@ -65,30 +56,22 @@ impl Worker {
             clear => clear?,
         };
         transport.ice.heard(now);
-        let mut patience = RESENDS_PER_DATAGRAM_MAX;
         for packet in Compound::parse(clear.bytes())? {
-            if let Err(reason) = packet.and_then(|packet| self.handle_report(key, &packet, &mut patience, now, out)) {
+            if let Err(reason) = packet.and_then(|packet| self.handle_report(key, &packet, now)) {
                 self.count(reason);
             }
         }
         Ok(())
     }
 
-    fn handle_report(
-        &mut self,
-        key: TransportKey,
-        packet: &Packet<'_>,
-        patience: &mut usize,
-        now: Now,
-        out: &mut dyn Transmit,
-    ) -> Result<(), DropReason> {
+    fn handle_report(&mut self, key: TransportKey, packet: &Packet<'_>, now: Now) -> Result<(), DropReason> {
         match packet {
             Packet::SenderReport(report) => {
                 self.handle_sender_report(key, report, now)?;
                 self.handle_blocks(key, report.blocks(), now);
             }
             Packet::ReceiverReport(report) => self.handle_blocks(key, report.blocks(), now),
-            Packet::Nack(nack) => self.handle_nack(key, nack, patience, now, out)?,
+            Packet::Nack(nack) => self.handle_nack(key, nack, now)?,
             Packet::Pli(pli) => self.handle_keyframe_request(key, pli.media_ssrc, now)?,
             Packet::Fir(fir) => {
                 for entry in fir.entries() {
@@ -154,37 +137,17 @@ impl Worker {
         }
     }
 
-    /// A subscriber asks for packets again, of which `patience` are looked for.
-    fn handle_nack(
-        &mut self,
-        key: TransportKey,
-        nack: &Nack<'_>,
-        patience: &mut usize,
-        now: Now,
-        out: &mut dyn Transmit,
-    ) -> Result<(), DropReason> {
+    /// A subscriber asks for packets again: that waits until it is this subscriber's turn, and no longer than it helps.
+    fn handle_nack(&mut self, key: TransportKey, nack: &Nack<'_>, now: Now) -> Result<(), DropReason> {
         let transport = self.transports.get_mut(key).ok_or(DropReason::UnknownRemote)?;
         let subscription = transport.subscriber.subscription_of(nack.media_ssrc).ok_or(DropReason::ForeignFeedback)?;
-        let subscription = self.subscriptions.get_mut(subscription).ok_or(DropReason::ForeignFeedback)?;
-        let track = self.tracks.get(subscription.track).ok_or(DropReason::ForeignFeedback)?;
-        let (Some(path), Some(keys)) = (transport.ice.selected(), &transport.keys) else { return Ok(()) };
-        let sending = &mut transport.subscriber;
-        let mut egress = Egress {
-            path,
-            srtp: &keys.outbound,
-            transport_sequence: &mut sending.transport_sequence,
-            abs_send_time: ext::abs_send_time(now),
-            budget: &mut sending.budget,
-        };
-        for sequence in nack.sequences() {
-            let Some(left) = patience.checked_sub(1) else {
-                self.drops[DropReason::RtxBudget as usize] += 1;
-                continue;
-            };
-            *patience = left;
-            match subscription.resend(sequence, &track.layers, &mut egress, now, out) {
-                Ok(()) => self.stats.rtx_sent += 1,
-                Err(reason) => self.drops[reason as usize] += 1,
+        let repairs = &mut transport.subscriber.repairs;
+        if repairs.is_empty() {
+            self.repairing.push_back(key);
+        }
+        for (first, following) in nack.entries() {
+            if !repairs.push(subscription, first, following, now) {
+                self.drops[DropReason::RtxBudget as usize] += 1 + u64::from(following.count_ones());
             }
         }
         Ok(())
@@ -284,7 +247,13 @@ impl Worker {
             let StreamRole::Media(media) = &mut stream.role else { continue };
             if writer.len() > RTCP_SIZE_MAX - STREAM_FEEDBACK_SIZE_MAX {
                 let len = writer.len();
-                send_rtcp(&transport.ice, &mut transport.keys, buffer.get(..len).unwrap_or_default(), out);
+                send_rtcp(
+                    &transport.ice,
+                    &mut transport.keys,
+                    buffer.get(..len).unwrap_or_default(),
+                    &mut self.drops,
+                    out,
+                );
                 writer = CompoundWriter::new(&mut buffer);
             }
             let mut missing: ArrayVec<u16, NACKS_MAX> = ArrayVec::new();
@@ -315,7 +284,7 @@ impl Worker {
         }
         let len = writer.len();
         if let Some(clear) = buffer.get(..len).filter(|clear| !clear.is_empty()) {
-            send_rtcp(&transport.ice, &mut transport.keys, clear, out);
+            send_rtcp(&transport.ice, &mut transport.keys, clear, &mut self.drops, out);
         }
         self.send_arrivals(key, now, out);
         self.send_receiver_reports(key, now, out);
@@ -347,7 +316,7 @@ impl Worker {
             self.times.extend(arrivals.iter().map(|&(_, at)| at));
             let _ = writer.transport_feedback(&fields, &self.times);
             let len = writer.len();
-            send_rtcp(&transport.ice, &mut transport.keys, buffer.get(..len).unwrap_or_default(), out);
+            send_rtcp(&transport.ice, &mut transport.keys, buffer.get(..len).unwrap_or_default(), &mut self.drops, out);
         }
     }
 
@@ -377,7 +346,7 @@ impl Worker {
             let _ = writer.remb(own, rate_bps, &ssrcs);
         }
         let len = writer.len();
-        send_rtcp(&transport.ice, &mut transport.keys, buffer.get(..len).unwrap_or_default(), out);
+        send_rtcp(&transport.ice, &mut transport.keys, buffer.get(..len).unwrap_or_default(), &mut self.drops, out);
     }
 
     /// Sender reports of what a subscriber gets, on the publisher's clock as we know it: what was in sync stays so.
@@ -386,7 +355,7 @@ impl Worker {
         if transport.subscriber.report_at.is_none_or(|at| at > now) {
             return;
         }
-        say_goodbye(transport, out);
+        say_goodbye(transport, &mut self.drops, out);
         let ntp = self.clock.at(now).0;
         let mut active = false;
         let streams: ArrayVec<SubscriptionKey, STREAMS_MAX> =
@@ -415,12 +384,15 @@ impl Worker {
             }
             let len = writer.len();
             if let Some(clear) = buffer.get(..len).filter(|clear| !clear.is_empty()) {
-                send_rtcp(&transport.ice, &mut transport.keys, clear, out);
+                send_rtcp(&transport.ice, &mut transport.keys, clear, &mut self.drops, out);
             }
         }
         transport.subscriber.report_at = active.then_some(now + subscriber::REPORT_INTERVAL);
     }
 }
+
+/// Counters of packets that ended unused, by reason.
+type Drops = [u64; DropReason::COUNT];
 
 /// Streams of one subscriber that reports are sent for.
 const STREAMS_MAX: usize = 512;
@@ -446,7 +418,7 @@ impl Publisher {
 }
 
 /// Tells the peer which of our streams have ended (RFC 3550 §6.6): a report without blocks, then BYE.
-fn say_goodbye(transport: &mut Transport, out: &mut dyn Transmit) {
+fn say_goodbye(transport: &mut Transport, drops: &mut Drops, out: &mut dyn Transmit) {
     let ended = std::mem::take(&mut transport.subscriber.ended);
     for group in ended.chunks(RTCP_BLOCKS_MAX) {
         let mut buffer = [0; RTCP_SIZE_MAX];
@@ -455,7 +427,7 @@ fn say_goodbye(transport: &mut Transport, out: &mut dyn Transmit) {
         let _ = writer.receiver_report(first, &[]);
         let _ = writer.bye(group);
         let len = writer.len();
-        send_rtcp(&transport.ice, &mut transport.keys, buffer.get(..len).unwrap_or_default(), out);
+        send_rtcp(&transport.ice, &mut transport.keys, buffer.get(..len).unwrap_or_default(), drops, out);
     }
 }
 
@@ -473,16 +445,16 @@ fn block_of(ssrc: Ssrc, block: &receive::ReportBlock) -> ReportBlock {
 }
 
 /// Protects and sends one RTCP datagram; nowhere to send it to, nothing is sent.
-fn send_rtcp(ice: &IceAgent, keys: &mut Option<Keys>, clear: &[u8], out: &mut dyn Transmit) {
+fn send_rtcp(ice: &IceAgent, keys: &mut Option<Keys>, clear: &[u8], drops: &mut Drops, out: &mut dyn Transmit) {
     let (Some(path), Some(keys)) = (ice.selected(), keys.as_mut()) else { return };
-    let size_max = clear.len() + Profile::RTCP_OVERHEAD_MAX;
-    if !out.batch().has_room(size_max) {
-        out.flush();
-    }
-    let Some(mut slot) = out.batch().reserve(path, size_max) else { return };
-    let Some(room) = slot.bytes_mut().get_mut(..clear.len()) else { return };
-    room.copy_from_slice(clear);
-    if let Ok(size) = keys.outbound.protect_rtcp(slot.bytes_mut(), clear.len()) {
+    let sent = out.reserve(&path, clear.len() + Profile::RTCP_OVERHEAD_MAX).and_then(|mut slot| {
+        let room = slot.bytes_mut().get_mut(..clear.len()).ok_or(DropReason::TxFull)?;
+        room.copy_from_slice(clear);
+        let size = keys.outbound.protect_rtcp(slot.bytes_mut(), clear.len())?;
         slot.commit(size);
+        Ok(())
+    });
+    if let Err(reason) = sent {
+        drops[reason as usize] += 1;
     }
 }

@@ -33,10 +33,13 @@ impl Worker {
         let abs_send_time = ext::abs_send_time(now);
         let subscribers = std::mem::take(&mut track.subscribers);
         for (at, &subscriber) in subscribers.iter().enumerate() {
-            expect_next(&self.subscriptions, &self.transports, &subscribers, at);
+            if at % GROUP == 0 {
+                let group = subscribers.get(at..subscribers.len().min(at + GROUP));
+                expect(&self.subscriptions, &self.transports, group.unwrap_or_default());
+            }
             let Some(subscription) = self.subscriptions.get_mut(subscriber) else { continue };
             let Some(transport) = self.transports.get_mut(subscription.transport) else { continue };
-            let (Some(path), Some(keys)) = (transport.ice.selected(), &transport.keys) else { continue };
+            let (Some(path), Some(keys)) = (transport.ice.destination(), &transport.keys) else { continue };
             let sending = &mut transport.subscriber;
             let mut egress = Egress {
                 path,
@@ -84,23 +87,25 @@ impl Worker {
     }
 }
 
-/// While packets to one subscriber are sealed, the state of the next ones comes from memory: first the subscription, then what it
-/// points at.
+/// What a few subscribers' packets need comes from memory at once rather than one by one: each step asks for what the next one reads.
 #[inline]
-fn expect_next(
+fn expect(
     subscriptions: &SlotMap<SubscriptionKey, Subscription>,
     transports: &SlotMap<TransportKey, Transport>,
     subscribers: &[SubscriptionKey],
-    at: usize,
 ) {
-    let subscription = |ahead| subscriptions.get(*subscribers.get(at + ahead)?);
-    if let Some(subscription) = subscription(2) {
-        prefetch_whole(subscription);
-    }
-    if let Some(subscription) = subscription(1) {
+    let wanted = || subscribers.iter().filter_map(|&key| subscriptions.get(key));
+    wanted().for_each(prefetch_whole);
+    for subscription in wanted() {
         subscription.expect();
         if let Some(transport) = transports.get(subscription.transport) {
             transport.expect();
         }
     }
+    let wanted = || wanted().filter_map(|subscription| transports.get(subscription.transport));
+    wanted().for_each(Transport::expect_keys);
+    wanted().filter_map(|transport| transport.keys.as_ref()).for_each(|keys| keys.outbound.expect_schedule());
 }
+
+/// Subscribers whose state is asked for at once: as many misses as a core has under way, and what its first cache has room for.
+const GROUP: usize = 8;

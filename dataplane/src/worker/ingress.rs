@@ -64,9 +64,15 @@ impl Worker {
     ) -> Result<(), DropReason> {
         match classify(datagram) {
             Some(Protocol::Rtp) => self.handle_rtp(path, datagram, now),
-            Some(Protocol::Rtcp) => self.handle_rtcp(path, datagram, now, out),
+            Some(Protocol::Rtcp) => self.handle_rtcp(path, datagram, now),
+            Some(Protocol::Stun) if self.is_for_turn(path.socket, datagram) => {
+                self.handle_turn_client(path, datagram, now, out)
+            }
             Some(Protocol::Stun) => self.handle_stun(path, datagram, now, out),
             Some(Protocol::Dtls) => self.handle_dtls(path, datagram, now),
+            Some(Protocol::TurnChannelData) | None if self.takes_turn(path.socket) => {
+                self.handle_turn_client(path, datagram, now, out)
+            }
             Some(Protocol::TurnChannelData) | None => Err(DropReason::UnknownProtocol),
         }
     }
@@ -87,6 +93,7 @@ impl Worker {
         let mut reply = [0; REPLY_SIZE_MAX];
         let size = datagram.len();
         let reaction = transport.ice.handle_stun(&message, path, size, &mut reply, &mut self.random, now)?;
+        self.checks += 1;
         let len = reaction.reply;
         self.follow(key, reaction, Some(path), now);
         if let Some(reply) = len.and_then(|len| reply.get(..len)) {
@@ -104,8 +111,8 @@ impl Worker {
             holder.and_then(|holder| self.transports.get(holder)).is_some_and(|other| other.ice.admits_media(path));
         if claim == Claim::Proved || !held {
             self.names.paths.insert(path, key);
-            // When a link ends, whoever holds its path is told, and nobody else.
-            if path.socket.is_link()
+            // When a link or a connection ends, whoever holds its path is told, and nobody else.
+            if path.socket.is_virtual()
                 && let Some(other) = holder.and_then(|holder| self.transports.get_mut(holder))
             {
                 other.ice.forget(path, now);
@@ -205,16 +212,12 @@ impl Worker {
 
     /// Puts one datagram into the transmit batch.
     pub(super) fn send(&mut self, path: Path, bytes: &[u8], out: &mut dyn Transmit) {
-        if !out.batch().has_room(bytes.len()) {
-            out.flush();
-        }
-        let sent = out.batch().reserve(path, bytes.len()).and_then(|mut slot| {
-            slot.bytes_mut().get_mut(..bytes.len())?.copy_from_slice(bytes);
-            slot.commit(bytes.len());
-            Some(())
-        });
-        if sent.is_none() {
-            self.count(DropReason::TxFull);
+        match out.reserve(&path, bytes.len()) {
+            Ok(mut slot) => {
+                slot.bytes_mut().copy_from_slice(bytes);
+                slot.commit(bytes.len());
+            }
+            Err(reason) => self.count(reason),
         }
     }
 }

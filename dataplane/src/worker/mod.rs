@@ -1,8 +1,8 @@
 //! One worker: everything that happens on one core, between the clock being read and the ring being entered again.
 //!
 //! A turn, in order: what other threads sent ([`commands`], [`relay`]), what came from the network ([`ingress`]), what goes to
-//! subscribers ([`forwarding`]), what publishers and subscribers are owed ([`feedback`]), deadlines ([`timers`]), counters
-//! ([`stats`]). Clients of TURN are served in between ([`turn`]). Bytes, values and `now` come in; bytes go out through [`Transmit`], everything else through the [`Outbox`].
+//! subscribers ([`forwarding`]), what publishers are owed ([`feedback`]), what subscribers asked for again ([`repair`]), deadlines
+//! ([`timers`]), counters ([`stats`]). Clients of TURN are served in between ([`turn`]). Bytes, values and `now` come in; bytes go out through [`Transmit`], everything else through the [`Outbox`].
 //! Nothing here waits, locks, logs or reads a clock. Threads and rings are in [`crate::plane`].
 
 mod commands;
@@ -12,14 +12,18 @@ mod ingress;
 pub mod names;
 pub mod outbox;
 pub mod relay;
+mod repair;
 mod stats;
 mod streams;
 #[cfg(test)]
 mod tests;
 mod timers;
 mod turn;
+mod turn_peers;
 mod turn_streams;
 
+use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use arrayvec::ArrayVec;
@@ -36,7 +40,7 @@ use crate::io::{LinkCounters, Transmit};
 use crate::random::Random;
 use crate::receive::NtpClock;
 use crate::transport::{PublisherSettings, Transport, TransportKey};
-use crate::turn::Turn;
+use crate::turn::{Ledger, Turn};
 
 pub use commands::WorkerCommand;
 use names::Names;
@@ -46,6 +50,12 @@ use turn_streams::TurnStreams;
 
 /// Arrivals in one feedback packet.
 const ARRIVALS_MAX: usize = 1024;
+
+/// Time without media, handshakes or orders after which a worker naps. Longer than the pauses of a microphone that sends nothing
+/// while nobody speaks.
+const LIVELY: Duration = Duration::from_secs(2);
+/// Long enough for a score of checks where there are ten thousand peers, and nothing beside the seconds between them.
+const NAP: Duration = Duration::from_millis(5);
 
 /// What a worker is told once.
 #[derive(Clone, Debug)]
@@ -71,6 +81,8 @@ pub struct FixedSockets {
     pub media: u16,
     /// Behind them, for TURN's clients.
     pub turn: u16,
+    /// TURN's clients come by those for media as well.
+    pub turn_on_media: bool,
 }
 
 /// The core of a worker.
@@ -87,6 +99,8 @@ pub struct Worker {
     ready: Vec<Ready>,
     /// Publishers that something came from in this turn.
     fed: Vec<TransportKey>,
+    /// Subscribers whose requests wait, the next one to be served first.
+    repairing: VecDeque<TransportKey>,
     /// Subscriptions that need another look at their layer.
     unsettled: Vec<SubscriptionKey>,
     /// Transports that need another look at their timer.
@@ -98,6 +112,10 @@ pub struct Worker {
     drops: [u64; DropReason::COUNT],
     stats_at: Now,
     audio_at: Now,
+    /// Valid checks of peers, since the start.
+    checks: u64,
+    /// When anything else last came, from the network or from another thread.
+    lively: Now,
     /// The last audio interval had somebody in it.
     was_loud: bool,
     /// Arrivals on their way into a feedback packet; too large for the stack.
@@ -105,6 +123,10 @@ pub struct Worker {
     times: Box<ArrayVec<Option<Now>, ARRIVALS_MAX>>,
     outbox: Outbox,
     turn: Option<Box<Turn>>,
+    /// What it counts by, if it is a server of TURN.
+    ledger: Option<Arc<Ledger>>,
+    /// Media that other workers' clients sent since it was last forwarded.
+    brought: usize,
     turn_streams: TurnStreams,
 }
 
@@ -119,6 +141,7 @@ impl Worker {
             touched: Vec::with_capacity(BATCH_MAX),
             ready: Vec::with_capacity(BATCH_MAX),
             fed: Vec::with_capacity(BATCH_MAX),
+            repairing: VecDeque::with_capacity(BATCH_MAX),
             unsettled: Vec::new(),
             unscheduled: Vec::new(),
             timers: Timers::default(),
@@ -128,19 +151,30 @@ impl Worker {
             drops: [0; DropReason::COUNT],
             stats_at: Now(0),
             audio_at: Now(0),
+            checks: 0,
+            lively: Now(0),
             was_loud: false,
             arrivals: Box::default(),
             times: Box::default(),
             outbox: Outbox::default(),
             turn: None,
+            ledger: None,
+            brought: 0,
             turn_streams: TurnStreams::default(),
             settings,
         }
     }
 
+    /// What its TURN server counts is counted together with others' who are given the same ledger.
+    pub fn share_ledger(&mut self, ledger: Arc<Ledger>) {
+        self.ledger = Some(ledger);
+    }
+
     /// One turn: takes in the batch, forwards, answers, does what is due. What is for other threads is in the outbox afterwards.
     pub fn turn(&mut self, now: Now, rx: &mut RxBatch, out: &mut dyn Transmit) {
         self.stats.turns += 1;
+        let (checks, datagrams) = (self.checks, rx.len() as u64);
+        self.begin_links(now, out);
         // What other workers sent before this turn does not wait for a datagram to come.
         self.forward_pending(now, out);
         let mut at = 0;
@@ -155,7 +189,11 @@ impl Worker {
             self.forward_pending(now, out);
             at = end;
         }
+        if self.checks - checks < datagrams {
+            self.lively = now;
+        }
         self.answer_publishers(now, out);
+        self.repair(now, out);
         self.run_timers(now, out);
         // A layer may have died by the clock: those who had it want another one.
         if !self.unsettled.is_empty() {
@@ -165,11 +203,22 @@ impl Worker {
         self.run_turn(now, out);
     }
 
-    /// When the next turn is due even if nothing comes.
+    /// When the next turn is due even if nothing comes; long ago, when something was left for it.
     pub fn next_deadline(&self) -> Now {
+        if !self.repairing.is_empty() {
+            return Now(0);
+        }
         let told = self.stats_at.min(self.audio_at);
         let turn = self.turn.as_ref().map(|turn| turn.next_deadline());
         [self.timers.next(), turn].into_iter().flatten().fold(told, Now::min)
+    }
+
+    /// How long the thread had better sleep before it waits for the network again. While thousands of peers do nothing but check
+    /// whether we are there, waking up for each check would cost several times what answering it does. Whoever joins, and media
+    /// that begins, may wait as long, once: then there is no napping for a while.
+    pub fn nap(&self, now: Now) -> Option<Duration> {
+        let left = self.next_deadline().since(now).min(NAP);
+        (now.since(self.lively) > LIVELY && !left.is_zero()).then_some(left)
     }
 
     /// What this turn has for other threads.

@@ -1,5 +1,5 @@
 //! A track with subscribers on another worker: its packets go there once, as values, and its subscribers' wishes come back.
-//! On the receiving worker the track is a *mirror*: the same track, with another origin.
+//! On the receiving worker the track is a *mirror*: the same track, with another origin. What is TURN's comes the same way.
 
 use ringmain_shared::id::{TrackId, WorkerIndex};
 use ringmain_shared::limits::DATAGRAM_SIZE_MAX;
@@ -11,10 +11,10 @@ use crate::forward::clock::{ClockOffset, SenderClock};
 use crate::forward::packet::MediaPacket;
 use crate::forward::track::{BATCH_MAX, Origin, Pending, PendingKind};
 use crate::io::Transmit;
+use crate::turn::TurnItem;
 
-/// What one worker tells another about a track.
+/// What one worker tells another.
 #[derive(Clone, Debug)]
-#[expect(clippy::large_enum_variant, reason = "it lies in a ring, in place: a box would be an allocation per packet")]
 pub enum RelayItem {
     /// A packet of the track.
     Media(RelayedPacket),
@@ -52,6 +52,19 @@ pub enum RelayItem {
         /// Which layer.
         spatial: SpatialLayer,
     },
+    /// Of a client of TURN, and no track at all.
+    Turn(TurnItem),
+}
+
+impl RelayItem {
+    /// Whoever waits for it bears its loss; all else is kept until there is room.
+    pub(crate) fn may_be_lost(&self) -> bool {
+        match self {
+            RelayItem::Media(_) | RelayItem::Padding { .. } => true,
+            RelayItem::Clock { .. } | RelayItem::Alive { .. } | RelayItem::KeyframeWanted { .. } => false,
+            RelayItem::Turn(item) => item.may_be_lost(),
+        }
+    }
 }
 
 /// A packet of a track with its bytes, in one piece, as it lies in the ring.
@@ -78,6 +91,8 @@ impl std::fmt::Debug for RelayedPacket {
 impl Worker {
     /// Something another worker says about a track.
     pub fn handle_relay(&mut self, item: RelayItem, now: Now, out: &mut dyn Transmit) {
+        self.lively = now;
+        self.begin_links(now, out);
         match item {
             RelayItem::Media(relayed) => {
                 let len = usize::from(relayed.packet.payload_len);
@@ -112,6 +127,11 @@ impl Worker {
             RelayItem::KeyframeWanted { track, spatial } => {
                 if let Some(&key) = self.names.tracks.get(&track) {
                     self.want_keyframe(key, spatial, now);
+                }
+            }
+            RelayItem::Turn(item) => {
+                if let Err(reason) = self.handle_turn_item(item, now, out) {
+                    self.count(reason);
                 }
             }
         }

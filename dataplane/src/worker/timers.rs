@@ -93,6 +93,9 @@ impl Worker {
     /// Sends the checks of ours that are due.
     pub(super) fn send_checks(&mut self, key: TransportKey, now: Now, out: &mut dyn Transmit) {
         let mut buffer = [0; STUN_SIZE_MAX];
+        if let Some(transport) = self.transports.get_mut(key).filter(|transport| !transport.sends_media()) {
+            transport.ice.rest(now);
+        }
         loop {
             let Some(transport) = self.transports.get_mut(key) else { return };
             let Some((path, len)) = transport.ice.poll_check(&mut buffer, &mut self.random, now) else { return };

@@ -3,13 +3,20 @@
 //! A client's datagram for our own media goes on as if it had come by a path of its own, a link; what the media side sends to that
 //! path, the transmit batch wraps and sends to the client. So nothing on the media side knows of TURN.
 
+use std::sync::Arc;
+
 use ringmain_shared::event::Event;
 use ringmain_shared::turn::{TurnCommand, TurnEvent, TurnTransport};
 use ringmain_shared::{DropReason, Now};
 
-use super::Worker;
+use super::relay::RelayItem;
+use super::{FixedSockets, Worker};
+use crate::forward::track::BATCH_MAX;
+use crate::handshake::Datagram;
 use crate::io::{Path, SocketIndex, Transmit};
-use crate::turn::{Client, LinkChange, RelayKey, Turn};
+use crate::packet::stun::{Class, Message, attribute, method};
+use crate::stream::ToStream;
+use crate::turn::{Client, Elsewhere, Ledger, LinkChange, RelayKey, Turn, TurnItem};
 
 /// What came by a socket.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,6 +43,21 @@ impl Worker {
         }
     }
 
+    /// Whether clients of TURN come by this socket, which is media's.
+    pub(super) fn takes_turn(&self, socket: SocketIndex) -> bool {
+        self.settings.sockets.turn_on_media && socket.0 < self.settings.sockets.media
+    }
+
+    /// Whether a STUN message that came by a media socket is TURN's: any method but Binding is, and so is a Binding request that names
+    /// no user, as no ICE check does (RFC 8445 §7.2.2). Responses and indications of Binding belong to ICE.
+    pub(super) fn is_for_turn(&self, socket: SocketIndex, datagram: &[u8]) -> bool {
+        self.takes_turn(socket)
+            && Message::parse(datagram).is_ok_and(|message| {
+                message.method() != method::BINDING
+                    || message.class() == Class::Request && message.attribute(attribute::USERNAME).is_none()
+            })
+    }
+
     /// A datagram of a TURN client's.
     pub(super) fn handle_turn_client(
         &mut self,
@@ -44,7 +66,14 @@ impl Worker {
         now: Now,
         out: &mut dyn Transmit,
     ) -> Result<(), DropReason> {
+        let turn = self.turn.as_deref_mut().ok_or(DropReason::UnknownProtocol)?;
         let client = Client { path, transport: TurnTransport::Udp };
+        if let Some(Elsewhere { owner, expected }) = turn.elsewhere(client, datagram, now)? {
+            let bytes = Datagram::try_from(&*datagram).map_err(|_| DropReason::RxTruncated)?;
+            let item = TurnItem::Client { by: self.settings.index, expected, path, bytes };
+            self.outbox.relays.push((owner, RelayItem::Turn(item)));
+            return Ok(());
+        }
         self.handle_turn_message(client, datagram, now, out)
     }
 
@@ -62,7 +91,73 @@ impl Worker {
             None => Ok(()),
             Some(media) => {
                 let payload = datagram.get_mut(media.payload).ok_or(DropReason::TurnMalformed)?;
-                self.handle_media(media.path, payload, now, out)
+                let Some((worker, link)) = media.far else { return self.handle_media(media.path, payload, now, out) };
+                let bytes = Datagram::try_from(&*payload).map_err(|_| DropReason::RxTruncated)?;
+                self.outbox.relays.push((worker, RelayItem::Turn(TurnItem::ToMedia { link, bytes })));
+                Ok(())
+            }
+        }
+    }
+
+    /// What the TURN server of another worker has for ours.
+    pub(super) fn handle_turn_item(
+        &mut self,
+        item: TurnItem,
+        now: Now,
+        out: &mut dyn Transmit,
+    ) -> Result<(), DropReason> {
+        let turn = self.turn.as_deref_mut().ok_or(DropReason::UnknownProtocol)?;
+        match item {
+            TurnItem::ToMedia { link, mut bytes } => {
+                let path = turn.guest_path(link)?;
+                self.handle_media(path, &mut bytes, now, out)?;
+                // As many as the network's would wait to be forwarded, and no more.
+                self.brought += 1;
+                if self.brought >= BATCH_MAX {
+                    self.brought = 0;
+                    self.forward_pending(now, out);
+                }
+            }
+            TurnItem::NeedLink(link) => {
+                turn.handle_need_link(link, now);
+                self.follow_links(now, out);
+            }
+            TurnItem::ToClient { link, bytes } => turn.handle_to_client(link, &bytes, out)?,
+            TurnItem::Client { by, expected, path, mut bytes } => {
+                let client = Client { path, transport: TurnTransport::Udp };
+                let result = self.handle_turn_message(client, &mut bytes, now, out);
+                if let Some(turn) = &mut self.turn {
+                    turn.came_by(by, expected, client);
+                }
+                return result;
+            }
+            TurnItem::Sent { link, datagrams, bytes } => turn.handle_sent(link, datagrams, bytes),
+            TurnItem::Moved { owner, path, here } => turn.handle_moved(owner, path, here),
+            TurnItem::SetLink { link, relayed, user, prefix } => {
+                turn.handle_set_link(link, relayed, user, prefix);
+                self.follow_links(now, out);
+            }
+            TurnItem::CloseLink(link) => {
+                turn.handle_close_link(link);
+                self.follow_links(now, out);
+            }
+        }
+        Ok(())
+    }
+
+    /// A datagram that no socket sends, on its way on: to a client of another worker's, or to the stream thread.
+    pub fn carry(&mut self, path: Path, bytes: &[u8]) {
+        match self.turn.as_ref().and_then(|turn| turn.guest_of(path)) {
+            Some(link) => match Datagram::try_from(bytes) {
+                Ok(bytes) => {
+                    let item = TurnItem::ToClient { link, bytes };
+                    self.outbox.relays.push((link.home(), RelayItem::Turn(item)));
+                }
+                Err(_) => self.count(DropReason::RelayFull),
+            },
+            None => {
+                let item = self.to_stream(path, bytes);
+                self.outbox.streams.push(item);
             }
         }
     }
@@ -99,8 +194,12 @@ impl Worker {
             (none, TurnCommand::Configure(spec)) => {
                 let mut seed = [0; 32];
                 seed.chunks_exact_mut(8).for_each(|chunk| chunk.copy_from_slice(&self.random.next_u64().to_be_bytes()));
-                let start = self.settings.unix_nanos_at_start;
-                *none = Some(Box::new(Turn::new(self.settings.index, *spec, start, seed)));
+                let (index, start) = (self.settings.index, self.settings.unix_nanos_at_start);
+                let ledger = self.ledger.get_or_insert_with(|| Arc::new(Ledger::new(seed)));
+                let mut turn = Turn::sharing(Arc::clone(ledger), index, *spec, start, seed);
+                let FixedSockets { media, turn: listeners, .. } = self.settings.sockets;
+                turn.share_sockets(media..media + listeners);
+                *none = Some(Box::new(turn));
             }
             (None, TurnCommand::Snapshot { request }) => {
                 let nothing = TurnEvent::Snapshot { request, worker: self.settings.index, allocations: Vec::new() };
@@ -111,22 +210,33 @@ impl Worker {
         }
     }
 
+    /// Time goes on for what is sent through links. At the beginning of each turn, and of what happens before it.
+    #[inline]
+    pub(super) fn begin_links(&self, now: Now, out: &mut dyn Transmit) {
+        if self.turn.is_some() {
+            out.batch().links().begin_turn(now);
+        }
+    }
+
     /// What TURN has to do by now, and what it has for others. At the end of each turn.
     pub(super) fn run_turn(&mut self, now: Now, out: &mut dyn Transmit) {
         let Some(turn) = self.turn.as_deref_mut() else { return };
         if turn.next_deadline() <= now {
             turn.handle_timeout(now);
         }
-        out.batch().links().drain_traffic(|link, datagrams, bytes| turn.count_link(link, datagrams, bytes, now));
+        out.batch().links().drain_traffic(|link, datagrams, bytes| turn.count_link(link, datagrams, bytes));
         self.follow_links(now, out);
         self.take_from_turn();
     }
 
-    /// Tells the way out, and the transport that a link led to, what became of it.
+    /// Tells the way out, and the transport that a link led to, what became of it; and other workers, if it is theirs.
     fn follow_links(&mut self, now: Now, out: &mut dyn Transmit) {
         let Some(turn) = self.turn.as_deref_mut() else { return };
+        let items = turn.items().drain(..).map(|(to, item)| (to, RelayItem::Turn(item)));
+        self.outbox.relays.extend(items);
         for change in turn.link_changes().drain(..) {
             match change {
+                LinkChange::Limit(link, budgets) => out.batch().links().limit(link, budgets),
                 LinkChange::Set(path, prefix) => out.batch().links().set(path, prefix),
                 LinkChange::Closed(path) => {
                     out.batch().links().set(path, None);
@@ -142,6 +252,10 @@ impl Worker {
     pub(super) fn take_from_turn(&mut self) {
         let Some(turn) = self.turn.as_deref_mut() else { return };
         self.outbox.sockets.append(turn.socket_requests());
+        self.take_peer_requests();
+        let Some(turn) = self.turn.as_deref_mut() else { return };
         self.outbox.events.extend(turn.events().drain(..).map(|event| Event::Turn(Box::new(event))));
+        let over = turn.disconnects().drain(..).filter_map(|path| self.turn_streams.remove(path));
+        self.outbox.streams.extend(over.map(|id| ToStream::Close { id }));
     }
 }

@@ -25,6 +25,20 @@ pub(super) struct TurnStreams {
 /// How many socket numbers there are; with the client's address they make a path.
 const NUMBERS: u16 = SocketIndex::LINK_FIRST - SocketIndex::TURN_STREAM_FIRST;
 
+impl TurnStreams {
+    /// Whatever else comes of the connection with this path is ignored. Its name.
+    pub(super) fn remove(&mut self, path: Path) -> Option<StreamId> {
+        let stream = self.streams.remove(&path)?;
+        self.clients.remove(&stream);
+        Some(stream)
+    }
+
+    /// The connection that a path stands for.
+    pub(super) fn stream_at(&self, path: Path) -> Option<StreamId> {
+        self.streams.get(&path).copied()
+    }
+}
+
 impl Worker {
     /// A client of TURN has connected. False when there is no server for it: the connection should be closed.
     pub(super) fn turn_stream_opened(

@@ -2,6 +2,7 @@
 
 #![allow(missing_docs, unreachable_pub, reason = "a test has no readers but itself")]
 
+mod between;
 mod forwarding;
 mod layers;
 mod media;

@@ -3,13 +3,14 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use ringmain_dataplane::stream::{FromStream, ToStream};
 use ringmain_shared::command::Command;
 use ringmain_shared::event::{Event, IceState};
 use ringmain_shared::transport::Side;
 use ringmain_shared::{DropReason, Now};
 
 use crate::media::*;
-use crate::world::{World, credentials, remote_peer};
+use crate::world::{World, credentials, remote_peer, tcp_path};
 
 struct Call {
     world: World,
@@ -58,6 +59,63 @@ impl Call {
 
 fn elsewhere(port: u16) -> SocketAddr {
     SocketAddr::from(([203, 0, 113, 9], port))
+}
+
+#[test]
+fn a_call_moves_to_a_connection_of_tcp_and_back_and_survives_the_end_of_either() {
+    let mut call = Call::new();
+    let (peer, udp, tcp) = (call.peer, call.world.peers[call.peer].address, elsewhere(7));
+    call.world.over_tcp.insert(tcp);
+    call.world.check(peer, tcp, true);
+    call.world.run_ms(50);
+    let moved = call.world.now;
+    call.frames(2, false);
+    call.world.run_ms(10);
+    assert_eq!((call.media_at(tcp, moved), call.media_at(udp, moved)), (8, 0), "nominated, and proved over TCP");
+    // The connection ends: the address that was proved before takes over with the next packet.
+    call.world.stream(FromStream::PathClosed { path: tcp_path(tcp) });
+    let closed = call.world.now;
+    call.frames(2, false);
+    call.world.run_ms(10);
+    assert_eq!((call.media_at(tcp, closed), call.media_at(udp, closed)), (0, 8));
+    assert_eq!(call.world.drops(), []);
+    // Told of a connection that it has no more use for, a worker does nothing.
+    call.world.stream(FromStream::PathClosed { path: tcp_path(tcp) });
+    // One comes again, and ends with its transport.
+    call.world.check(peer, tcp, true);
+    call.world.run_ms(50);
+    assert_eq!(call.last_state(peer), IceState::Connected);
+    let transport = call.world.peers[peer].transport;
+    call.world.command(0, Command::CloseTransport { transport });
+    call.world.run(Duration::from_secs(10));
+    let ended = std::mem::take(&mut call.world.workers[0].outbox().streams);
+    assert_eq!(ended, [ToStream::ClosePath { path: tcp_path(tcp) }]);
+}
+
+#[test]
+fn who_has_nothing_but_a_connection_of_tcp_may_make_another() {
+    let mut call = Call::new();
+    let peer = call.peer;
+    for port in 1..4 {
+        let tcp = elsewhere(port);
+        call.world.over_tcp.insert(tcp);
+        call.world.check(peer, tcp, true);
+        call.world.run_ms(1_500);
+        let since = call.world.now;
+        call.frames(1, false);
+        call.world.run_ms(10);
+        assert_eq!(call.media_at(tcp, since), 4);
+        let udp = call.world.peers[peer].address;
+        if port == 1 {
+            call.world.peers[peer].mute_addresses.push(udp);
+            call.world.run(Duration::from_secs(20));
+        }
+        call.world.stream(FromStream::PathClosed { path: tcp_path(tcp) });
+        let since = call.world.now;
+        call.frames(1, false);
+        call.world.run_ms(10);
+        assert_eq!(call.media_at(tcp, since), 0, "nothing is sent where nobody is");
+    }
 }
 
 #[test]

@@ -75,6 +75,36 @@ fn one_datagram_makes_us_look_for_no_more_packets_than_one_full_request_names() 
 }
 
 #[test]
+fn one_missing_packet_does_not_wait_behind_somebodys_thousand() {
+    let (mut world, publisher, greedy, ssrc, mut camera) = pair();
+    let modest = world.join(Side::Subscriber);
+    subscribe(&mut world, modest, 10_000, VIDEO);
+    for frame in 0..150 {
+        camera.send(&mut world, publisher, frame == 0, 6);
+    }
+    let last = |world: &World, peer: usize| {
+        world.peers[peer].rtp_of(ssrc).last().expect("media").packet.header.sequence_number
+    };
+    let first = last(&world, greedy).wrapping_sub(17 * 40);
+    let nacks = (0..40).map(|at| NackPair { packet_id: first.wrapping_add(17 * at), lost_packets: 0xffff }).collect();
+    let missing = last(&world, modest);
+    world.log.clear();
+    world.send_rtcp(greedy, &TransportLayerNack { sender_ssrc: 1, media_ssrc: ssrc, nacks });
+    nack(&mut world, modest, ssrc, &[missing]);
+    let to = |peer: usize| format!("{}", world.peers[peer].address);
+    let (greedys, modests) = (to(greedy), to(modest));
+    let place = world.log.iter().position(|(to, _)| to.contains(&modests)).expect("it came");
+    let all = world.log.iter().filter(|(to, _)| to.contains(&greedys)).count();
+    assert!(place <= 16 && all > 50, "behind {place} of {all}");
+    // They leave in the order in which they were asked for, whatever the number of turns.
+    let again = world.peers[greedy].rtp_of(ssrc + 1);
+    let original = |heard: &Heard| u16::from_be_bytes([heard.packet.payload[0], heard.packet.payload[1]]);
+    assert_gapless(&again);
+    let expected = (0..).map(|at| first.wrapping_add(at));
+    assert!(again.iter().map(|heard| original(heard)).eq(expected.take(again.len())));
+}
+
+#[test]
 fn what_is_asked_for_is_sent_again_three_times_and_once_a_round_trip() {
     let (mut world, publisher, peer, ssrc, mut camera) = pair();
     for frame in 0..30 {

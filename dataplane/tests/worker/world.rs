@@ -4,8 +4,9 @@
 //! What must hold in every test is checked here with each datagram: no SRTP or SRTCP index goes out twice with other bytes, nothing
 //! but a little goes where nobody answered, and no turn leaves a deadline behind that is already over.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,6 +20,7 @@ use ringmain_dataplane::packet::stun::{
 use ringmain_dataplane::srtp::Profile;
 use ringmain_dataplane::stream::{FromStream, StreamId, ToStream};
 use ringmain_dataplane::transport::PublisherSettings;
+use ringmain_dataplane::turn::Ledger;
 use ringmain_dataplane::worker::{FixedSockets, Worker, WorkerCommand, WorkerSettings};
 use ringmain_shared::command::{Command, ReceiveSpec};
 use ringmain_shared::event::Event;
@@ -53,10 +55,14 @@ pub struct World {
     random: u64,
     /// The last transport-wide number of the publisher; tests that look at it have one publisher.
     pub wide_sequence: u16,
-    /// Clients of TURN, by the relayed address that the workers' media side knows them by.
-    pub turned: HashMap<SocketAddr, SocketAddr>,
+    /// Clients of TURN, by the relayed address that the workers' media side knows them by, and the worker that they come to.
+    pub turned: HashMap<SocketAddr, (usize, SocketAddr)>,
     /// Messages that came to clients of TURN, other than data.
     pub turn_replies: Vec<Vec<u8>>,
+    /// Where clients of TURN send to.
+    turn_socket: SocketIndex,
+    /// Addresses that come by ICE-TCP.
+    pub over_tcp: HashSet<SocketAddr>,
 }
 
 /// What went to and came from one address.
@@ -106,16 +112,32 @@ impl World {
     }
 
     pub fn with_seed(workers: usize, seed: u8) -> Self {
+        Self::with_sockets(workers, seed, FixedSockets { media: 1, turn: 1, turn_on_media: false })
+    }
+
+    /// Workers with one socket each, for media and TURN.
+    pub fn with_turn_on_media(workers: usize) -> Self {
+        let world = Self::with_sockets(workers, 1, FixedSockets { media: 1, turn: 0, turn_on_media: true });
+        Self { turn_socket: SocketIndex(0), ..world }
+    }
+
+    fn with_sockets(workers: usize, seed: u8, sockets: FixedSockets) -> Self {
         let settings = |index| WorkerSettings {
             index: WorkerIndex(index),
             seed: [seed.wrapping_add(index as u8); 32],
             unix_nanos_at_start: UNIX_NANOS_AT_START,
             publishers: PublisherSettings { rate_bps_max: 0, remb_start_bps: 1_000_000, audio_threshold: 40 },
             audio_interval: Duration::from_secs(1),
-            sockets: FixedSockets { media: 1, turn: 1 },
+            sockets,
+        };
+        let ledger = Arc::new(Ledger::new([seed; 32]));
+        let worker = |index| {
+            let mut worker = Worker::new(settings(index));
+            worker.share_ledger(Arc::clone(&ledger));
+            worker
         };
         Self {
-            workers: (0..workers as u16).map(|index| Worker::new(settings(index))).collect(),
+            workers: (0..workers as u16).map(worker).collect(),
             links: (0..workers).map(|_| MemoryLink::new()).collect(),
             now: Now::from_millis(1_000),
             peers: Vec::new(),
@@ -129,6 +151,8 @@ impl World {
             wide_sequence: 0,
             turned: HashMap::new(),
             turn_replies: Vec::new(),
+            turn_socket: SocketIndex(1),
+            over_tcp: HashSet::new(),
         }
     }
 
@@ -253,14 +277,17 @@ impl World {
     pub fn push(&mut self, worker: usize, from: SocketAddr, bytes: &[u8]) {
         self.traffic.entry(from).or_default().to_workers += bytes.len();
         match self.turned.get(&from) {
+            None if self.over_tcp.contains(&from) => {
+                self.stream(FromStream::Datagram { path: tcp_path(from), bytes: bytes.to_vec() });
+            }
             None => self.links[worker].push(path(from), bytes),
-            Some(&client) => self.links[worker].push(turn_path(client), &crate::turn::wrap(bytes)),
+            Some(&(at, client)) => self.push_turn(at, client, &crate::turn::wrap(bytes)),
         }
     }
 
     /// A message of a client of TURN arrives at a worker.
     pub fn push_turn(&mut self, worker: usize, client: SocketAddr, bytes: &[u8]) {
-        self.links[worker].push(turn_path(client), bytes);
+        self.links[worker].push(Path { socket: self.turn_socket, remote: client }, bytes);
     }
 
     /// The peer protects and sends a clear RTP packet.
@@ -352,14 +379,21 @@ impl World {
         let mut busy = !rx.is_empty();
         self.workers[worker].turn(self.now, rx, out);
         out.flush();
-        let sent = self.links[worker].take();
+        // What goes by ICE-TCP is delivered here; what goes to clients of TURN by connections, or of another worker, is carried on.
+        let mut by_tcp = Vec::new();
+        out.diverted().drain(|path, bytes| match path.socket.0 >= SocketIndex::TURN_STREAM_FIRST {
+            true => self.workers[worker].carry(path, bytes),
+            false => by_tcp.push((path, bytes.to_vec())),
+        });
+        let mut sent = self.links[worker].take();
+        sent.extend(by_tcp);
         let outbox = self.workers[worker].outbox();
         let events = std::mem::take(&mut outbox.events);
         let relays = std::mem::take(&mut outbox.relays);
         outbox.handshakes.clear();
         assert!(outbox.sockets.is_empty(), "our own media takes no relay socket");
         outbox.stats_due = false;
-        busy |= !sent.is_empty() || !relays.is_empty();
+        busy |= !sent.is_empty() || !relays.is_empty() || self.workers[worker].next_deadline() <= self.now;
         for event in events {
             self.log.push((format!("{event:?}"), Vec::new()));
             self.events.push(event);
@@ -376,8 +410,9 @@ impl World {
     }
 
     fn deliver(&mut self, worker: usize, path: Path, bytes: Vec<u8>) {
-        if path.socket == TURN_SOCKET {
-            let relayed = self.turned.iter().find(|(_, client)| **client == path.remote).map(|(&relayed, _)| relayed);
+        if path.socket == self.turn_socket && crate::turn::is_for_client(&bytes) {
+            let relayed =
+                self.turned.iter().find(|(_, (_, client))| *client == path.remote).map(|(&relayed, _)| relayed);
             match crate::turn::unwrap(&bytes) {
                 Some(data) => self.deliver_media(worker, crate::world::path(relayed.expect("allocated")), data),
                 None => self.turn_replies.push(bytes),
@@ -500,10 +535,9 @@ impl Peer {
 }
 
 /// Where workers listen for TURN.
-const TURN_SOCKET: SocketIndex = SocketIndex(1);
-
-fn turn_path(remote: SocketAddr) -> Path {
-    Path { socket: TURN_SOCKET, remote }
+/// A connection of ICE-TCP.
+pub fn tcp_path(remote: SocketAddr) -> Path {
+    Path { socket: SocketIndex(SocketIndex::STREAM_FIRST + 3), remote }
 }
 
 pub fn path(remote: SocketAddr) -> Path {

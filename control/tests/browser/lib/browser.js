@@ -78,8 +78,8 @@ export class Peer {
   }
 
   /** Opens a page and joins room `sid`. */
-  static async join(server, sid, uid, config) {
-    const peer = await Peer.open(server, uid);
+  static async join(server, sid, uid, config, relay) {
+    const peer = await Peer.open(server, uid, relay);
     await peer.call('join', sid, uid, config);
     return peer;
   }

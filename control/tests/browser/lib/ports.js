@@ -3,12 +3,12 @@
 import dgram from 'node:dgram';
 import net from 'node:net';
 
-/** A run of `count` neighbouring ports that are free for UDP on every loopback address; gives them all. */
+/** A run of `count` neighbouring ports that are free for UDP and TCP on every loopback address; gives them all. */
 export async function freePorts(count) {
   for (;;) {
     const first = 20000 + Math.floor(Math.random() * 10000);
     const ports = Array.from({ length: count }, (_, index) => first + index);
-    if ((await Promise.all(ports.map(udpIsFree))).every(Boolean)) return ports;
+    if ((await Promise.all(ports.flatMap((port) => [udpIsFree(port), tcpIsFree(port)]))).every(Boolean)) return ports;
   }
 }
 
@@ -19,6 +19,14 @@ export async function freeTcpPort() {
   const { port } = server.address();
   await new Promise((resolve) => server.close(resolve));
   return port;
+}
+
+async function tcpIsFree(port) {
+  const server = net.createServer();
+  return new Promise((resolve) => {
+    server.once('error', () => resolve(false));
+    server.listen(port, '0.0.0.0', () => server.close(() => resolve(true)));
+  });
 }
 
 async function udpIsFree(port) {

@@ -12,20 +12,22 @@ const WORKERS = 2;
 export class Server {
   /**
    * Starts `ringmain` on loopback. `args` are further arguments; `wrapper` is a command that runs it, as a list;
-   * `announce` is the address that clients are told, `workers` how many there are.
+   * `announce` is the address that clients are told, `workers` how many there are. `onePort` has everything at that port, inside TLS.
    */
-  static async start({ args = [], wrapper = [], announce = '127.0.0.1', env = {}, workers = WORKERS } = {}) {
+  static async start({ args = [], wrapper = [], announce = '127.0.0.1', env = {}, workers = WORKERS, onePort } = {}) {
     const server = new Server();
-    server.mediaPorts = await freePorts(WORKERS);
-    const [listen, metrics] = [await freeTcpPort(), await freeTcpPort()];
-    server.url = `http://127.0.0.1:${listen}/`;
-    server.ws = `ws://127.0.0.1:${listen}/ws`;
+    server.mediaPorts = onePort ? [onePort] : await freePorts(WORKERS);
+    const [listen, metrics] = [onePort ?? (await freeTcpPort()), await freeTcpPort()];
+    const secure = onePort ? 's' : '';
+    server.url = `http${secure}://127.0.0.1:${listen}/`;
+    server.ws = `ws${secure}://127.0.0.1:${listen}/ws`;
     server.#metrics = `http://127.0.0.1:${metrics}/metrics`;
     const command = [
       ...wrapper,
       binary(),
       ...['--listen', `127.0.0.1:${listen}`, '--metrics', `127.0.0.1:${metrics}`, '--bind', '127.0.0.1'],
       ...['--announce', announce, '--base-port', server.mediaPorts[0], '--workers', workers, '--pin=false'],
+      ...(onePort ? ['--one-port', onePort] : []),
       ...args,
     ];
     server.#process = spawn(command[0], command.slice(1).map(String), {
@@ -42,7 +44,8 @@ export class Server {
     server.#ended = new Promise((resolve) => server.#process.once('close', (code, signal) => resolve({ code, signal })));
     await until('the server to listen', async () => {
       assert.equal(server.#process.exitCode, null, `the server ended at start:\n${server.log()}`);
-      return (await fetch(server.url).catch(() => undefined))?.ok;
+      // Node does not trust the certificate; the metrics are served no earlier than the page.
+      return (await fetch(onePort ? server.#metrics : server.url).catch(() => undefined))?.ok;
     });
     return server;
   }

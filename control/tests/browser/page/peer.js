@@ -125,12 +125,13 @@ const peer = {
     return stats.get(stats.get(transport.selectedCandidatePairId).remoteCandidateId).address;
   },
 
-  /** Type and relay protocol of the candidate of ours that a connection's media goes by. */
+  /** Type, protocol and relay protocol of the candidate of ours that a connection's media goes by. */
   async localCandidate(role) {
     const stats = await peer.client.transports[role].pc.getStats();
     const transport = [...stats.values()].find(({ type }) => type === 'transport');
-    const { candidateType, relayProtocol } = stats.get(stats.get(transport.selectedCandidatePairId).localCandidateId);
-    return { candidateType, relayProtocol };
+    const pair = stats.get(transport.selectedCandidatePairId);
+    const { candidateType, protocol, relayProtocol } = stats.get(pair.localCandidateId);
+    return { candidateType, protocol, relayProtocol };
   },
 
   /** A summary of what came in and how it decodes. */

@@ -5,17 +5,18 @@
 //! one that lost them takes them. What this cannot do is ask a server again for its lost last flight, which takes records with
 //! new numbers: where we are the client, that waits for OpenSSL's own timer, a second.
 //!
-//! What stays of an association is large, 54 KiB of it OpenSSL's buffers: room for one record of the largest size in each direction,
-//! and for a handshake message. `SSL_MODE_RELEASE_BUFFERS` frees none of it in DTLS. Of the time of a handshake, OpenSSL 3.0
-//! takes a third to prepare for the key in the client's certificate.
+//! OpenSSL makes the handshake and nothing else. Of an association that is done it would keep 54 KiB: room for one record of the
+//! largest size in each direction and for a handshake message, of which `SSL_MODE_RELEASE_BUFFERS` frees none in DTLS. So its
+//! secrets go to [`records`], which goes on where it stopped, and it is freed. Of the time of a handshake, OpenSSL 3.0 takes a
+//! third to prepare for the key in the client's certificate.
 
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use openssl::pkey::{Id, PKey};
 use openssl::ssl::{
-    ErrorCode, Ssl, SslContext, SslContextBuilder, SslMethod, SslOptions, SslSessionCacheMode, SslStream,
-    SslVerifyMode, SslVersion,
+    Ssl, SslContext, SslContextBuilder, SslMethod, SslOptions, SslSessionCacheMode, SslStream, SslVerifyMode,
+    SslVersion,
 };
 use openssl::x509::X509;
 use ringmain_shared::limits::{CERTIFICATE_SIZE_MAX, DATAGRAM_SIZE_MAX};
@@ -23,6 +24,7 @@ use ringmain_shared::transport::DtlsRole;
 use zeroize::Zeroizing;
 
 use super::pipe::{Pipe, is_patient};
+use super::records::{self, ALERT, APPLICATION_DATA, HANDSHAKE, HEADER_SIZE, Numbers, Opened, Records, Suite};
 use super::{DTLS_MTU, Datagram, Fatal, Produced, Proof, SrtpKeys};
 use crate::handshake::identity::{Identity, SetupError};
 use crate::srtp::Profile;
@@ -89,114 +91,181 @@ fn is_affordable(certificate: &openssl::x509::X509Ref) -> bool {
 
 /// One association.
 pub(in crate::handshake) struct Dtls12 {
-    stream: SslStream<Pipe<Datagram, FLIGHT_DATAGRAMS_MAX>>,
     role: DtlsRole,
-    connected: bool,
-    /// The last flight that we sent, until the handshake is done.
+    stage: Stage,
+}
+
+enum Stage {
+    Handshaking(Box<Handshake>),
+    Connected(Box<Connected>),
+}
+
+/// As long as OpenSSL is needed.
+struct Handshake {
+    stream: SslStream<Pipe<Datagram, FLIGHT_DATAGRAMS_MAX>>,
+    /// The last flight that we sent.
     flight: Vec<Datagram>,
     interval: Duration,
     deadline: Option<Instant>,
     /// Records of epoch 0 that came in.
     plain_records: u64,
+    /// Protected records that came in: one of them is the end of the handshake, and data may be among them already.
+    protected: Vec<Box<[u8]>>,
+    /// Numbers of the last protected record that OpenSSL sent.
+    sent: Option<Numbers>,
+}
+
+struct Connected {
+    records: Records,
+    /// The end of the handshake, for a peer that it was lost to: with a server, the last flight is ours (RFC 6347 §4.2.4).
+    last_flight: Vec<Box<[u8]>>,
 }
 
 impl Dtls12 {
     pub(super) fn over(ssl: Ssl, role: DtlsRole) -> Option<Self> {
-        let stream = SslStream::new(ssl, Pipe::default()).ok()?;
-        Some(Self {
-            stream,
-            role,
-            connected: false,
+        let handshake = Handshake {
+            stream: SslStream::new(ssl, Pipe::default()).ok()?,
             flight: Vec::new(),
             interval: RETRANSMIT_FIRST,
             deadline: None,
             plain_records: 0,
-        })
+            protected: Vec::new(),
+            sent: None,
+        };
+        Some(Self { role, stage: Stage::Handshaking(Box::new(handshake)) })
     }
 
     pub(super) fn handle_datagram(&mut self, bytes: &[u8], now: Instant, out: &mut Vec<Produced>) -> Result<(), Fatal> {
-        let mut datagram: Box<[u8]> = bytes.into();
-        if !self.connected {
-            self.renumber(&mut datagram);
+        match &mut self.stage {
+            Stage::Handshaking(handshake) => {
+                handshake.take_in(bytes);
+                self.advance(now, out)
+            }
+            Stage::Connected(connected) => {
+                let mut datagram = [0; DATAGRAM_SIZE_MAX];
+                let Some(datagram) = datagram.get_mut(..bytes.len()) else { return Ok(()) };
+                datagram.copy_from_slice(bytes);
+                connected.hear(datagram, true, out)
+            }
         }
-        self.stream.get_mut().incoming = Some(datagram);
-        self.advance(now, out)
     }
 
     pub(super) fn handle_timeout(&mut self, now: Instant, out: &mut Vec<Produced>) -> Result<(), Fatal> {
-        if self.connected || self.deadline.is_none_or(|deadline| now < deadline) {
+        let Stage::Handshaking(handshake) = &mut self.stage else { return Ok(()) };
+        if handshake.deadline.is_none_or(|deadline| now < deadline) {
             return Ok(());
         }
-        let interval = (self.interval * 2).min(RETRANSMIT_LAST);
+        let interval = (handshake.interval * 2).min(RETRANSMIT_LAST);
         // OpenSSL may retransmit by its own clock; then that is the flight.
         self.advance(now, out)?;
-        if self.deadline.is_some_and(|deadline| deadline <= now) {
-            out.extend(self.flight.iter().cloned().map(Produced::Datagram));
+        let Stage::Handshaking(handshake) = &mut self.stage else { return Ok(()) };
+        if handshake.deadline.is_some_and(|deadline| deadline <= now) {
+            out.extend(handshake.flight.iter().cloned().map(Produced::Datagram));
         }
-        if !self.connected {
-            self.interval = interval;
-            self.deadline = Some(now + interval);
-        }
+        handshake.interval = interval;
+        handshake.deadline = Some(now + interval);
         Ok(())
     }
 
     pub(super) fn send(&mut self, data: &[u8], out: &mut Vec<Produced>) -> Result<(), Fatal> {
-        if !self.connected || self.stream.ssl_write(data).is_err() {
-            return Err(Fatal);
-        }
-        self.flush(out);
+        let Stage::Connected(connected) = &mut self.stage else { return Err(Fatal) };
+        // Datagrams may be lost, so one that does not fit is.
+        out.extend(connected.records.seal(APPLICATION_DATA, data).map(Produced::Datagram));
         Ok(())
     }
 
     pub(super) fn close(&mut self, out: &mut Vec<Produced>) {
-        if self.connected {
-            // The association is over whether or not its last word can be said.
-            let _ = self.stream.shutdown();
-            self.flush(out);
+        if let Stage::Connected(connected) = &mut self.stage {
+            out.extend(connected.records.seal(ALERT, &CLOSE_NOTIFY).map(Produced::Datagram));
         }
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.deadline
+        match &self.stage {
+            Stage::Handshaking(handshake) => handshake.deadline,
+            Stage::Connected(_) => None,
+        }
     }
 
-    /// Goes on with the handshake, or with the records that came after it.
+    /// Goes on with the handshake.
     pub(super) fn advance(&mut self, now: Instant, out: &mut Vec<Produced>) -> Result<(), Fatal> {
-        if !self.connected {
-            match self.stream.do_handshake() {
-                Ok(()) => {
-                    self.connected = true;
-                    self.deadline = None;
-                    self.flight = Vec::new();
-                    let proof = Box::new(self.proof()?);
-                    self.flush(out);
-                    out.push(Produced::Connected(proof));
+        let Stage::Handshaking(handshake) = &mut self.stage else { return Ok(()) };
+        match handshake.stream.do_handshake() {
+            Ok(()) => {
+                let flight = handshake.flush(out);
+                let last_flight = match self.role {
+                    DtlsRole::Client => Vec::new(),
+                    DtlsRole::Server => flight.iter().map(|datagram| datagram.as_slice().into()).collect(),
+                };
+                let proof = handshake.proof(self.role)?;
+                let mut connected = Connected { records: handshake.records(self.role).ok_or(Fatal)?, last_flight };
+                let protected = std::mem::take(&mut handshake.protected);
+                out.push(Produced::Connected(Box::new(proof)));
+                let heard = protected.into_iter().try_for_each(|mut record| connected.hear(&mut record, false, out));
+                self.stage = Stage::Connected(Box::new(connected));
+                heard
+            }
+            Err(error) if is_patient(&error) => {
+                let flight = handshake.flush(out);
+                if !flight.is_empty() {
+                    handshake.flight = flight;
+                    handshake.interval = RETRANSMIT_FIRST;
+                    handshake.deadline = Some(now + handshake.interval);
                 }
-                Err(error) if is_patient(&error) => {
-                    let outgoing = &self.stream.get_ref().outgoing;
-                    if !outgoing.is_empty() {
-                        self.flight.clone_from(outgoing);
-                        self.interval = RETRANSMIT_FIRST;
-                        self.deadline = Some(now + self.interval);
-                    }
-                    self.flush(out);
+                Ok(())
+            }
+            // What OpenSSL wanted to say about it (an alert) is dropped with it: a forged ClientHello must not make us
+            // tell the true peer that all is lost.
+            Err(_) => Err(Fatal),
+        }
+    }
+}
+
+impl Connected {
+    /// Acts on the records of a datagram, or of the handshake's own, which ask for nothing.
+    fn hear(&mut self, datagram: &mut [u8], is_late: bool, out: &mut Vec<Produced>) -> Result<(), Fatal> {
+        for at in records::split(datagram) {
+            let Some(Opened { content, plaintext, is_new }) = self.records.open(datagram, at) else { continue };
+            match (content, datagram.get(plaintext).unwrap_or_default()) {
+                // A client that says its last word again has not heard ours. It may do so byte for byte.
+                (HANDSHAKE, _) if is_late => {
+                    let flight = self.last_flight.iter().filter_map(|bytes| Datagram::try_from(&**bytes).ok());
+                    out.extend(flight.map(Produced::Datagram));
+                }
+                (APPLICATION_DATA, data) if is_new => out.push(Produced::Data(Bytes::copy_from_slice(data))),
+                (ALERT, [_, 0]) if is_new => {
+                    out.push(Produced::CloseNotify);
                     return Ok(());
                 }
-                // What OpenSSL wanted to say about it (an alert) is dropped with it: a forged ClientHello must not make us
-                // tell the true peer that all is lost.
-                Err(_) => return Err(Fatal),
+                (ALERT, [2, _]) if is_new => return Err(Fatal),
+                // A warning, a replay, or a HelloRequest, which RFC 5246 §7.4.1.1 lets a client pass over.
+                _ => {}
             }
         }
-        let read = self.read(out);
-        self.flush(out);
-        read
+        Ok(())
+    }
+}
+
+impl Handshake {
+    /// A datagram for OpenSSL. Of the protected records a few are kept, as it does not tell which it has seen.
+    fn take_in(&mut self, bytes: &[u8]) {
+        let mut datagram: Box<[u8]> = bytes.into();
+        for at in records::split(bytes) {
+            let record = bytes.get(at).unwrap_or_default();
+            let is_protected = records::numbers(record).is_some_and(|(epoch, _)| epoch == records::EPOCH);
+            if is_protected && self.protected.len() < PROTECTED_MAX {
+                self.protected.push(record.into());
+            }
+        }
+        self.renumber(&mut datagram);
+        self.stream.get_mut().incoming = Some(datagram);
     }
 
     /// Gives records of epoch 0 numbers of our own. Nothing authenticates those they came with, and one forged high number
     /// would move the replay window (RFC 6347 §4.1.2.6) past everything that the true peer has yet to send.
     fn renumber(&mut self, datagram: &mut [u8]) {
         let mut rest = datagram;
-        while let Some((header, body)) = rest.split_first_chunk_mut::<RECORD_HEADER_SIZE>() {
+        while let Some((header, body)) = rest.split_first_chunk_mut::<HEADER_SIZE>() {
             if header[3..5] == [0, 0] {
                 header[5..11].copy_from_slice(&self.plain_records.to_be_bytes()[2..]);
                 self.plain_records += 1;
@@ -206,29 +275,37 @@ impl Dtls12 {
         }
     }
 
-    fn read(&mut self, out: &mut Vec<Produced>) -> Result<(), Fatal> {
-        let mut buffer = [0; DATAGRAM_SIZE_MAX];
-        for _ in 0..RECORDS_MAX {
-            match self.stream.ssl_read(&mut buffer) {
-                Ok(size) => out.push(Produced::Data(Bytes::copy_from_slice(&buffer[..size]))),
-                Err(error) if error.code() == ErrorCode::ZERO_RETURN => {
-                    out.push(Produced::CloseNotify);
-                    return Ok(());
+    /// Hands on what OpenSSL has written, and notes how far it has numbered.
+    fn flush(&mut self, out: &mut Vec<Produced>) -> Vec<Datagram> {
+        let flight = std::mem::take(&mut self.stream.get_mut().outgoing);
+        for datagram in &flight {
+            for (epoch, numbers) in records::split(datagram).filter_map(|at| records::numbers(datagram.get(at)?)) {
+                if epoch == records::EPOCH {
+                    self.sent = Some(numbers);
                 }
-                Err(error) if is_patient(&error) => return Ok(()),
-                Err(_) => return Err(Fatal),
             }
         }
-        Ok(())
+        out.extend(flight.iter().cloned().map(Produced::Datagram));
+        flight
     }
 
-    /// Hands on what OpenSSL has written, and keeps no room for more of it: an idle association shall be small.
-    fn flush(&mut self, out: &mut Vec<Produced>) {
-        let outgoing = std::mem::take(&mut self.stream.get_mut().outgoing);
-        out.extend(outgoing.into_iter().map(Produced::Datagram));
+    /// What goes on where OpenSSL stops.
+    fn records(&self, role: DtlsRole) -> Option<Records> {
+        let ssl = self.stream.ssl();
+        let suite = Suite::of(ssl.current_cipher()?.protocol_id())?;
+        let mut master = Zeroizing::new([0; MASTER_SECRET_SIZE]);
+        if ssl.session()?.master_key(&mut *master) != MASTER_SECRET_SIZE {
+            return None;
+        }
+        let (mut client, mut server) = ([0; RANDOM_SIZE], [0; RANDOM_SIZE]);
+        if ssl.client_random(&mut client) != RANDOM_SIZE || ssl.server_random(&mut server) != RANDOM_SIZE {
+            return None;
+        }
+        // Each end's Finished is protected, so there was one.
+        Records::new(suite, role, &*master, (&client, &server), self.sent?.next())
     }
 
-    fn proof(&self) -> Result<Proof, Fatal> {
+    fn proof(&self, role: DtlsRole) -> Result<Proof, Fatal> {
         let ssl = self.stream.ssl();
         // RFC 7627 §5.2: without the extended master secret, keys are not bound to this handshake.
         if ssl.extms_support() != Some(true) {
@@ -249,7 +326,7 @@ impl Dtls12 {
                 let mut material = Zeroizing::new(vec![0; profile.keying_material_len()]);
                 // RFC 5764 §4.2: no context.
                 ssl.export_keying_material(&mut material, "EXTRACTOR-dtls_srtp", None).map_err(|_| Fatal)?;
-                Some(SrtpKeys { profile, material, role: self.role })
+                Some(SrtpKeys { profile, material, role })
             }
         };
         Ok(Proof { certificate, keys })
@@ -274,7 +351,11 @@ const RETRANSMIT_FIRST: Duration = Duration::from_millis(200);
 const RETRANSMIT_LAST: Duration = Duration::from_secs(2);
 /// Datagrams of one flight: ours are one or two.
 const FLIGHT_DATAGRAMS_MAX: usize = 16;
-/// Content type, version, epoch, sequence number, length (RFC 6347 §4.1).
-const RECORD_HEADER_SIZE: usize = 13;
-/// Records of one datagram that carry data.
-const RECORDS_MAX: usize = 128;
+/// Protected records that may come before the handshake is done: Finished, again and again, and data behind it.
+const PROTECTED_MAX: usize = 16;
+/// RFC 5246 §8.1.
+const MASTER_SECRET_SIZE: usize = 48;
+/// RFC 5246 §7.4.1.2.
+const RANDOM_SIZE: usize = 32;
+/// A warning (RFC 5246 §7.2.1).
+const CLOSE_NOTIFY: [u8; 2] = [1, 0];

@@ -5,6 +5,7 @@
 mod dtls12;
 mod dtls13;
 pub(crate) mod pipe;
+mod records;
 mod signing;
 
 use std::fmt;

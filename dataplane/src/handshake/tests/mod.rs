@@ -2,4 +2,5 @@
 
 mod channels;
 mod dtls;
+mod dtls12;
 mod world;

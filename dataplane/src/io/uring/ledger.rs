@@ -27,9 +27,9 @@ pub(super) enum Effect {
     /// A receive ended with an error.
     ReceiveFailed { socket: u16, errno: i32 },
     /// The kernel took a train, or some bytes of it.
-    Sent { arena: u8, train: u16, bytes: u32 },
+    Sent { train: u16, bytes: u32 },
     /// The kernel refused a train.
-    SendFailed { arena: u8, train: u16, errno: i32 },
+    SendFailed { train: u16, errno: i32 },
     /// Someone called for us.
     Woken,
     /// Our call was heard, or could not be.
@@ -50,7 +50,7 @@ pub(super) struct Ledger {
     /// Whether the kernel may write to a buffer.
     lent: Box<[bool]>,
     lent_count: usize,
-    arenas: Box<[Arena]>,
+    sends: Sends,
     calls: Box<[Shot]>,
     calls_due: usize,
 }
@@ -70,23 +70,23 @@ struct Shot {
     generation: u32,
 }
 
+/// The trains of one round.
 #[derive(Debug)]
-struct Arena {
+struct Sends {
     generation: u32,
     outstanding: Box<[bool]>,
     count: usize,
 }
 
 impl Ledger {
-    pub(super) fn new(buffers: usize, arenas: usize, trains: usize, calls: usize) -> Self {
-        let arena = || Arena { generation: 0, outstanding: vec![false; trains].into(), count: 0 };
+    pub(super) fn new(buffers: usize, trains: usize, calls: usize) -> Self {
         Self {
             receives: Vec::new(),
             ended: VecDeque::new(),
             poll: Shot::default(),
             lent: vec![false; buffers].into(),
             lent_count: 0,
-            arenas: (0..arenas).map(|_| arena()).collect(),
+            sends: Sends { generation: 0, outstanding: vec![false; trains].into(), count: 0 },
             calls: vec![Shot::default(); calls].into(),
             calls_due: 0,
         }
@@ -148,29 +148,27 @@ impl Ledger {
         self.lent_count
     }
 
-    /// The sends of an arena begin a new round. All of the round before must have been answered.
-    pub(super) fn begin_round(&mut self, arena: u8) {
-        let arena = &mut self.arenas[usize::from(arena)];
-        debug_assert_eq!(arena.count, 0, "the kernel still reads the arena");
-        arena.generation = arena.generation.wrapping_add(1);
+    /// The sends of a batch begin. All of the batch before must have been answered.
+    pub(super) fn begin_round(&mut self) {
+        debug_assert_eq!(self.sends.count, 0, "the kernel still reads the arena");
+        self.sends.generation = self.sends.generation.wrapping_add(1);
     }
 
     /// A train is given to the kernel.
-    pub(super) fn send(&mut self, arena: u8, train: u16) -> Token {
-        let place = &mut self.arenas[usize::from(arena)];
-        place.outstanding[usize::from(train)] = true;
-        place.count += 1;
-        Token::Send { arena, train, generation: place.generation }
+    pub(super) fn send(&mut self, train: u16) -> Token {
+        self.sends.outstanding[usize::from(train)] = true;
+        self.sends.count += 1;
+        Token::Send { train, generation: self.sends.generation }
     }
 
-    /// Trains of an arena that the kernel has not answered.
-    pub(super) fn unanswered(&self, arena: u8) -> usize {
-        self.arenas[usize::from(arena)].count
+    /// Trains that the kernel has not answered.
+    pub(super) fn unanswered(&self) -> usize {
+        self.sends.count
     }
 
     /// Answers that come as soon as their questions are submitted.
     pub(super) fn answers_due(&self) -> usize {
-        self.arenas.iter().map(|arena| arena.count).sum::<usize>() + self.calls_due
+        self.sends.count + self.calls_due
     }
 
     /// A call to another ring begins, if there is a slot.
@@ -185,7 +183,7 @@ impl Ledger {
     pub(super) fn is_idle(&self) -> bool {
         !self.poll.armed
             && !self.receives.iter().any(|receive| receive.shot.armed || receive.cancel.armed)
-            && self.arenas.iter().all(|arena| arena.count == 0)
+            && self.sends.count == 0
             && self.calls_due == 0
     }
 
@@ -208,13 +206,13 @@ impl Ledger {
                     false => Effect::Stale,
                 }
             }
-            Some(Token::Send { arena, train, generation }) => {
-                if !self.answer_send(arena, train, generation) {
+            Some(Token::Send { train, generation }) => {
+                if !self.answer_send(train, generation) {
                     Effect::Stale
                 } else if result < 0 {
-                    Effect::SendFailed { arena, train, errno: -result }
+                    Effect::SendFailed { train, errno: -result }
                 } else {
-                    Effect::Sent { arena, train, bytes: result as u32 }
+                    Effect::Sent { train, bytes: result as u32 }
                 }
             }
             Some(Token::Poll { generation }) => match self.poll.answer(generation, more) {
@@ -258,13 +256,12 @@ impl Ledger {
         had
     }
 
-    fn answer_send(&mut self, arena: u8, train: u16, generation: u32) -> bool {
-        let Some(arena) = self.arenas.get_mut(usize::from(arena)) else { return false };
-        if arena.generation != generation {
+    fn answer_send(&mut self, train: u16, generation: u32) -> bool {
+        if self.sends.generation != generation {
             return false;
         }
-        let answered = arena.outstanding.get_mut(usize::from(train)).is_some_and(std::mem::take);
-        arena.count -= usize::from(answered);
+        let answered = self.sends.outstanding.get_mut(usize::from(train)).is_some_and(std::mem::take);
+        self.sends.count -= usize::from(answered);
         answered
     }
 }

@@ -82,9 +82,10 @@ fn restrict(ring: &IoUring) -> io::Result<()> {
     ring.submitter().register_restrictions(&mut restrictions)
 }
 
-const OPERATIONS: [(u8, &str); 5] = [
+const OPERATIONS: [(u8, &str); 6] = [
     (opcode::RecvMsgMulti::CODE, "IORING_OP_RECVMSG"),
     (opcode::SendMsg::CODE, "IORING_OP_SENDMSG"),
+    (opcode::Send::CODE, "IORING_OP_SEND"),
     (opcode::PollAdd::CODE, "IORING_OP_POLL_ADD"),
     (opcode::MsgRingData::CODE, "IORING_OP_MSG_RING"),
     (opcode::AsyncCancel::CODE, "IORING_OP_ASYNC_CANCEL"),

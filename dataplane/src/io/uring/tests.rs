@@ -14,7 +14,7 @@ fn picked(buffer: u16) -> u32 {
 }
 
 fn ledger() -> Ledger {
-    let mut ledger = Ledger::new(4, 2, 8, 2);
+    let mut ledger = Ledger::new(4, 8, 2);
     (0..4).for_each(|buffer| assert!(ledger.lend(buffer)));
     (0..4).for_each(|socket| ledger.add_receive(socket));
     ledger
@@ -91,22 +91,19 @@ fn a_buffer_is_not_handed_out_twice() {
 #[test]
 fn a_send_is_answered_once_and_in_its_round() {
     let mut ledger = ledger();
-    ledger.begin_round(1);
-    let (first, second) = (ledger.send(1, 0), ledger.send(1, 7));
-    assert_eq!(ledger.unanswered(1), 2);
-    assert_eq!(answer(&mut ledger, first, 55, 0), Effect::Sent { arena: 1, train: 0, bytes: 55 });
+    ledger.begin_round();
+    let (first, second) = (ledger.send(0), ledger.send(7));
+    assert_eq!(ledger.unanswered(), 2);
+    assert_eq!(answer(&mut ledger, first, 55, 0), Effect::Sent { train: 0, bytes: 55 });
     assert_eq!(answer(&mut ledger, first, 55, 0), Effect::Stale);
-    assert_eq!(
-        answer(&mut ledger, second, -libc::EPERM, 0),
-        Effect::SendFailed { arena: 1, train: 7, errno: libc::EPERM }
-    );
-    assert_eq!(ledger.unanswered(1), 0);
-    ledger.begin_round(1);
-    let again = ledger.send(1, 0);
+    assert_eq!(answer(&mut ledger, second, -libc::EPERM, 0), Effect::SendFailed { train: 7, errno: libc::EPERM });
+    assert_eq!(ledger.unanswered(), 0);
+    ledger.begin_round();
+    let again = ledger.send(0);
     assert_eq!(answer(&mut ledger, first, 55, 0), Effect::Stale, "of the round before");
-    assert_eq!(answer(&mut ledger, again, 55, 0), Effect::Sent { arena: 1, train: 0, bytes: 55 });
-    assert_eq!(answer(&mut ledger, Token::Send { arena: 200, train: 0, generation: 0 }, 0, 0), Effect::Stale);
-    assert_eq!(answer(&mut ledger, Token::Send { arena: 0, train: 60_000, generation: 0 }, 0, 0), Effect::Stale);
+    assert_eq!(answer(&mut ledger, again, 55, 0), Effect::Sent { train: 0, bytes: 55 });
+    let Token::Send { generation, .. } = again else { panic!("a send's token") };
+    assert_eq!(answer(&mut ledger, Token::Send { train: 60_000, generation }, 0, 0), Effect::Stale);
 }
 
 #[test]
@@ -130,7 +127,7 @@ fn no_series_of_answers_leaks_or_doubles_anything() {
             random ^= random << 17;
             random % bound
         };
-        let mut ledger = Ledger::new(8, 2, 4, 2);
+        let mut ledger = Ledger::new(8, 4, 2);
         (0..3).for_each(|socket| ledger.add_receive(socket));
         let mut ours: HashSet<u16> = (0..8).collect();
         let mut tokens = vec![Token::Call, Token::Receive { socket: 99, generation: 1 }];
@@ -146,10 +143,9 @@ fn no_series_of_answers_leaks_or_doubles_anything() {
                     }
                 }
                 4 => {
-                    let arena = next(2) as u8;
-                    if ledger.unanswered(arena) == 0 {
-                        ledger.begin_round(arena);
-                        tokens.extend((0..4).map(|train| ledger.send(arena, train)));
+                    if ledger.unanswered() == 0 {
+                        ledger.begin_round();
+                        tokens.extend((0..4).map(|train| ledger.send(train)));
                     }
                 }
                 _ => {
@@ -251,38 +247,57 @@ fn more_sends_than_the_queues_hold_are_all_sent() {
 }
 
 #[test]
-fn links_of_turn_go_with_the_batch_that_is_filled() {
+fn links_of_turn_hold_from_batch_to_batch() {
     let (mut link, _, peer) = small(64, 16, 32);
     link.receive(Some(Duration::ZERO)).expect("works");
     let client = Path { socket: SocketIndex(0), remote: peer.local_addr().expect("bound") };
     let through = Path { socket: SocketIndex(SocketIndex::LINK_FIRST + 2), remote: ([192, 0, 2, 1], 9).into() };
-    let mut arenas = HashSet::new();
     let mut bytes = [0; 100];
     for number in [0x4000u16, 0x4001] {
         let earlier = Path { remote: ([192, 0, 2, 1], 8).into(), ..through };
-        // A change holds for both arenas, whichever was filled when it came.
         link.engine.batch().links().set(through, Some(Prefix::channel(client, number)));
         for _ in 0..5 {
-            arenas.insert(link.engine.current);
-            assert!(link.engine.batch().reserve(earlier, 10).is_none(), "another one had the number before");
+            assert!(link.engine.batch().reserve(earlier, 10).is_err(), "another one had the number before");
             link.engine.batch().reserve(through, 10).expect("open").commit(10);
             link.engine.flush();
-            link.receive(Some(Duration::ZERO)).expect("works");
             assert_eq!(peer.recv(&mut bytes).expect("sent"), 14);
             assert_eq!(bytes[..2], number.to_be_bytes());
         }
     }
-    assert_eq!(arenas.len(), ARENAS, "the test means both");
     let mut traffic = Vec::new();
     link.engine.batch().links().drain_traffic(|link, datagrams, bytes| traffic.push((link, datagrams, bytes)));
     assert_eq!(traffic, [(through.socket, 10, 100)]);
     link.engine.batch().links().set(through, None);
     for _ in 0..4 {
-        assert!(link.engine.batch().reserve(through, 10).is_none());
+        assert!(link.engine.batch().reserve(through, 10).is_err());
         link.engine.batch().reserve(client, 1).expect("room").commit(1);
         link.engine.flush();
-        link.receive(Some(Duration::ZERO)).expect("works");
     }
+}
+
+#[test]
+fn what_is_flushed_has_left_and_what_a_turn_ends_with_leaves_with_the_next_receive() {
+    let (mut link, _, peer) = small(64, 16, 32);
+    peer.set_nonblocking(true).expect("a socket");
+    let path = Path { socket: SocketIndex(0), remote: peer.local_addr().expect("bound") };
+    let send = |link: &mut UringLink| {
+        link.engine.batch().reserve(path, 10).expect("room").commit(10);
+    };
+    send(&mut link);
+    link.engine.flush();
+    assert_eq!(peer.recv(&mut [0; 10]).expect("sent"), 10);
+    send(&mut link);
+    link.engine.end_turn();
+    assert_eq!(peer.recv(&mut [0; 10]).expect_err("not yet").kind(), io::ErrorKind::WouldBlock);
+    assert!(link.engine.batch().reserve(path, 10).is_err(), "the kernel is about to read it");
+    link.receive(Some(Duration::ZERO)).expect("works");
+    assert_eq!(peer.recv(&mut [0; 10]).expect("sent"), 10);
+    // Who goes on after the end has it sent first.
+    send(&mut link);
+    link.engine.end_turn();
+    assert!(link.engine.reserve(&path, 10).is_ok());
+    assert_eq!(peer.recv(&mut [0; 10]).expect("sent"), 10);
+    assert_eq!(link.counters().sent, 3);
 }
 
 #[test]
@@ -296,7 +311,7 @@ fn faults_fed_to_a_living_link_leave_it_alive() {
             engine.handle_completion(Completion { user_data, result: -libc::EFAULT, flags: 0 });
         }
         engine.handle_completion(Completion {
-            user_data: Token::Send { arena: 0, train: 3, generation: 9 }.to_user_data(),
+            user_data: Token::Send { train: 3, generation: 9 }.to_user_data(),
             result: 7,
             flags: 0,
         });
@@ -310,18 +325,17 @@ fn faults_fed_to_a_living_link_leave_it_alive() {
 }
 
 #[test]
-fn a_refused_send_is_counted_and_its_arena_comes_back() {
+fn a_refused_send_is_counted_and_its_batch_comes_back() {
     let (mut link, _, peer) = small(16, 16, 32);
     let path = Path { socket: SocketIndex(0), remote: peer.local_addr().expect("bound") };
     for errno in [libc::EPERM, libc::ENETUNREACH, libc::ECONNREFUSED, libc::EAGAIN, libc::ENOBUFS] {
         let before = link.counters();
         let engine = &mut link.engine;
-        let current = engine.current;
         engine.batch().reserve(path, 10).expect("room").commit(10);
-        engine.ledger.begin_round(current as u8);
-        engine.arenas[current].batch.lend();
-        assert!(engine.batch().reserve(path, 10).is_none(), "the kernel reads it");
-        let token = engine.ledger.send(current as u8, 0);
+        engine.ledger.begin_round();
+        engine.batch.lend();
+        assert!(engine.batch().reserve(path, 10).is_err(), "the kernel reads it");
+        let token = engine.ledger.send(0);
         engine.handle_completion(Completion { user_data: token.to_user_data(), result: -errno, flags: 0 });
         assert!(engine.batch().is_empty() && engine.batch().has_room(10));
         assert_eq!(link.counters().send_failed, before.send_failed + 1);

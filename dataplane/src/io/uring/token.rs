@@ -7,8 +7,8 @@ pub(super) enum Token {
     Receive { socket: u16, generation: u32 },
     /// The cancelling of that receive.
     Cancel { socket: u16, generation: u32 },
-    /// The send of a train out of an arena.
-    Send { arena: u8, train: u16, generation: u32 },
+    /// The send of a train.
+    Send { train: u16, generation: u32 },
     /// The multishot poll of our eventfd.
     Poll { generation: u32 },
     /// Another ring calls us. Also what we put into another ring.
@@ -19,23 +19,23 @@ pub(super) enum Token {
 
 impl Token {
     pub(super) fn to_user_data(self) -> u64 {
-        let (kind, place, part, generation) = match self {
-            Token::Receive { socket, generation } => (RECEIVE, 0, socket, generation),
-            Token::Cancel { socket, generation } => (CANCEL, 0, socket, generation),
-            Token::Send { arena, train, generation } => (SEND, arena, train, generation),
-            Token::Poll { generation } => (POLL, 0, 0, generation),
-            Token::Call => (CALL, 0, 0, 0),
-            Token::Message { slot, generation } => (MESSAGE, 0, slot, generation),
+        let (kind, part, generation) = match self {
+            Token::Receive { socket, generation } => (RECEIVE, socket, generation),
+            Token::Cancel { socket, generation } => (CANCEL, socket, generation),
+            Token::Send { train, generation } => (SEND, train, generation),
+            Token::Poll { generation } => (POLL, 0, generation),
+            Token::Call => (CALL, 0, 0),
+            Token::Message { slot, generation } => (MESSAGE, slot, generation),
         };
-        u64::from(kind) << 56 | u64::from(place) << 48 | u64::from(part) << 32 | u64::from(generation)
+        u64::from(kind) << 56 | u64::from(part) << 32 | u64::from(generation)
     }
 
     pub(super) fn from_user_data(data: u64) -> Option<Self> {
-        let (place, part, generation) = ((data >> 48) as u8, (data >> 32) as u16, data as u32);
+        let (part, generation) = ((data >> 32) as u16, data as u32);
         match (data >> 56) as u8 {
             RECEIVE => Some(Token::Receive { socket: part, generation }),
             CANCEL => Some(Token::Cancel { socket: part, generation }),
-            SEND => Some(Token::Send { arena: place, train: part, generation }),
+            SEND => Some(Token::Send { train: part, generation }),
             POLL => Some(Token::Poll { generation }),
             CALL => Some(Token::Call),
             MESSAGE => Some(Token::Message { slot: part, generation }),
@@ -62,7 +62,7 @@ mod tests {
             Token::Receive { socket: u16::MAX, generation: u32::MAX },
             Token::Cancel { socket: 300, generation: 5 },
             Token::Receive { socket: 0, generation: 1 },
-            Token::Send { arena: 3, train: 65_535, generation: 7 },
+            Token::Send { train: 65_535, generation: 7 },
             Token::Poll { generation: 9 },
             Token::Call,
             Token::Message { slot: 12, generation: 1 << 31 },

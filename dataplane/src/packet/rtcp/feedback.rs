@@ -26,10 +26,15 @@ impl<'a> Nack<'a> {
         })
     }
 
+    /// Entries in their order, at most 64: a sequence number, and a bit for each of the sixteen behind it, the lowest for the next.
+    pub fn entries(&self) -> impl Iterator<Item = (u16, u16)> + use<'a> {
+        let word = |entry: &[u8], at| u16_at(entry, at).unwrap_or_default();
+        self.entries.chunks_exact(4).map(move |entry| (word(entry, 0), word(entry, 2)))
+    }
+
     /// Sequence numbers in the order named; at most 17 per entry and 64 entries.
     pub fn sequences(&self) -> impl Iterator<Item = u16> + use<'a> {
-        self.entries.chunks_exact(4).flat_map(|entry| {
-            let (first, bits) = (u16_at(entry, 0).unwrap_or_default(), u16_at(entry, 2).unwrap_or_default());
+        self.entries().flat_map(|(first, bits)| {
             let following = (0..16u16).filter(move |bit| bits >> bit & 1 != 0);
             std::iter::once(first).chain(following.map(move |bit| first.wrapping_add(bit + 1)))
         })

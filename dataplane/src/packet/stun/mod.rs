@@ -4,8 +4,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use aws_lc_rs::{constant_time, hmac};
+use aws_lc_rs::{constant_time, hmac as long};
+use hmac::{Hmac, KeyInit, Mac};
 use ringmain_shared::DropReason;
+use sha1::Sha1;
 
 use super::bytes::{u16_at, u32_at, u64_at};
 
@@ -132,7 +134,7 @@ impl<'a> Message<'a> {
         let at = self.integrity_at?;
         let expected = key.sign(self.bytes.get(..at)?)?;
         let tag = self.bytes.get(at + 4..at + 4 + INTEGRITY_LEN)?;
-        Some(constant_time::verify_slices_are_equal(expected.as_ref(), tag).is_ok())
+        Some(constant_time::verify_slices_are_equal(&expected, tag).is_ok())
     }
 
     /// There is a MESSAGE-INTEGRITY-SHA256, right or wrong.
@@ -264,35 +266,44 @@ impl<'a> Iterator for Attributes<'a> {
     }
 }
 
-/// A password, ready for HMAC-SHA1. Keying costs more than a check's tag does, so it is done once.
+/// A password, ready for HMAC-SHA1. Keying costs more than a check's tag does, so it is done once. There are up to three for each
+/// transport: these take a ninth of the room of `aws-lc-rs`'s, and less time.
 #[derive(Clone)]
-pub struct IntegrityKey(hmac::Key);
+pub struct IntegrityKey(Hmac<Sha1>);
 
 impl IntegrityKey {
     /// From the bytes of an ICE password (RFC 8489 §9.1), or from a long-term key (§9.2.2).
     pub fn new(key: &[u8]) -> Self {
-        Self(hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, key))
+        Self(Hmac::new_from_slice(key).expect("HMAC takes keys of any length"))
     }
 
     /// The tag of a message of which `before` is all before MESSAGE-INTEGRITY.
-    fn sign(&self, before: &[u8]) -> Option<hmac::Tag> {
-        sign(&self.0, before, INTEGRITY_LEN)
+    fn sign(&self, before: &[u8]) -> Option<[u8; INTEGRITY_LEN]> {
+        let mut hmac = self.0.clone();
+        for part in signed(before, &signed_length(before, INTEGRITY_LEN)?)? {
+            hmac.update(part);
+        }
+        Some(hmac.finalize().into_bytes().into())
     }
 }
 
 /// A key, ready for HMAC-SHA256.
 #[derive(Clone)]
-pub struct IntegrityKey256(hmac::Key);
+pub struct IntegrityKey256(long::Key);
 
 impl IntegrityKey256 {
     /// From the bytes of a password (RFC 8489 §9.1), or from a long-term key (§9.2.2).
     pub fn new(key: &[u8]) -> Self {
-        Self(hmac::Key::new(hmac::HMAC_SHA256, key))
+        Self(long::Key::new(long::HMAC_SHA256, key))
     }
 
     /// The tag of a message of which `before` is all before a MESSAGE-INTEGRITY-SHA256 of `len` bytes.
-    fn sign(&self, before: &[u8], len: usize) -> Option<hmac::Tag> {
-        sign(&self.0, before, len)
+    fn sign(&self, before: &[u8], len: usize) -> Option<long::Tag> {
+        let mut context = long::Context::with_key(&self.0);
+        for part in signed(before, &signed_length(before, len)?)? {
+            context.update(part);
+        }
+        Some(context.sign())
     }
 }
 
@@ -302,14 +313,13 @@ impl std::fmt::Debug for IntegrityKey256 {
     }
 }
 
-// RFC 8489 §14.5, §14.6: signed as if the integrity were the last attribute, so without a FINGERPRINT's length.
-fn sign(key: &hmac::Key, before: &[u8], tag_len: usize) -> Option<hmac::Tag> {
-    let length = u16::try_from(before.len().checked_sub(HEADER_LEN)? + 4 + tag_len).ok()?;
-    let mut context = hmac::Context::with_key(key);
-    context.update(before.get(..2)?);
-    context.update(&length.to_be_bytes());
-    context.update(before.get(4..)?);
-    Some(context.sign())
+/// RFC 8489 §14.5, §14.6: signed as if the integrity were the last attribute, so without a FINGERPRINT's length.
+fn signed_length(before: &[u8], tag_len: usize) -> Option<[u8; 2]> {
+    Some(u16::try_from(before.len().checked_sub(HEADER_LEN)? + 4 + tag_len).ok()?.to_be_bytes())
+}
+
+fn signed<'a>(before: &'a [u8], length: &'a [u8; 2]) -> Option<[&'a [u8]; 3]> {
+    Some([before.get(..2)?, length, before.get(4..)?])
 }
 
 impl std::fmt::Debug for IntegrityKey {
@@ -378,9 +388,15 @@ pub mod method {
     pub const CREATE_PERMISSION: u16 = 0x008;
     /// A number for a peer.
     pub const CHANNEL_BIND: u16 = 0x009;
+    /// RFC 6062 §6.1: a connection to a peer.
+    pub const CONNECT: u16 = 0x00a;
+    /// This connection is for that one's bytes.
+    pub const CONNECTION_BIND: u16 = 0x00b;
+    /// A peer has connected.
+    pub const CONNECTION_ATTEMPT: u16 = 0x00c;
 }
 
-/// Attribute types (RFC 8489 §18.3, RFC 8445 §16.1, RFC 8656 §18, RFC 8016 §3.4).
+/// Attribute types (RFC 8489 §18.3, RFC 8445 §16.1, RFC 8656 §18, RFC 8016 §3.4, RFC 6062 §6.2).
 #[allow(missing_docs, reason = "the names are those of the registry")]
 pub mod attribute {
     pub const MAPPED_ADDRESS: u16 = 0x0001;
@@ -406,6 +422,7 @@ pub mod attribute {
     pub const PRIORITY: u16 = 0x0024;
     pub const USE_CANDIDATE: u16 = 0x0025;
     pub const RESERVATION_TOKEN: u16 = 0x0022;
+    pub const CONNECTION_ID: u16 = 0x002a;
     pub const ADDITIONAL_ADDRESS_FAMILY: u16 = 0x8000;
     pub const ADDRESS_ERROR_CODE: u16 = 0x8001;
     pub const PASSWORD_ALGORITHMS: u16 = 0x8002;
@@ -419,7 +436,7 @@ pub mod attribute {
     pub const KNOWN_IN_BINDING: &[u16] = &[USERNAME, PRIORITY, USE_CANDIDATE, REALM, NONCE];
 }
 
-/// Error codes (RFC 8489 §14.8, RFC 8445 §7.3.1.1, RFC 8656 §19, RFC 8016 §3.5).
+/// Error codes (RFC 8489 §14.8, RFC 8445 §7.3.1.1, RFC 8656 §19, RFC 8016 §3.5, RFC 6062 §6.3).
 pub mod error {
     /// The request makes no sense.
     pub const BAD_REQUEST: u16 = 400;
@@ -439,10 +456,14 @@ pub mod error {
     pub const ADDRESS_FAMILY_NOT_SUPPORTED: u16 = 440;
     /// Another user's allocation.
     pub const WRONG_CREDENTIALS: u16 = 441;
-    /// Only UDP is relayed.
+    /// Not relayed.
     pub const UNSUPPORTED_TRANSPORT: u16 = 442;
     /// The peer is of another family than the relayed address.
     pub const PEER_ADDRESS_FAMILY_MISMATCH: u16 = 443;
+    /// There is a connection to this peer.
+    pub const CONNECTION_ALREADY_EXISTS: u16 = 446;
+    /// The peer refused, or did not answer in time.
+    pub const CONNECTION_FAILED: u16 = 447;
     /// The user has as many as allowed.
     pub const ALLOCATION_QUOTA_REACHED: u16 = 486;
     /// Both sides believe to have the same ICE role.

@@ -3,8 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::{
-    Class, FAMILY_IPV4, FAMILY_IPV6, FINGERPRINT_XOR, HEADER_LEN, INTEGRITY_LEN, IntegrityKey, IntegrityKey256,
-    MAGIC_COOKIE, SHA256_LEN, TransactionId, attribute, error, method,
+    Class, FAMILY_IPV4, FAMILY_IPV6, FINGERPRINT_XOR, HEADER_LEN, IntegrityKey, IntegrityKey256, MAGIC_COOKIE,
+    SHA256_LEN, TransactionId, attribute, error, method,
 };
 use crate::packet::bytes::Writer;
 
@@ -162,8 +162,8 @@ impl<'a> MessageWriter<'a> {
 
     /// Appends MESSAGE-INTEGRITY (RFC 8489 §14.5); no attribute after it counts.
     pub fn integrity(&mut self, key: &IntegrityKey) {
-        let tag = key.sign(self.out.written());
-        self.attribute(attribute::MESSAGE_INTEGRITY, tag.as_ref().map_or(&[0; INTEGRITY_LEN][..], |tag| tag.as_ref()));
+        let tag = key.sign(self.out.written()).unwrap_or_default();
+        self.attribute(attribute::MESSAGE_INTEGRITY, &tag);
     }
 
     /// Appends MESSAGE-INTEGRITY-SHA256 (RFC 8489 §14.6), whole.

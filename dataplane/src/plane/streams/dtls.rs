@@ -168,8 +168,12 @@ impl Streams {
             self.end_dtls(client, End::Closed, registry, workers);
         }
         let Some(context) = &self.dtls else { return };
-        // A signature for each: who ends one to begin the next holds no place, but takes our time.
-        if !self.admission.begin(remote.ip(), now) || !self.admission.enter(remote.ip()) {
+        // A signature for each: who ends one to begin the next holds no place, but takes our time. A client asks again by itself.
+        if !self.admission.begin(remote.ip(), now) {
+            self.stats.handshakes_put_off += 1;
+            return;
+        }
+        if !self.admission.enter(remote.ip()) {
             self.stats.refused += 1;
             return;
         }

@@ -5,11 +5,13 @@
 //! of ICE goes to the worker that its first check names. HTTP is carried on through a pair of sockets, TLS taken off.
 
 mod dtls;
+mod meter;
 mod relay;
 mod settings;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -30,13 +32,14 @@ use super::stream_loop::{StreamOrder, Workers};
 use crate::io::{Path, SocketIndex};
 use crate::packet::stun::Message;
 use crate::stream::admission::Admission;
-use crate::stream::classify::Protocol;
+pub use crate::stream::admission::StreamLimits;
+use crate::stream::classify::{Protocol, TLS_HANDSHAKE};
 use crate::stream::connection::{Arrived, Connection, End, Offer};
 use crate::stream::dtls::Context;
 use crate::stream::queue::QUEUE_SIZE_MAX;
 use crate::stream::{FromStream, StreamClient, StreamId, ToStream};
 use dtls::{DtlsClient, DtlsListener};
-pub use settings::{DtlsSettings, HttpSink, HttpStream, StreamLimits, StreamListener, StreamSettings};
+pub use settings::{DtlsSettings, HttpSink, HttpStream, StreamListener, StreamSettings};
 use stream::{Role, Socket, Stream};
 
 /// All sockets of a stream thread.
@@ -48,14 +51,21 @@ pub(crate) struct Streams {
     ready: VecDeque<usize>,
     /// Slots with bytes to write.
     unwritten: Vec<usize>,
+    /// Connections whose TLS handshake waits for a later second.
+    held_back: Vec<StreamId>,
     /// Listeners that found no descriptor for a connection.
     halted: Vec<usize>,
     /// Workers by the user fragments of their transports.
     names: HashMap<String, usize>,
     /// Clients of ICE.
     paths: HashMap<Path, usize>,
-    /// Relays' listeners, by worker and request.
-    relays: HashMap<(usize, u64), usize>,
+    /// Relays' listeners, by worker and request, and where they listen.
+    relays: HashMap<(usize, u64), (usize, SocketAddr)>,
+    /// Connections to peers on their way, by worker and request.
+    connecting: HashMap<(usize, u64), usize>,
+    /// Connections of peers.
+    peers: usize,
+    peers_max: usize,
     http: Option<HttpSink>,
     /// What handshakes of DTLS are made with.
     dtls: Option<Context>,
@@ -98,13 +108,17 @@ impl Streams {
         Self {
             slots: Vec::new(),
             free: Vec::new(),
-            admission: Admission::new(limits.connections_max, limits.per_address_max),
+            admission: Admission::new(limits),
             ready: VecDeque::new(),
             unwritten: Vec::new(),
+            held_back: Vec::new(),
             halted: Vec::new(),
             names: HashMap::new(),
             paths: HashMap::new(),
             relays: HashMap::new(),
+            connecting: HashMap::new(),
+            peers: 0,
+            peers_max: limits.peers_max,
             http,
             dtls: None,
             handshaking: Vec::new(),
@@ -132,7 +146,7 @@ impl Streams {
     }
 
     pub(in crate::plane) fn stats(&self) -> StreamStats {
-        StreamStats { connections: self.admission.count() as u64, ..self.stats }
+        StreamStats { connections: self.admission.count() as u64, ice: self.paths.len() as u64, ..self.stats }
     }
 
     pub(in crate::plane) fn handle_order(&mut self, order: StreamOrder) {
@@ -195,14 +209,20 @@ impl Streams {
                 Role::Connecting { .. } | Role::Waiting | Role::Ending => {
                     (now.since(stream.since) > PATIENCE).then_some(End::Silent)
                 }
-                // Who is joined to a server or a peer may be silent for as long as they like, but must read.
-                Role::Joined { .. } => stream.connection.overdue(now).filter(|end| *end == End::Stuck),
+                // Who is joined may be silent for as long as they like, but must read what a server says. What a peer sends waits at the
+                // peer, until the kernel finds that nobody is there any more.
+                Role::Joined { to } => {
+                    let is_stuck = |end: &End| *end == End::Stuck && self.meter_between(slot, to).is_none();
+                    stream.connection.overdue(now).filter(is_stuck)
+                }
                 _ => stream.connection.overdue(now),
             };
             if let Some(end) = end {
                 self.end(slot, end, registry, now, workers);
             }
+            self.tell_relayed(slot, workers);
         }
+        self.release_held_back();
         for listener in std::mem::take(&mut self.halted) {
             self.accept(listener, registry, now, workers);
         }
@@ -228,6 +248,11 @@ impl Streams {
                 }
             },
             ToStream::Datagram { path, bytes } => self.send(self.paths.get(&path).copied(), &bytes, now),
+            ToStream::ClosePath { path } => {
+                if let Some(slot) = self.paths.remove(&path) {
+                    self.finish(slot, now);
+                }
+            }
             ToStream::Close { id } => {
                 if let Some(client) = self.find_dtls(id) {
                     self.end_dtls(client, End::Closed, registry, workers);
@@ -235,21 +260,7 @@ impl Streams {
                     self.finish(slot, now);
                 }
             }
-            ToStream::Connect { request, local, peer } => {
-                if self.connect(worker, request, local, peer, registry, now).is_err() {
-                    workers.give(worker, FromStream::Connected { request, peer: None });
-                }
-            }
-            ToStream::Listen { request, address } => {
-                let address = self.listen_for_peers(worker, request, address, registry).ok();
-                workers.give(worker, FromStream::Listening { request, address });
-            }
-            ToStream::StopListening { request } => {
-                if let Some(slot) = self.relays.remove(&(worker, request)) {
-                    self.remove(slot, registry);
-                }
-            }
-            ToStream::Join { client, peer } => self.join(client, peer),
+            about_peers => self.handle_peer_item(worker, about_peers, registry, now, workers),
         }
     }
 
@@ -263,7 +274,7 @@ impl Streams {
             let listens = listens.clone();
             match socket.accept() {
                 Ok((socket, remote)) => match listens {
-                    Listens::Clients(offer) => self.accept_client(socket, remote, listener, offer, registry, now),
+                    Listens::Clients(offer) => self.accept_client(socket, remote, offer, registry, now),
                     Listens::Relay { worker, request } => {
                         let Some(id) = self.accept_peer(socket, remote, worker, registry, now) else { continue };
                         workers.give(worker, FromStream::Arrived { request, id, peer: remote });
@@ -290,7 +301,6 @@ impl Streams {
         &mut self,
         socket: TcpStream,
         remote: SocketAddr,
-        listener: usize,
         offer: Arc<Offer>,
         registry: &Registry,
         now: Now,
@@ -306,7 +316,7 @@ impl Streams {
         // What relays wait for is not held back to fill a segment.
         let _ = socket.set_nodelay(true);
         let mut stream = Stream::new(Socket::Tcp(socket), Connection::new(offer, now), local, remote, now);
-        (stream.counted, stream.role) = (Some(remote.ip()), Role::New { listener });
+        (stream.counted, stream.role) = (Some(remote.ip()), Role::New);
         if self.insert(Content::Stream(Box::new(stream)), registry).is_err() {
             self.admission.leave(remote.ip());
         }
@@ -327,22 +337,23 @@ impl Streams {
         {
             return self.connected(slot, worker, request, registry, now, workers);
         }
+        if !self.may_begin(slot, now) {
+            return;
+        }
         for _ in 0..READS_MAX {
             let room = match self.stream(slot) {
                 Some(Stream { may_read: false, .. } | Stream { role: Role::Waiting | Role::Connecting { .. }, .. }) => {
                     return;
                 }
                 // As much as the other side can take in; it calls us when it has written.
-                Some(Stream { role: Role::Joined { to }, .. }) => {
-                    self.stream(*to).is_none_or(|other| other.connection.has_room(READ_SIZE + TLS_OVERHEAD))
-                }
-                Some(_) => true,
+                Some(Stream { role: Role::Joined { to }, .. }) => self.room_between(slot, *to),
+                Some(_) => READ_SIZE,
                 None => return,
             };
-            if !room {
+            if room == 0 {
                 return;
             }
-            let (buffer, news) = (&mut self.buffer, &mut self.news);
+            let (buffer, news) = (self.buffer.get_mut(..room).unwrap_or_default(), &mut self.news);
             let Some(Content::Stream(stream)) = self.slots.get_mut(slot).and_then(|slot| slot.content.as_mut()) else {
                 return;
             };
@@ -396,10 +407,10 @@ impl Streams {
                 let client = StreamClient { remote: stream.remote, local: stream.local, transport };
                 workers.give(worker, FromStream::Opened { id, client });
             }
-            (News::Speaks(Protocol::Ice), Role::New { listener }) => {
-                let socket = SocketIndex(SocketIndex::STREAM_FIRST + listener as u16);
-                let path = Path { socket, remote: stream.remote };
+            (News::Speaks(Protocol::Ice), Role::New) => {
+                let path = Path { socket: ice_socket(slot), remote: stream.remote };
                 stream.role = Role::Ice { path, worker: None };
+                stream.socket.keep_little_unsent(ICE_UNSENT_MAX);
                 self.paths.insert(path, slot);
             }
             (News::Speaks(Protocol::Http), _) => self.carry_http(slot, registry, now).map_err(|_| End::Unknown)?,
@@ -426,6 +437,7 @@ impl Streams {
                         return Err(End::Stuck);
                     }
                     self.unwritten.push(to);
+                    self.count_relayed(slot, to, bytes.len(), workers);
                 }
             }
             // Behind the last request before two were joined, or after the end was decided.
@@ -504,6 +516,7 @@ impl Streams {
 
     /// Ends a connection now, and tells those who have to do with it.
     fn end(&mut self, slot: usize, end: End, registry: &Registry, now: Now, workers: &mut Workers) {
+        self.tell_relayed(slot, workers);
         let id = self.id(slot);
         let Some(stream) = self.stream_mut(slot) else { return };
         let (role, owner) = (stream.role, stream.owner);
@@ -511,16 +524,22 @@ impl Streams {
         stream.role = Role::Ending;
         match role {
             Role::Turn { worker } => workers.give(worker, FromStream::Closed { id }),
-            Role::Connecting { worker, request } => workers.give(worker, FromStream::Connected { request, peer: None }),
-            Role::Ice { path, .. } => {
+            Role::Connecting { worker, request } => {
+                self.connecting.remove(&(worker, request));
+                workers.give(worker, FromStream::Connected { request, peer: None });
+            }
+            Role::Ice { path, worker } => {
                 // The path may have come to be another's: the same client, connected anew.
                 if self.paths.get(&path) == Some(&slot) {
                     self.paths.remove(&path);
+                    if let Some(worker) = worker {
+                        workers.give(worker, FromStream::PathClosed { path });
+                    }
                 }
             }
             // What was said to the end is still for the other.
             Role::Joined { to } => self.finish(to, now),
-            Role::New { .. } | Role::Waiting | Role::Ending => {}
+            Role::New | Role::Waiting | Role::Ending => {}
         }
         if let Some(worker) = owner.filter(|_| !matches!(role, Role::Connecting { .. })) {
             workers.give(worker, FromStream::Closed { id });
@@ -571,6 +590,7 @@ impl Streams {
                 if let Some(address) = stream.counted {
                     self.admission.leave(address);
                 }
+                self.peers -= usize::from(stream.meter.is_some());
             }
         }
         self.free.push(slot);
@@ -616,6 +636,13 @@ impl Streams {
     }
 }
 
+/// What the connection in a slot is called as a socket. With the client's address it makes a path, and two connections of one address
+/// have the same number only if there are thousands between them.
+fn ice_socket(slot: usize) -> SocketIndex {
+    let numbers = usize::from(SocketIndex::TURN_STREAM_FIRST - SocketIndex::STREAM_FIRST);
+    SocketIndex(SocketIndex::STREAM_FIRST + (slot % numbers) as u16)
+}
+
 fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
@@ -648,8 +675,11 @@ const READ_SIZE: usize = 16 * 1024;
 const READS_MAX: usize = 4;
 /// Connections accepted before those that we have get their turn.
 const ACCEPTS_MAX: usize = 64;
-/// What TLS puts around what is read at once.
-const TLS_OVERHEAD: usize = 256;
+/// What the other side of a pair must have room for: what is read at once, a TLS record that began before, and what TLS puts around it.
+const PAIR_ROOM: usize = 2 * READ_SIZE + 1024;
+/// Bytes of media that the kernel holds back for a client of ICE-TCP before it takes more. What waits beyond waits in our own queue,
+/// which has a bound; the kernel's would grow to seconds of video.
+const ICE_UNSENT_MAX: u32 = 32 * 1024;
 /// Time to connect to a peer, for a peer to be joined (RFC 6062 §5.2: 30 s), or to write what is left.
 const PATIENCE: Duration = Duration::from_secs(30);
-const _: () = assert!(READ_SIZE + TLS_OVERHEAD <= QUEUE_SIZE_MAX, "an empty queue takes what is read at once");
+const _: () = assert!(PAIR_ROOM <= QUEUE_SIZE_MAX / 2, "an empty queue takes what is read at once");

@@ -1,9 +1,8 @@
 //! TCP to the peers of relays (RFC 6062): connections that a worker asks for or that come to a relayed address, and their joining with
-//! a client's. Until they are joined, nothing is read from a peer.
+//! a client's. Until they are joined, nothing is read from a peer; from then on as much as there is credit for. The end of one is the
+//! end of both (§5.5), once what it sent is written.
 //!
-//! Nothing of this is reached from outside yet: RFC 6062 is not served, no worker sends [`ToStream`](crate::stream::ToStream)'s `Connect`,
-//! `Listen`, `StopListening` or `Join`, and only tests do. Permissions are not looked at here: whoever serves it must refuse, in the
-//! worker, to connect to a peer that is not permitted, and close one that arrived and is not.
+//! Whom somebody may reach is the worker's to say: what it asks for is allowed, and it has us close what arrived and is not.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,13 +12,55 @@ use mio::net::{TcpListener, TcpStream};
 use ringmain_shared::Now;
 use socket2::{Domain, Socket as Socket2, Type};
 
+use super::meter::Meter;
 use super::stream::{Role, Socket, Stream};
-use super::{Content, Listens, Streams};
+use super::{Content, Listens, PAIR_ROOM, READ_SIZE, Streams};
 use crate::plane::stream_loop::Workers;
 use crate::stream::connection::{Connection, End};
-use crate::stream::{FromStream, StreamId};
+use crate::stream::queue::QUEUE_SIZE_MAX;
+use crate::stream::{FromStream, StreamId, ToStream};
 
 impl Streams {
+    pub(super) fn handle_peer_item(
+        &mut self,
+        worker: usize,
+        item: ToStream,
+        registry: &Registry,
+        now: Now,
+        workers: &mut Workers,
+    ) {
+        match item {
+            ToStream::Connect { request, local, peer, relayed } => {
+                let refused = relayed && !self.is_listening(peer);
+                if refused || self.connect(worker, request, local, peer, registry, now).is_err() {
+                    workers.give(worker, FromStream::Connected { request, peer: None });
+                }
+            }
+            ToStream::StopConnecting { request } => {
+                if let Some(slot) = self.connecting.remove(&(worker, request)) {
+                    self.remove(slot, registry);
+                }
+            }
+            ToStream::Listen { request, address } => {
+                let address = self.listen_for_peers(worker, request, address, registry).ok();
+                workers.give(worker, FromStream::Listening { request, address });
+            }
+            ToStream::StopListening { request } => {
+                if let Some((slot, _)) = self.relays.remove(&(worker, request)) {
+                    self.remove(slot, registry);
+                }
+            }
+            ToStream::Join { client, peer, answer } => self.join(client, peer, &answer, registry, now, workers),
+            ToStream::Grant { peer, bytes } => self.grant(peer, bytes),
+            ToStream::Cut { peer } => self.cut(peer, registry, now, workers),
+            // Not about peers.
+            ToStream::Message { .. }
+            | ToStream::Datagram { .. }
+            | ToStream::Close { .. }
+            | ToStream::ClosePath { .. } => {}
+        }
+    }
+
     pub(super) fn accept_peer(
         &mut self,
         socket: TcpStream,
@@ -29,13 +70,11 @@ impl Streams {
         now: Now,
     ) -> Option<StreamId> {
         let local = socket.local_addr().ok()?;
-        let mut stream = Stream::new(Socket::Tcp(socket), Connection::bytes_only(now), local, remote, now);
-        (stream.owner, stream.role) = (Some(worker), Role::Waiting);
-        let slot = self.insert(Content::Stream(Box::new(stream)), registry).ok()?;
+        let slot = self.insert_peer(socket, worker, Role::Waiting, local, remote, registry, now).ok()?;
         Some(self.id(slot))
     }
 
-    pub(super) fn connect(
+    fn connect(
         &mut self,
         worker: usize,
         request: u64,
@@ -50,12 +89,45 @@ impl Streams {
             _ => {}
         }
         let socket = TcpStream::from_std(socket.into());
-        let mut stream = Stream::new(Socket::Tcp(socket), Connection::bytes_only(now), local, remote, now);
-        (stream.owner, stream.role) = (Some(worker), Role::Connecting { worker, request });
-        self.insert(Content::Stream(Box::new(stream)), registry).map(|_| ())
+        let role = Role::Connecting { worker, request };
+        let slot = self.insert_peer(socket, worker, role, local, remote, registry, now)?;
+        self.connecting.insert((worker, request), slot);
+        Ok(())
     }
 
-    pub(super) fn listen_for_peers(
+    #[expect(clippy::too_many_arguments, reason = "what a stream is made of")]
+    fn insert_peer(
+        &mut self,
+        socket: TcpStream,
+        worker: usize,
+        role: Role,
+        local: SocketAddr,
+        remote: SocketAddr,
+        registry: &Registry,
+        now: Now,
+    ) -> io::Result<usize> {
+        if self.peers >= self.peers_max {
+            self.stats.refused += 1;
+            return Err(io::ErrorKind::QuotaExceeded.into());
+        }
+        // What relays wait for is not held back to fill a segment.
+        let _ = socket.set_nodelay(true);
+        let mut stream = Stream::new(Socket::Tcp(socket), Connection::bytes_only(now), local, remote, now);
+        (stream.owner, stream.role, stream.meter) = (Some(worker), role, Some(Meter::default()));
+        let slot = self.insert(Content::Stream(Box::new(stream)), registry)?;
+        self.peers += 1;
+        Ok(slot)
+    }
+
+    /// Whether a relay of ours listens at this address.
+    fn is_listening(&self, at: SocketAddr) -> bool {
+        let is_there = |address: &SocketAddr| {
+            address.port() == at.port() && (address.ip() == at.ip() || address.ip().is_unspecified())
+        };
+        self.relays.values().any(|(_, address)| is_there(address))
+    }
+
+    fn listen_for_peers(
         &mut self,
         worker: usize,
         request: u64,
@@ -67,20 +139,98 @@ impl Streams {
         let listener = TcpListener::from_std(socket.into());
         let address = listener.local_addr()?;
         let slot = self.insert(Content::Listener(listener, Listens::Relay { worker, request }), registry)?;
-        if let Some(before) = self.relays.insert((worker, request), slot) {
+        if let Some((before, _)) = self.relays.insert((worker, request), (slot, address)) {
             self.remove(before, registry);
         }
         Ok(address)
     }
 
-    pub(super) fn join(&mut self, client: StreamId, peer: StreamId) {
-        let (Some(client), Some(peer)) = (self.find(client), self.find(peer)) else { return };
-        let is_waiting = self.stream(peer).is_some_and(|stream| stream.role == Role::Waiting);
-        let Some(stream) = self.stream_mut(client).filter(|_| is_waiting) else { return };
+    fn join(
+        &mut self,
+        client: StreamId,
+        peer: StreamId,
+        answer: &[u8],
+        registry: &Registry,
+        now: Now,
+        workers: &mut Workers,
+    ) {
+        let peer = self.find(peer).filter(|&slot| self.stream(slot).is_some_and(|it| it.role == Role::Waiting));
+        let Some(client) = self.find(client) else {
+            // Gone meanwhile, and the peer's with it.
+            peer.into_iter().for_each(|slot| self.end(slot, End::Closed, registry, now, workers));
+            return;
+        };
+        let Some(stream) = self.stream_mut(client) else { return };
         let Role::Turn { worker } = stream.role else { return };
         stream.owner = Some(worker);
-        stream.connection.become_bytes();
-        self.pair(client, peer);
+        self.send(Some(client), answer, now);
+        if let Some(stream) = self.stream_mut(client) {
+            stream.connection.become_bytes();
+        }
+        match peer {
+            Some(peer) => self.pair(client, peer),
+            None => self.finish(client, now),
+        }
+    }
+
+    /// So many bytes more between a peer and its client.
+    fn grant(&mut self, peer: StreamId, bytes: u32) {
+        let Some(slot) = self.find(peer) else { return };
+        let Some(stream) = self.stream_mut(slot) else { return };
+        if let Some(meter) = &mut stream.meter {
+            meter.grant(bytes);
+        }
+        if let Role::Joined { to } = stream.role {
+            self.ready.extend([slot, to]);
+        }
+    }
+
+    /// An end to a peer's connection and its client's, whatever waits to be written.
+    fn cut(&mut self, peer: StreamId, registry: &Registry, now: Now, workers: &mut Workers) {
+        let Some(slot) = self.find(peer) else { return };
+        let joined = self.stream(slot).and_then(|stream| match stream.role {
+            Role::Joined { to } => Some(to),
+            _ => None,
+        });
+        self.end(slot, End::Closed, registry, now, workers);
+        joined.into_iter().for_each(|client| self.end(client, End::Closed, registry, now, workers));
+    }
+
+    /// Bytes that may be read from one of a pair for the other.
+    pub(super) fn room_between(&self, slot: usize, to: usize) -> usize {
+        let Some(other) = self.stream(to) else { return READ_SIZE };
+        let meter = self.meter_between(slot, to);
+        let needed = if meter.is_some() { QUEUE_SIZE_MAX - RELAY_PENDING_MAX } else { PAIR_ROOM };
+        match meter {
+            _ if !other.connection.has_room(needed) => 0,
+            Some(meter) => meter.room().min(READ_SIZE),
+            None => READ_SIZE,
+        }
+    }
+
+    /// The credit of a pair, if one of them is a peer.
+    pub(super) fn meter_between(&self, slot: usize, to: usize) -> Option<&Meter> {
+        [slot, to].into_iter().find_map(|slot| self.stream(slot)?.meter.as_ref())
+    }
+
+    /// So many bytes were given by one of a pair to the other.
+    pub(super) fn count_relayed(&mut self, from: usize, to: usize, size: usize, workers: &mut Workers) {
+        for (slot, to_client) in [(from, true), (to, false)] {
+            let meter = self.stream_mut(slot).and_then(|stream| stream.meter.as_mut());
+            if meter.is_some_and(|meter| meter.count(size, to_client)) {
+                self.tell_relayed(slot, workers);
+            }
+        }
+    }
+
+    /// Tells what passed since it was last told.
+    pub(super) fn tell_relayed(&mut self, slot: usize, workers: &mut Workers) {
+        let peer = self.id(slot);
+        let Some(stream) = self.stream_mut(slot) else { return };
+        let (Some(worker), Some(meter)) = (stream.owner, stream.meter.as_mut()) else { return };
+        if let Some((to_peer, to_client)) = meter.take() {
+            workers.give(worker, FromStream::Relayed { peer, to_peer, to_client });
+        }
     }
 
     /// A connection to a peer was made, or not.
@@ -98,6 +248,8 @@ impl Streams {
         let Socket::Tcp(socket) = &stream.socket else { return };
         match (socket.take_error(), socket.peer_addr()) {
             (Ok(None), Ok(_)) => {
+                self.connecting.remove(&(worker, request));
+                let Some(stream) = self.stream_mut(slot) else { return };
                 (stream.role, stream.since) = (Role::Waiting, now);
                 workers.give(worker, FromStream::Connected { request, peer: Some(id) });
             }
@@ -120,5 +272,8 @@ fn relay_socket(address: SocketAddr) -> io::Result<Socket2> {
     Ok(socket)
 }
 
+/// Bytes that may wait for one of a relay's pair while more is read from the other.
+const RELAY_PENDING_MAX: usize = 64 * 1024;
+const _: () = assert!(QUEUE_SIZE_MAX - RELAY_PENDING_MAX >= PAIR_ROOM, "what is read at once finds room");
 /// Peers that wait for a relay to be accepted.
 const RELAY_BACKLOG: i32 = 64;

@@ -8,6 +8,9 @@ use std::sync::Arc;
 
 use rustls::server::ResolvesServerCert;
 
+use crate::stream::admission::StreamLimits;
+use crate::stream::classify::Protocols;
+
 /// What is listened for on TCP.
 #[derive(Clone, Default)]
 pub struct StreamSettings {
@@ -19,7 +22,7 @@ pub struct StreamSettings {
     pub http: Option<HttpSink>,
     /// TURN over DTLS.
     pub dtls: Option<DtlsSettings>,
-    /// How many connections.
+    /// How many connections, and how fast.
     pub limits: StreamLimits,
 }
 
@@ -39,16 +42,10 @@ pub struct DtlsSettings {
 pub struct StreamListener {
     /// An unspecified IPv6 address takes IPv4 as well.
     pub address: SocketAddr,
-    /// STUN and TURN.
-    pub turn: bool,
-    /// ICE-TCP (RFC 6544, passive).
-    pub ice: bool,
-    /// HTTP and WebSocket, for the sink.
-    pub http: bool,
-    /// All of these inside TLS.
-    pub tls: bool,
-    /// None of these outside TLS.
-    pub tls_only: bool,
+    /// As it comes; HTTP is for the sink.
+    pub clear: Protocols,
+    /// Inside TLS.
+    pub tls: Protocols,
 }
 
 /// A connection that turned out to speak HTTP, for whoever serves that.
@@ -64,21 +61,6 @@ pub struct HttpStream {
 
 /// Takes HTTP connections. Must not block.
 pub type HttpSink = Arc<dyn Fn(HttpStream) + Send + Sync>;
-
-/// How many connections there may be.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct StreamLimits {
-    /// In all.
-    pub connections_max: usize,
-    /// From one address, or one /64 of IPv6.
-    pub per_address_max: usize,
-}
-
-impl Default for StreamLimits {
-    fn default() -> Self {
-        Self { connections_max: 16 * 1024, per_address_max: 64 }
-    }
-}
 
 impl StreamSettings {
     /// Nothing is listened for.

@@ -6,7 +6,9 @@ use std::net::{IpAddr, SocketAddr};
 use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
 use ringmain_shared::Now;
+use socket2::SockRef;
 
+use super::meter::Meter;
 use crate::io::Path;
 use crate::stream::connection::Connection;
 
@@ -18,8 +20,12 @@ pub(super) struct Stream {
     pub(super) remote: SocketAddr,
     /// It counts as a connection of its address.
     pub(super) counted: Option<IpAddr>,
+    /// It is a peer's, which a worker allows so many bytes.
+    pub(super) meter: Option<Meter>,
     /// Who wants to hear that it is gone, besides its role.
     pub(super) owner: Option<usize>,
+    /// Its TLS handshake waits for a later second.
+    pub(super) held_back: bool,
     /// The kernel may have more to read.
     pub(super) may_read: bool,
     pub(super) may_write: bool,
@@ -29,9 +35,7 @@ pub(super) struct Stream {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Role {
     /// Nobody knows yet what it speaks.
-    New {
-        listener: usize,
-    },
+    New,
     Turn {
         worker: usize,
     },
@@ -69,7 +73,9 @@ impl Stream {
             local,
             remote,
             counted: None,
+            meter: None,
             owner: None,
+            held_back: false,
             may_read: false,
             may_write: true,
             since: now,
@@ -89,6 +95,21 @@ impl Socket {
         match self {
             Socket::Tcp(socket) => socket.read(buffer),
             Socket::Unix(socket) => socket.read(buffer),
+        }
+    }
+
+    /// Has the kernel take no more while so many bytes wait there to be sent. Where it cannot, what waits only grows older.
+    pub(super) fn keep_little_unsent(&self, size_max: u32) {
+        if let Socket::Tcp(socket) = self {
+            let _ = SockRef::from(socket).set_tcp_notsent_lowat(size_max);
+        }
+    }
+
+    /// The first bytes that a read would give, which stay where they are.
+    pub(super) fn peek(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Socket::Tcp(socket) => socket.peek(buffer),
+            Socket::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 

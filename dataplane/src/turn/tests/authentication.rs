@@ -145,6 +145,7 @@ fn time_limited_credentials_hold_until_their_time_and_their_allocations_longer()
     let mut both = spec();
     both.secrets.insert(0, TurnSecret(b"south".to_vec()));
     world.turn.handle_command(TurnCommand::Configure(Box::new(both)), world.now);
+    world.wait(Duration::from_secs(1));
     assert_eq!(other_secret.allocate(&mut world).code(), 0);
     assert_eq!(timed(7, now + 120, "carol").allocate(&mut world).code(), 0);
     // All of them were carol's.

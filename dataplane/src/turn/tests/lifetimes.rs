@@ -135,7 +135,7 @@ fn what_an_allocate_may_not_ask_is_refused_by_its_number() {
     for (attributes, code) in [
         (vec![], 400),
         (vec![(attribute::REQUESTED_TRANSPORT, vec![17])], 400),
-        (vec![(attribute::REQUESTED_TRANSPORT, vec![6, 0, 0, 0])], 442),
+        (vec![tcp()], 400),
         (vec![(attribute::REQUESTED_TRANSPORT, vec![132, 0, 0, 0])], 442),
         (vec![udp(), family(3)], 440),
         (vec![udp(), family(1), additional(2)], 400),
@@ -180,19 +180,19 @@ fn a_pair_of_ports_is_reserved_and_had_by_its_token() {
     let answer = rtp.ask(&mut world, method::ALLOCATE, &[udp(), (attribute::EVEN_PORT, vec![0x80])]);
     let token = answer.message().attribute(attribute::RESERVATION_TOKEN).expect("one").to_vec();
     assert!(answer.relayed().port().is_multiple_of(2));
-    assert_eq!(world.turn.accounts.held("alice"), 2, "a reserved port counts");
+    assert_eq!(world.turn.ledger.held("alice"), 2, "a reserved port counts");
     let with_token = [udp(), (attribute::RESERVATION_TOKEN, token)];
     assert_eq!(Caller::new(2, "bob").ask(&mut world, method::ALLOCATE, &with_token).code(), 508, "another one's");
     let mut rtcp = Caller::new(3, "alice");
     let second = rtcp.ask(&mut world, method::ALLOCATE, &with_token);
     assert_eq!((second.code(), second.relayed().port()), (0, answer.relayed().port() + 1));
-    assert_eq!(world.turn.accounts.held("alice"), 2);
+    assert_eq!(world.turn.ledger.held("alice"), 2);
     assert_eq!(Caller::new(4, "alice").ask(&mut world, method::ALLOCATE, &with_token).code(), 508, "once");
     // One that is not used is free again after half a minute.
     let answer = Caller::new(5, "bob").ask(&mut world, method::ALLOCATE, &[udp(), (attribute::EVEN_PORT, vec![0x80])]);
-    assert_eq!((answer.code(), world.turn.ports.free(), world.turn.accounts.held("bob")), (0, 96, 2));
+    assert_eq!((answer.code(), world.turn.ports.free(), world.turn.ledger.held("bob")), (0, 96, 2));
     world.wait(seconds(31));
-    assert_eq!((world.turn.ports.free(), world.turn.accounts.held("bob")), (97, 1));
+    assert_eq!((world.turn.ports.free(), world.turn.ledger.held("bob")), (97, 1));
     let even = Caller::new(6, "bob").ask(&mut world, method::ALLOCATE, &[udp(), (attribute::EVEN_PORT, vec![0])]);
     assert!(
         even.relayed().port().is_multiple_of(2) && even.message().attribute(attribute::RESERVATION_TOKEN).is_none()
@@ -227,7 +227,7 @@ fn a_client_that_moved_shows_its_ticket_and_its_name() {
     world.take();
     world.media_says(path, b"media");
     assert_eq!(world.take().pop().unwrap().0, moved.client.path);
-    assert_eq!((world.turn.stats().allocations, world.turn.accounts.held("alice")), (1, 1));
+    assert_eq!((world.turn.stats().allocations, world.turn.ledger.held("alice")), (1, 1));
     assert_eq!(moved.refresh(&mut world, 0).code(), 0);
     assert!(world.turn.tickets.is_empty());
 }

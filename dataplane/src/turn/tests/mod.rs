@@ -1,6 +1,7 @@
 //! A TURN server and its clients in virtual time: sockets are pretended, every byte is real.
 
 mod authentication;
+mod connections;
 mod lifetimes;
 mod limits;
 mod relays;

@@ -16,7 +16,8 @@ use crate::io::{Link, Path, SocketIndex};
 use crate::packet::stun::{
     Class, IntegrityKey, IntegrityKey256, Message, MessageWriter, TransactionId, attribute, method,
 };
-use crate::turn::{Client, ForMedia, LinkChange, RelayKey, SocketRequest, Turn, derive_keys};
+use crate::stream::StreamId;
+use crate::turn::{Client, ForMedia, LinkChange, PeerRequest, RelayKey, SocketRequest, Turn, derive_keys};
 
 pub(super) const UNIX: u64 = 1_800_000_000;
 pub(super) const RELAY_V4: &str = "198.51.100.1";
@@ -46,7 +47,7 @@ pub(super) fn spec() -> TurnSpec {
         },
         quotas: TurnQuotas::default(),
         lifetimes: TurnLifetimes::default(),
-        features: TurnFeatures { even_port: true, mobility: true },
+        features: TurnFeatures { even_port: true, mobility: true, tcp_relay: true },
     }
 }
 
@@ -68,6 +69,10 @@ pub(super) struct World {
     pub(super) foreign: HashSet<u16>,
     pub(super) links: HashMap<SocketIndex, usize>,
     pub(super) media: Vec<(Path, Vec<u8>)>,
+    /// Where peers may connect.
+    pub(super) listeners: HashMap<RelayKey, SocketAddr>,
+    /// What else the stream thread was asked.
+    pub(super) peer_requests: Vec<PeerRequest>,
     next_socket: u16,
     transactions: u64,
 }
@@ -86,6 +91,8 @@ impl World {
             foreign: HashSet::new(),
             links: HashMap::new(),
             media: Vec::new(),
+            listeners: HashMap::new(),
+            peer_requests: Vec::new(),
             next_socket: 8,
             transactions: 0,
         }
@@ -122,20 +129,38 @@ impl World {
         result
     }
 
-    /// Our own media sends to where it heard from.
-    pub(super) fn media_says(&mut self, path: Path, bytes: &[u8]) {
+    /// A peer connects to a relayed address.
+    pub(super) fn peer_connects(
+        &mut self,
+        relayed: SocketAddr,
+        from: &str,
+        stream: StreamId,
+    ) -> Result<(), DropReason> {
+        let listener = self.listeners.iter().find(|(_, address)| **address == relayed);
+        let (&relay, _) = listener.ok_or(DropReason::TurnNoRelay)?;
         let (_, out) = self.link.parts();
-        if let Some(mut slot) = out.batch().reserve(path, bytes.len()) {
+        let result = self.turn.handle_arrived(relay, stream, from.parse().unwrap(), self.now, out);
+        self.settle();
+        result
+    }
+
+    /// Our own media sends to where it heard from, if it can.
+    pub(super) fn media_says(&mut self, path: Path, bytes: &[u8]) -> Option<DropReason> {
+        let (_, out) = self.link.parts();
+        out.batch().links().begin_turn(self.now);
+        let sent = out.batch().reserve(path, bytes.len()).map(|mut slot| {
             slot.bytes_mut().copy_from_slice(bytes);
             slot.commit(bytes.len());
-        }
+        });
         self.settle();
+        sent.err()
     }
 
     pub(super) fn settle(&mut self) {
         loop {
+            self.settle_peers();
             let requests = std::mem::take(self.turn.socket_requests());
-            if requests.is_empty() {
+            if requests.is_empty() && self.turn.peer_requests().is_empty() {
                 break;
             }
             for request in requests {
@@ -160,6 +185,7 @@ impl World {
         let (_, out) = self.link.parts();
         for change in self.turn.link_changes().drain(..) {
             match change {
+                LinkChange::Limit(link, budgets) => out.batch().links().limit(link, budgets),
                 LinkChange::Set(path, prefix) => {
                     *self.links.entry(path.socket).or_default() += 1;
                     out.batch().links().set(path, prefix);
@@ -170,11 +196,29 @@ impl World {
                 }
             }
         }
-        out.batch()
-            .links()
-            .drain_traffic(|socket, datagrams, bytes| self.turn.count_link(socket, datagrams, bytes, self.now));
+        out.batch().links().drain_traffic(|socket, datagrams, bytes| self.turn.count_link(socket, datagrams, bytes));
         out.flush();
+        let sent = &mut self.sent;
+        out.diverted().drain(|path, bytes| sent.push((path, bytes.to_vec())));
         self.sent.extend(self.link.take());
+    }
+
+    fn settle_peers(&mut self) {
+        for request in std::mem::take(self.turn.peer_requests()) {
+            match request {
+                PeerRequest::Listen { relay, address } => {
+                    self.asked += 1;
+                    let listens = !self.foreign.contains(&address.port());
+                    if listens {
+                        assert_eq!(self.listeners.insert(relay, address), None, "once");
+                    }
+                    let (_, out) = self.link.parts();
+                    self.turn.handle_listening(relay, listens, self.now, out);
+                }
+                PeerRequest::StopListening { relay } => _ = self.listeners.remove(&relay),
+                other => self.peer_requests.push(other),
+            }
+        }
     }
 
     /// What was sent since this was last asked.
@@ -199,6 +243,12 @@ pub(super) fn client(number: u16) -> Client {
         path: Path { socket: SocketIndex(3), remote: ([192, 0, 2, 1], 20_000 + number).into() },
         transport: TurnTransport::Udp,
     }
+}
+
+/// One that comes by TCP.
+pub(super) fn stream_client(number: u16) -> Client {
+    let path = Path { socket: SocketIndex(SocketIndex::TURN_STREAM_FIRST + number), ..client(number).path };
+    Client { path, transport: TurnTransport::Tcp }
 }
 
 /// How a request proves who it is from.
@@ -427,6 +477,10 @@ pub(super) fn raw(method: u16, id: TransactionId, attributes: &[Attribute]) -> V
 
 pub(super) fn udp() -> Attribute {
     (attribute::REQUESTED_TRANSPORT, vec![17, 0, 0, 0])
+}
+
+pub(super) fn tcp() -> Attribute {
+    (attribute::REQUESTED_TRANSPORT, vec![6, 0, 0, 0])
 }
 
 pub(super) fn lifetime(seconds: u32) -> Attribute {

@@ -22,6 +22,7 @@ use crate::packet::stun::{BindingRequest, IntegrityKey, Role as IceRole, Transac
 use crate::plane::CertificateFiles;
 use crate::plane::stream_loop::{self, Ports};
 use crate::plane::watchdog::Pulse;
+use crate::stream::classify::Protocols;
 use crate::stream::frame::Framing;
 
 mod dtls;
@@ -43,7 +44,8 @@ struct World {
 
 fn listener(tls: bool) -> StreamListener {
     let address = SocketAddr::from(([127, 0, 0, 1], 0));
-    StreamListener { address, turn: true, ice: true, http: true, tls, tls_only: false }
+    let all = Protocols { turn: true, ice: true, http: true };
+    StreamListener { address, clear: all, tls: if tls { all } else { Protocols::NONE } }
 }
 
 impl World {

@@ -44,24 +44,26 @@ fn a_worker_can_end_a_connection_after_its_last_word() {
     assert_eq!(read_exactly(&mut next, 20), stun(0), "and not what was for the one before");
 }
 
+/// A check as it is written to a connection.
+fn check(ufrag: &str) -> Vec<u8> {
+    let request = BindingRequest {
+        transaction_id: TransactionId([3; 12]),
+        remote_ufrag: ufrag,
+        local_ufrag: "them",
+        priority: 1,
+        role: IceRole::Controlling(1, true),
+    };
+    let mut bytes = vec![0; 300];
+    let size = write_binding_request(&mut bytes, &request, &IntegrityKey::new(b"password")).expect("room");
+    bytes.truncate(size);
+    let mut wire = Vec::new();
+    assert!(Framing::Length.write(&bytes, &mut wire));
+    wire
+}
+
 #[test]
 fn ice_goes_to_the_worker_that_the_first_check_names_and_to_nobody_else() {
     let mut world = World::new();
-    let check = |ufrag| {
-        let request = BindingRequest {
-            transaction_id: TransactionId([3; 12]),
-            remote_ufrag: ufrag,
-            local_ufrag: "them",
-            priority: 1,
-            role: IceRole::Controlling(1, true),
-        };
-        let mut bytes = vec![0; 300];
-        let size = write_binding_request(&mut bytes, &request, &IntegrityKey::new(b"password")).expect("room");
-        bytes.truncate(size);
-        let mut wire = Vec::new();
-        assert!(Framing::Length.write(&bytes, &mut wire));
-        wire
-    };
     world.order(StreamOrder::Name { ufrag: "ours".into(), worker: WorkerIndex(0) });
     let mut known = world.client();
     known.write_all(&check("ours")).expect("open");
@@ -80,6 +82,68 @@ fn ice_goes_to_the_worker_that_the_first_check_names_and_to_nobody_else() {
     late.write_all(&check("ours")).expect("open");
     assert_closed(&mut late);
     world.wait_for("two strangers", |stats| stats.unknown_protocol == 2);
+}
+
+#[test]
+fn the_end_of_an_ice_connection_is_told_and_so_is_that_of_its_transport() {
+    let mut world = World::new();
+    world.order(StreamOrder::Name { ufrag: "ours".into(), worker: WorkerIndex(0) });
+    let wire = check("ours");
+    let mut clients: Vec<TcpStream> = (0..3).map(|_| world.client()).collect();
+    for client in &mut clients {
+        client.write_all(&wire).expect("open");
+        assert_eq!(read_exactly(client, wire.len()), wire);
+    }
+    world.wait_for("three of ICE", |stats| stats.ice == 3);
+    let gone = clients.remove(0);
+    let remote = gone.local_addr().expect("bound");
+    drop(gone);
+    let FromStream::PathClosed { path } = world.hear() else { panic!("it is told") };
+    assert_eq!(path.remote, remote);
+    // The other way round: the worker knows already.
+    let (mut ended, mut left) = (clients.remove(0), clients.remove(0));
+    let path = Path { remote: ended.local_addr().expect("bound"), socket: SocketIndex(path.socket.0 + 1) };
+    world.say.send(ToStream::Datagram { path, bytes: vec![9; 3] }).expect("runs");
+    world.say.send(ToStream::ClosePath { path }).expect("runs");
+    assert_eq!(read_exactly(&mut ended, 5), [0, 3, 9, 9, 9], "what was sent before still comes");
+    assert_closed(&mut ended);
+    left.write_all(&[0, 1, 0x80]).expect("open");
+    assert_eq!(read_exactly(&mut left, 3), [0, 1, 0x80]);
+    world.wait_for("one of ICE", |stats| stats.ice == 1 && stats.connections == 1);
+    assert!(world.heard.try_recv().is_err(), "nothing more is told");
+}
+
+#[test]
+fn media_for_who_does_not_read_is_dropped_in_whole_packets_and_not_kept_by_the_kernel() {
+    let mut world = World::new();
+    world.order(StreamOrder::Name { ufrag: "ours".into(), worker: WorkerIndex(0) });
+    let mut slow = world.client();
+    let wire = check("ours");
+    slow.write_all(&wire).expect("open");
+    read_exactly(&mut slow, wire.len());
+    world.wait_for("one of ICE", |stats| stats.ice == 1);
+    let path = Path { remote: slow.local_addr().expect("bound"), socket: ice_socket(1) };
+    let packets = 4_000u32;
+    for number in 0..packets {
+        let bytes = [&number.to_be_bytes()[..], &[7; 1000]].concat();
+        world.say.send(ToStream::Datagram { path, bytes }).expect("runs");
+        if number % 200 == 0 {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+    world.wait_for("its queue is full", |stats| stats.queue_full > 0);
+    let mut came = Vec::new();
+    slow.set_read_timeout(Some(Duration::from_millis(500))).expect("a socket");
+    let mut size = [0; 2];
+    while slow.read_exact(&mut size).is_ok() {
+        assert_eq!(u16::from_be_bytes(size), 1004, "frames stay whole");
+        let bytes = read_exactly(&mut slow, 1004);
+        came.push(u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]));
+    }
+    assert!(came.is_sorted() && came[0] == 0, "in order, without those that found no room");
+    drop(slow);
+    let stats = world.wait_for("it is gone", |stats| stats.ice == 0);
+    assert_eq!(stats.queue_full + came.len() as u64, u64::from(packets), "every packet is accounted for");
 }
 
 #[test]

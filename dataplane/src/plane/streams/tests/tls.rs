@@ -74,6 +74,41 @@ fn a_new_certificate_is_used_as_soon_as_it_is_there_and_a_bad_one_never() {
 }
 
 #[test]
+fn what_was_agreed_on_is_what_is_spoken() {
+    let (dir, der) = certificate("agreed");
+    let mut world = tls_world(&dir, None);
+    for (alpn, words) in [("http/1.1", &stun(0)[..]), ("stun.turn", b"GET / HTTP/1.1\r\n\r\n")] {
+        let mut client = tls_client(&world, &der, &[alpn]);
+        client.write_all(words).expect("the handshake succeeds");
+        assert_closed(&mut client);
+    }
+    world.wait_for("both are refused", |stats| stats.unknown_protocol == 2);
+}
+
+#[test]
+fn a_listener_may_speak_one_thing_bare_and_another_inside_tls() {
+    let (dir, der) = certificate("apart");
+    let files = CertificateFiles::open(&dir.path("cert.pem"), &dir.path("key.pem"), Duration::ZERO).expect("a pair");
+    let clear = Protocols { ice: true, ..Protocols::NONE };
+    let tls = Protocols { turn: true, http: true, ..Protocols::NONE };
+    let listeners = vec![StreamListener { clear, tls, ..listener(true) }];
+    let mut world =
+        World::with(StreamSettings { listeners, certificates: Some(Arc::new(files)), ..Default::default() });
+    for bare in [&stun(0)[..], b"GET / HTTP/1.1\r\n\r\n"] {
+        let mut client = world.client();
+        client.write_all(bare).expect("open");
+        assert_closed(&mut client);
+    }
+    let mut ice = tls_client(&world, &der, &[]);
+    ice.write_all(&[&[0, 20][..], &stun(0)].concat()).expect("the handshake succeeds");
+    assert_closed(&mut ice);
+    world.wait_for("three are refused", |stats| stats.unknown_protocol == 3);
+    let mut turn = tls_client(&world, &der, &["stun.turn"]);
+    turn.write_all(&stun(0)).expect("open");
+    assert_eq!(read_exactly(&mut turn, 20), stun(0));
+}
+
+#[test]
 fn broken_tls_ends_its_connection_only() {
     let (dir, der) = certificate("broken");
     let mut world = tls_world(&dir, None);
@@ -128,4 +163,50 @@ fn http_is_carried_to_its_server_with_and_without_tls() {
     secure.conn.send_close_notify();
     secure.flush().expect("open");
     assert_closed(&mut secure);
+}
+
+#[test]
+fn more_handshakes_than_a_second_has_wait_for_the_next_and_nobody_is_turned_away() {
+    let (dir, der) = certificate("crowd");
+    for (limits, from_one) in [
+        (StreamLimits { handshakes_per_address: 5, ..StreamLimits::default() }, true),
+        (StreamLimits { handshakes_per_second: 5, ..StreamLimits::default() }, false),
+    ] {
+        let files = CertificateFiles::open(&dir.path("cert.pem"), &dir.path("key.pem"), Duration::ZERO);
+        let listeners = vec![listener(true)];
+        let certificates = Some(Arc::new(files.expect("a pair")) as _);
+        let mut world = World::with(StreamSettings { listeners, certificates, limits, ..Default::default() });
+        let start = Instant::now();
+        let handshakes: Vec<_> = (0..12u8)
+            .map(|number| {
+                let from = if from_one { 1 } else { 1 + number };
+                let mut client = tls_client(&world, &der, &[]);
+                client.sock = world.client_from([127, 0, 0, from].into());
+                std::thread::spawn(move || {
+                    client.write_all(&stun(4)).expect("open");
+                    assert_eq!(read_exactly(&mut client, 24), stun(4));
+                    client
+                })
+            })
+            .collect();
+        // What is not TLS, and another address if that one has had its share, need not wait.
+        std::thread::sleep(Duration::from_millis(100));
+        let asked = Instant::now();
+        let mut plain = world.client();
+        plain.write_all(&stun(4)).expect("open");
+        assert_eq!(read_exactly(&mut plain, 24), stun(4));
+        if from_one {
+            let mut other = tls_client(&world, &der, &[]);
+            other.sock = world.client_from([127, 0, 0, 99].into());
+            other.write_all(&stun(4)).expect("open");
+            assert_eq!(read_exactly(&mut other, 24), stun(4));
+        }
+        assert!(asked.elapsed() < Duration::from_millis(800), "{:?}", asked.elapsed());
+        let clients: Vec<_> = handshakes.into_iter().map(|thread| thread.join().expect("served")).collect();
+        // Five in each second of the clock: the last two come in the third that there is something in.
+        assert!((1000..5000).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
+        let stats = world.wait_for("two wait at least", |stats| stats.handshakes_put_off >= 2);
+        assert_eq!((stats.refused, stats.tls_failed), (0, 0));
+        drop(clients);
+    }
 }
