@@ -69,3 +69,11 @@ has_multi_buffer_library() {
 target_dir() {
   cargo metadata --format-version 1 --no-deps --locked | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p'
 }
+
+# coturn and its clients, which the TURN server is tested with and measured beside. The daemon of the package is not to run, unless it
+# was there before.
+turn_clients() {
+  [ -x /usr/bin/turnutils_uclient ] && return
+  packages coturn
+  if has systemctl; then as_root systemctl disable --now coturn >/dev/null 2>&1 || true; fi
+}

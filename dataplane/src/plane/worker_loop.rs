@@ -7,6 +7,7 @@ use ringmain_shared::turn::TurnEvent;
 use ringmain_shared::{DropReason, Now};
 use rtrb::{Consumer, Producer, PushError};
 
+use super::pace::Pace;
 use super::watchdog::Pulse;
 use super::{Waker, now};
 use crate::handshake::{FromHandshake, ToHandshake};
@@ -53,6 +54,7 @@ const ITEMS_PER_TURN: usize = 256;
 
 /// Runs until control lets go of its end.
 pub(crate) fn run(mut worker: Worker, mut link: Box<dyn Link>, mut ports: Ports, start: Instant) {
+    let mut pace = Pace::default();
     loop {
         if worker.outbox().is_empty()
             && !ports.more_waits()
@@ -73,6 +75,7 @@ pub(crate) fn run(mut worker: Worker, mut link: Box<dyn Link>, mut ports: Ports,
         let moment = now(start);
         ports.pulse.turned(moment);
         let (rx, tx) = link.parts();
+        let gather = pace.handle_turn(moment, rx.len());
         ports.take_in(&mut worker, moment, tx);
         worker.turn(moment, rx, tx);
         carry_out_sockets(&mut worker, &mut *link, moment);
@@ -85,6 +88,7 @@ pub(crate) fn run(mut worker: Worker, mut link: Box<dyn Link>, mut ports: Ports,
             worker.outbox().streams.extend(deeds);
         }
         ports.carry_out(&mut worker, tx);
+        link.gather(gather);
         if std::mem::take(&mut worker.outbox().stats_due) {
             let stats = worker.stats(&link.counters());
             worker.outbox().events.push(Event::Stats(Box::new(stats)));
