@@ -4,11 +4,15 @@
 
 #![allow(missing_docs, reason = "a test has no readers but itself")]
 
+mod common;
+
 use std::io::{BufRead, BufReader, Read};
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+
+use common::{free_port, text, tool};
 
 /// The file of a host that has coturn beside its SFU, on ports of the test's own.
 fn coturn_file(port: u16, tls_port: u16, ports: (u16, u16), dir: &Path) -> String {
@@ -89,31 +93,6 @@ impl Drop for Server {
         let _ = self.process.wait();
         let _ = std::fs::remove_dir_all(&self.dir);
     }
-}
-
-/// A port that is free for UDP and TCP.
-fn free_port() -> u16 {
-    for _ in 0..100 {
-        let socket = UdpSocket::bind("127.0.0.1:0").expect("loopback");
-        let port = socket.local_addr().expect("bound").port();
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
-    panic!("no port is free");
-}
-
-fn tool(name: &str) -> Option<Command> {
-    let found = Path::new("/usr/bin").join(name);
-    if found.exists() {
-        return Some(Command::new(found));
-    }
-    eprintln!("{name} is not installed (Debian: coturn): not tested");
-    None
-}
-
-fn text(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
 /// Lets a client of coturn's talk through the server, and fails unless everything comes back.
