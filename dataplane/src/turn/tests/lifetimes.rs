@@ -233,6 +233,30 @@ fn a_client_that_moved_shows_its_ticket_and_its_name() {
 }
 
 #[test]
+fn whoever_does_not_hear_the_next_ticket_asks_for_it_again() {
+    let mut world = World::new(spec());
+    let mut alice = Caller::new(1, "alice");
+    let answer = alice.ask(&mut world, method::ALLOCATE, &[udp(), (attribute::MOBILITY_TICKET, vec![])]);
+    let ticket = answer.message().attribute(attribute::MOBILITY_TICKET).expect("one").to_vec();
+    let mut moved = Caller::new(2, "alice");
+    moved.learn(&mut world);
+    let show = [lifetime(600), (attribute::MOBILITY_TICKET, ticket)];
+    let request = moved.request(method::REFRESH, world.transaction(), &show);
+    let [first, second] = [(); 2].map(|()| {
+        world.say(moved.client, &request).expect("a request");
+        let (_, bytes) = world.take().pop().expect("an answer");
+        let answer = Answer { bytes, client: moved.client };
+        assert_eq!(answer.code(), 0);
+        answer.message().attribute(attribute::MOBILITY_TICKET).expect("the next one").to_vec()
+    });
+    assert_eq!(first, second);
+    // It is the one that is good.
+    let mut again = Caller::new(3, "alice");
+    let show = [lifetime(600), (attribute::MOBILITY_TICKET, second)];
+    assert_eq!(again.ask(&mut world, method::REFRESH, &show).code(), 0);
+}
+
+#[test]
 fn a_connection_that_ends_takes_its_allocation_along() {
     let mut world = World::new(spec());
     let mut alice = Caller::new(1, "alice");
