@@ -224,7 +224,7 @@ pub struct TurnQuotas {
     pub connections: u32,
     /// The same of all allocations of one user.
     pub connections_per_user: u32,
-    /// Connections that one allocation may ask for in a second, lest it look for open ports with them.
+    /// Connections that one allocation may ask for or get in a second, lest it look for open ports with them, or peers keep us busy.
     pub connects_per_second: u32,
     /// Bits a second, both ways together, that one user's allocations relay.
     pub user_bps: u64,

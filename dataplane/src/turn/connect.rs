@@ -113,8 +113,14 @@ impl Turn {
         // A permission is for all ports; not all of them are allowed.
         let named = self.peers.outer(from);
         self.peers.permit_tcp(named)?;
+        if allocation.connects.is_full(self.spec.quotas.connects_per_second, now) {
+            return Err(DropReason::TurnConnections);
+        }
         let stage = Stage::Unbound { stream, until: now };
         let (connection, id) = self.add_connection(key, from, stage).ok_or(DropReason::TurnConnections)?;
+        if let Some(allocation) = self.allocations.get_mut(key) {
+            allocation.connects.add(now);
+        }
         self.connections.set_unbound(connection, stream, now);
         self.stats.connected += 1;
         let mut bytes = [0; INDICATION_SIZE_MAX];

@@ -334,6 +334,25 @@ fn whoever_looks_for_open_ports_is_slow() {
 }
 
 #[test]
+fn peers_that_come_and_go_are_slow_as_well() {
+    let mut world = World::new(spec());
+    let mut alice = allocated(&mut world, 1, "alice");
+    let relayed = world.relayed();
+    assert_eq!(alice.permit(&mut world, &[PEER]), 0);
+    for _ in 0..3 {
+        world.wait(Duration::from_secs(1));
+        let come = |port| {
+            let stream = StreamId(port);
+            let told = world.peer_connects(relayed, &format!("8.8.8.8:{port}"), stream);
+            world.turn.handle_peer_closed(stream);
+            told.is_ok()
+        };
+        assert_eq!((1..=100).map(come).filter(|&let_in| let_in).count(), 16);
+        assert_eq!(world.connect(&alice, PEER), 508, "both ways count");
+    }
+}
+
+#[test]
 fn connections_end_with_their_allocation_however_that_ends() {
     for way in ["killed", "revoked", "disconnected", "expired"] {
         let mut world = World::new(spec());
