@@ -248,8 +248,11 @@ impl Turn {
         match self.spend(allocation, bytes as usize, now) {
             Ok(()) => self.relays.peer_requests.push(PeerRequest::Grant { peer, bytes }),
             Err(_) => {
+                // Whoever comes later does not keep those waiting who came before.
+                if self.connections.waiting.is_empty() {
+                    self.connections.grant_at = now + GRANT_INTERVAL;
+                }
                 self.connections.waiting.push_back((key, bytes));
-                self.connections.grant_at = now + GRANT_INTERVAL;
             }
         }
     }

@@ -387,6 +387,35 @@ fn connections_end_with_their_allocation_however_that_ends() {
 }
 
 #[test]
+fn who_waits_for_credit_gets_it_whoever_else_is_refused_meanwhile() {
+    let mut slow = spec();
+    slow.quotas.user_bps = 800_000;
+    let mut world = World::new(slow);
+    for (number, username) in [(1, "alice"), (2, "bob")] {
+        let client = allocated(&mut world, number, username);
+        let id = world.connected(&client, PEER, StreamId(number.into()));
+        assert_eq!(world.bind(&mut caller(number + 2, username), &id), 0);
+    }
+    let relays = |world: &mut World, stream, bytes| {
+        world.peer_requests.clear();
+        world.turn.handle_relayed(StreamId(stream), bytes, 0, world.now);
+        world.settle();
+        !world.peer_requests.is_empty()
+    };
+    // Bob owes for much longer than alice.
+    while relays(&mut world, 1, 20_000) {}
+    while relays(&mut world, 2, 1_000_000) {}
+    let mut granted = 0;
+    for _ in 0..200 {
+        assert!(!relays(&mut world, 2, 1));
+        world.wait(Duration::from_millis(10));
+        let is_granted = |it: &&PeerRequest| matches!(it, PeerRequest::Grant { peer: StreamId(1), .. });
+        granted += world.peer_requests.iter().filter(is_granted).count();
+    }
+    assert_eq!(granted, 1);
+}
+
+#[test]
 fn bytes_over_tcp_are_held_back_by_the_same_budget_as_datagrams() {
     let mut slow = spec();
     slow.quotas.user_bps = 800_000;
