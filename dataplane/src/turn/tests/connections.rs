@@ -387,6 +387,39 @@ fn connections_end_with_their_allocation_however_that_ends() {
 }
 
 #[test]
+fn credit_costs_what_was_relayed_with_it_however_the_connection_ends() {
+    let mut slow = spec();
+    (slow.quotas.total_bps, slow.quotas.connects_per_second) = (8_000_000, 0);
+    let used_up = |relayed: u32, cut: bool| {
+        let mut world = World::new(slow.clone());
+        let mut granted = 0;
+        for number in 2..22 {
+            let mut alice = allocated(&mut world, number, "alice");
+            let stream = StreamId(number.into());
+            let id = world.connected(&alice, PEER, stream);
+            world.peer_requests.clear();
+            assert_eq!(world.bind(&mut caller(number + 100, "alice"), &id), 0);
+            granted += world.peer_requests.iter().filter(|it| matches!(it, PeerRequest::Grant { .. })).count();
+            if cut {
+                alice.refresh(&mut world, 0);
+                world.turn.handle_relayed(stream, relayed, 0, world.now);
+            } else {
+                world.turn.handle_relayed(stream, relayed, 0, world.now);
+                alice.refresh(&mut world, 0);
+            }
+            world.turn.handle_peer_closed(stream);
+            world.settle();
+        }
+        assert!(world.turn.connections.cut.is_empty());
+        granted < 20
+    };
+    for cut in [true, false] {
+        assert!(!used_up(0, cut), "twenty credits are a second's worth, and more than a burst");
+        assert!(used_up(50_000, cut));
+    }
+}
+
+#[test]
 fn who_waits_for_credit_gets_it_whoever_else_is_refused_meanwhile() {
     let mut slow = spec();
     slow.quotas.user_bps = 800_000;
