@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use ringmain_shared::DropReason;
+use ringmain_shared::id::WorkerIndex;
 use ringmain_shared::turn::{TurnEnd, TurnEvent, TurnTransport};
 
 use super::world::*;
 use crate::packet::stun::{attribute, method};
+use crate::turn::between::EXPECTED_MAX;
 
 const PEER: &str = "8.8.8.8:9000";
 
@@ -254,6 +256,25 @@ fn whoever_does_not_hear_the_next_ticket_asks_for_it_again() {
     let mut again = Caller::new(3, "alice");
     let show = [lifetime(600), (attribute::MOBILITY_TICKET, second)];
     assert_eq!(again.ask(&mut world, method::REFRESH, &show).code(), 0);
+}
+
+#[test]
+fn clients_that_no_worker_tells_of_are_forgotten_and_the_others_are_not() {
+    let mut turn = World::new(spec()).turn;
+    let path = |number: u16| client(number).path;
+    for number in 1..=5000 {
+        turn.expect(path(number), WorkerIndex(1));
+        if number % 50 == 0 {
+            turn.handle_moved(WorkerIndex(1), path(number), true);
+        }
+    }
+    assert!(turn.moved.len() <= EXPECTED_MAX + 100 && turn.expected.len() == EXPECTED_MAX, "{}", turn.moved.len());
+    assert!(turn.moved.contains_key(&path(50)) && turn.moved.contains_key(&path(4999)));
+    assert!(!turn.moved.contains_key(&path(51)));
+    for number in 1..=5000 {
+        turn.handle_moved(WorkerIndex(1), path(number), false);
+    }
+    assert!(turn.moved.is_empty());
 }
 
 #[test]
