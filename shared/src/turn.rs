@@ -118,6 +118,8 @@ pub struct PeerPolicy {
     pub own_media: Vec<OwnMedia>,
     /// Where we listen for TURN, as clients name it: never allowed as a peer.
     pub listeners: Vec<SocketAddr>,
+    /// Our host's addresses, as it has them and as it is known: what is behind them is no business of clients, unless `allow` says so.
+    pub host: Vec<IpAddr>,
     /// Anyone who is not in a special-purpose range (RFC 6890 and its registries) may be a peer.
     pub open: bool,
     /// Relayed addresses of this server may be peers of each other (two clients that both relay).
