@@ -5,12 +5,16 @@
 
 #![allow(missing_docs, reason = "a test has no readers but itself")]
 
+mod common;
+
 use std::fs::File;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
+
+use common::{free_port, text, tool};
 
 use socket2::{Domain, Socket, Type};
 
@@ -147,31 +151,6 @@ fn write_certificate(dir: &Path) -> String {
 
 fn squeezed(text: &str) -> String {
     text.split_whitespace().collect()
-}
-
-/// A port that is free for UDP and TCP.
-fn free_port() -> u16 {
-    for _ in 0..100 {
-        let socket = UdpSocket::bind("127.0.0.1:0").expect("loopback");
-        let port = socket.local_addr().expect("bound").port();
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
-    panic!("no port is free");
-}
-
-fn tool(name: &str) -> Option<Command> {
-    let found = Path::new("/usr/bin").join(name);
-    if found.exists() {
-        return Some(Command::new(found));
-    }
-    eprintln!("{name} is not installed (Debian: openssl, coturn): not tested");
-    None
-}
-
-fn text(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
 const WAYS: [&[&str]; 3] = [&["-t", "-S"], &["-t"], &[]];

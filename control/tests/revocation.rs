@@ -5,10 +5,14 @@
 
 #![allow(missing_docs, reason = "a test has no readers but itself")]
 
-use std::net::{TcpListener, TcpStream, UdpSocket};
+mod common;
+
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+
+use common::free_port;
 
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::{self, Message, WebSocket};
@@ -201,18 +205,6 @@ fn until(what: &str, within: Duration, mut is_so: impl FnMut() -> bool) {
         assert!(Instant::now() < end, "not within {within:?}: {what}");
         std::thread::sleep(Duration::from_millis(10));
     }
-}
-
-/// A port that is free for UDP and TCP.
-fn free_port() -> u16 {
-    for _ in 0..100 {
-        let socket = UdpSocket::bind("127.0.0.1:0").expect("loopback");
-        let port = socket.local_addr().expect("bound").port();
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
-    panic!("no port is free");
 }
 
 /// A peer that wants a data channel.

@@ -111,7 +111,7 @@ impl Caller {
 
 #[test]
 fn clients_reach_peers_through_every_worker_on_every_link() {
-    for (link, port_min) in [(LinkChoice::Auto, 41_000), (LinkChoice::Mmsg, 42_000)] {
+    for (link, port_min) in [(LinkChoice::Auto, 15_100), (LinkChoice::Mmsg, 15_200)] {
         let listener = UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("loopback");
         let settings =
             Settings { workers: 2, pin: false, base_port: 0, link, turn: vec![listener], ..Settings::default() };
@@ -293,7 +293,7 @@ fn allocations(plane: &mut Plane) -> Vec<TurnAllocation> {
 
 #[test]
 fn clients_reach_the_media_of_every_worker_both_ways_on_every_link() {
-    for (link, port_min) in [(LinkChoice::Auto, 43_000), (LinkChoice::Mmsg, 44_000)] {
+    for (link, port_min) in [(LinkChoice::Auto, 15_300), (LinkChoice::Mmsg, 15_400)] {
         let listener = UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("loopback");
         let (mut plane, media) = with_media(link, port_min, listener, 6);
         let mut callers: Vec<Caller> = (0..6).map(|_| Caller::new(listener)).collect();
@@ -326,7 +326,7 @@ fn clients_reach_the_media_of_every_worker_both_ways_on_every_link() {
 
 #[test]
 fn clients_that_move_are_found_whichever_worker_they_come_to_on_every_link() {
-    for (link, port_min) in [(LinkChoice::Auto, 45_000), (LinkChoice::Mmsg, 46_000)] {
+    for (link, port_min) in [(LinkChoice::Auto, 15_500), (LinkChoice::Mmsg, 15_600)] {
         let listener = UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("loopback");
         let (mut plane, media) = with_media(link, port_min, listener, 1);
         let mut caller = Caller::new(listener);

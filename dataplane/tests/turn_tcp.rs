@@ -184,7 +184,7 @@ fn noise(size: usize) -> Vec<u8> {
 
 #[test]
 fn clients_and_peers_connect_through_every_worker() {
-    let (_plane, server) = start(45_000, TurnQuotas::default());
+    let (_plane, server) = start(14_000, TurnQuotas::default());
     let echo = echo();
     for from in [[127, 0, 0, 1], [127, 0, 0, 2]] {
         let mut client = Client::new(server, from);
@@ -236,8 +236,25 @@ fn clients_and_peers_connect_through_every_worker() {
 }
 
 #[test]
+fn a_user_s_connections_are_counted_on_all_workers_together() {
+    let (_plane, server) = start(45_300, TurnQuotas { connections_per_user: 1, ..TurnQuotas::default() });
+    let echo = echo();
+    let [mut one, mut other] = [[127, 0, 0, 1], [127, 0, 0, 2]].map(|from| Client::new(server, from));
+    one.allocate();
+    other.allocate();
+    let id = one.connect(echo).expect("it listens");
+    assert_eq!(other.connect(echo), Err(error::INSUFFICIENT_CAPACITY));
+    drop(one.bind(&id));
+    let start = Instant::now();
+    while other.connect(echo).is_err() {
+        assert!(start.elapsed() < Duration::from_secs(5), "what is over counts no more");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+#[test]
 fn what_the_peer_does_not_read_is_not_taken_from_the_client() {
-    let (_plane, server) = start(45_100, TurnQuotas::default());
+    let (_plane, server) = start(14_100, TurnQuotas::default());
     let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
     let mut client = Client::new(server, [127, 0, 0, 1]);
     client.allocate();
@@ -264,7 +281,7 @@ fn what_the_peer_does_not_read_is_not_taken_from_the_client() {
 
 #[test]
 fn a_user_s_bandwidth_holds_over_tcp() {
-    let (_plane, server) = start(45_200, TurnQuotas { user_bps: 4_000_000, ..TurnQuotas::default() });
+    let (_plane, server) = start(14_200, TurnQuotas { user_bps: 4_000_000, ..TurnQuotas::default() });
     let echo = echo();
     let mut client = Client::new(server, [127, 0, 0, 1]);
     client.allocate();

@@ -108,6 +108,10 @@ pub async fn run(config: Config, start: impl Start) -> anyhow::Result<()> {
     let fingerprint = certificate.as_ref().map(Certificate::fingerprint);
     if config.turn.enabled {
         let spec = turn::spec(&config, &hello, &candidates.udp, &host)?;
+        let is_told = |public: IpAddr| spec.relay.addresses.iter().any(|relay| relay.announce == public);
+        for external in config.turn.external.iter().filter(|external| !is_told(external.public)) {
+            tracing::warn!("turn.external {external} is told to nobody: no relay address is meant by it");
+        }
         let configured = plane.send(Command::Turn(TurnCommand::Configure(Box::new(spec))));
         configured.map_err(|_| anyhow::anyhow!("the data plane takes no commands"))?;
     }

@@ -2,7 +2,7 @@
 //!
 //! A route may refuse trains though it takes datagrams: the segment is larger than its path MTU (EINVAL, EMSGSIZE), or the device cannot
 //! fill in checksums (EIO). Then the train's datagrams go one by one, and trains to that destination, or through that socket, are
-//! no longer tried.
+//! no longer tried. A datagram that is too long for its path by itself goes in fragments; see [`SocketTable::new`].
 
 use std::collections::HashSet;
 use std::io;

@@ -8,7 +8,7 @@
 //! **Clients that moved** (RFC 8016). A ticket names its worker. Who gets a Refresh with a ticket of another worker's hands it over as it
 //! is, and then all that comes from there, until that worker says that the client is not its own.
 //!
-//! Datagrams may be lost on the way, as on any; the rest is kept until there is room for it, in its order.
+//! Datagrams may be lost on the way, as on any, and counts of them; the rest is kept until there is room for it, in its order.
 
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -90,13 +90,12 @@ pub enum TurnItem {
 }
 
 impl TurnItem {
-    /// It is a datagram, or comes with the next one again: it may be lost on the way.
+    /// A datagram, what comes with the next one again, and what is only counted: these may be lost on the way, lest the rest be.
     pub fn may_be_lost(&self) -> bool {
         match self {
-            TurnItem::ToMedia { .. } | TurnItem::NeedLink(_) | TurnItem::ToClient { .. } | TurnItem::Client { .. } => {
-                true
-            }
-            TurnItem::SetLink { .. } | TurnItem::CloseLink(_) | TurnItem::Sent { .. } | TurnItem::Moved { .. } => false,
+            TurnItem::ToMedia { .. } | TurnItem::ToClient { .. } | TurnItem::Client { .. } => true,
+            TurnItem::NeedLink(_) | TurnItem::Sent { .. } => true,
+            TurnItem::SetLink { .. } | TurnItem::CloseLink(_) | TurnItem::Moved { .. } => false,
         }
     }
 }

@@ -50,7 +50,8 @@ pub(super) fn set_up(
     Ok((rx, ring, buffers, wake))
 }
 
-/// Multishot receives cannot be asked for; kernels that know `IORING_SETUP_DEFER_TASKRUN` (6.1), which we have by now, have them (6.0).
+/// Multishot receives (6.0) and a SEND to an address (6.1) cannot be asked for; kernels that know `IORING_SETUP_DEFER_TASKRUN` (6.1),
+/// which we have by now, have them.
 fn probe(ring: &IoUring) -> Result<(), Unavailable> {
     let missing = |what: &str| Unavailable {
         step: "probe",
