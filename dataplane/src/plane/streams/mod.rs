@@ -63,6 +63,8 @@ pub(crate) struct Streams {
     relays: HashMap<(usize, u64), (usize, SocketAddr)>,
     /// Connections to peers on their way, by worker and request.
     connecting: HashMap<(usize, u64), usize>,
+    /// How many have come to a listener of a relay and are not judged yet.
+    unjudged: HashMap<(usize, u64), usize>,
     /// Connections of peers.
     peers: usize,
     peers_max: usize,
@@ -117,6 +119,7 @@ impl Streams {
             paths: HashMap::new(),
             relays: HashMap::new(),
             connecting: HashMap::new(),
+            unjudged: HashMap::new(),
             peers: 0,
             peers_max: limits.peers_max,
             http,
@@ -276,7 +279,8 @@ impl Streams {
                 Ok((socket, remote)) => match listens {
                     Listens::Clients(offer) => self.accept_client(socket, remote, offer, registry, now),
                     Listens::Relay { worker, request } => {
-                        let Some(id) = self.accept_peer(socket, remote, worker, registry, now) else { continue };
+                        let arrived = self.accept_peer(socket, remote, worker, request, registry, now);
+                        let Some(id) = arrived else { continue };
                         workers.give(worker, FromStream::Arrived { request, id, peer: remote });
                     }
                 },
@@ -591,6 +595,7 @@ impl Streams {
                     self.admission.leave(address);
                 }
                 self.peers -= usize::from(stream.meter.is_some());
+                self.judged(stream.unjudged);
             }
         }
         self.free.push(slot);

@@ -24,6 +24,8 @@ pub(super) struct Stream {
     pub(super) meter: Option<Meter>,
     /// Who wants to hear that it is gone, besides its role.
     pub(super) owner: Option<usize>,
+    /// It came to this listener of a worker's, which has not judged it yet.
+    pub(super) unjudged: Option<(usize, u64)>,
     /// Its TLS handshake waits for a later second.
     pub(super) held_back: bool,
     /// The kernel may have more to read.
@@ -75,6 +77,7 @@ impl Stream {
             counted: None,
             meter: None,
             owner: None,
+            unjudged: None,
             held_back: false,
             may_read: false,
             may_write: true,
