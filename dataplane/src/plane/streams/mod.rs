@@ -241,11 +241,14 @@ impl Streams {
     ) {
         match item {
             ToStream::Message { id, bytes, held_until } => match self.find_dtls(id) {
-                Some(client) => self.stats.queue_full += u64::from(!self.send_dtls(client, &bytes, held_until)),
+                Some(client) => self.stats.queue_full += u64::from(!self.send_dtls(client, &bytes, held_until, now)),
                 None => {
                     let slot = self.find(id);
                     if let Some(stream) = slot.and_then(|slot| self.stream_mut(slot)) {
                         stream.connection.hold(held_until);
+                    }
+                    if let Some(slot) = slot.filter(|_| held_until > now) {
+                        self.prove(slot);
                     }
                     self.send(slot, &bytes, now);
                 }
@@ -322,7 +325,17 @@ impl Streams {
         let mut stream = Stream::new(Socket::Tcp(socket), Connection::new(offer, now), local, remote, now);
         (stream.counted, stream.role) = (Some(remote.ip()), Role::New);
         if self.insert(Content::Stream(Box::new(stream)), registry).is_err() {
-            self.admission.leave(remote.ip());
+            self.admission.leave(remote.ip(), false);
+        }
+    }
+
+    /// A client is one that not anybody could be.
+    fn prove(&mut self, slot: usize) {
+        let Some(stream) = self.stream_mut(slot) else { return };
+        if !std::mem::replace(&mut stream.proved, true)
+            && let Some(address) = stream.counted
+        {
+            self.admission.prove(address);
         }
     }
 
@@ -430,6 +443,7 @@ impl Streams {
                         if let Some(stream) = self.stream_mut(slot) {
                             stream.role = Role::Ice { path, worker: Some(worker) };
                         }
+                        self.prove(slot);
                         worker
                     }
                 };
@@ -461,6 +475,7 @@ impl Streams {
         let server = Stream::new(socket, Connection::bytes_only(now), local, remote, now);
         let server = self.insert(Content::Stream(Box::new(server)), registry)?;
         self.pair(slot, server);
+        self.prove(slot);
         sink(HttpStream { stream: theirs, remote, tls });
         Ok(())
     }
@@ -592,7 +607,7 @@ impl Streams {
             Content::Stream(mut stream) => {
                 let _ = registry.deregister(stream.socket.source());
                 if let Some(address) = stream.counted {
-                    self.admission.leave(address);
+                    self.admission.leave(address, stream.proved);
                 }
                 self.peers -= usize::from(stream.meter.is_some());
                 self.judged(stream.unjudged);

@@ -190,6 +190,7 @@ impl Streams {
         let Some(stream) = self.stream_mut(client) else { return };
         let Role::Turn { worker } = stream.role else { return };
         stream.owner = Some(worker);
+        self.prove(client);
         self.send(Some(client), answer, now);
         if let Some(stream) = self.stream_mut(client) {
             stream.connection.become_bytes();

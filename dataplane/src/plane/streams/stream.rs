@@ -20,6 +20,8 @@ pub(super) struct Stream {
     pub(super) remote: SocketAddr,
     /// It counts as a connection of its address.
     pub(super) counted: Option<IpAddr>,
+    /// It is not one that anybody could have: it has, or had, an allocation, a transport, or speaks HTTP.
+    pub(super) proved: bool,
     /// It is a peer's, which a worker allows so many bytes.
     pub(super) meter: Option<Meter>,
     /// Who wants to hear that it is gone, besides its role.
@@ -75,6 +77,7 @@ impl Stream {
             local,
             remote,
             counted: None,
+            proved: false,
             meter: None,
             owner: None,
             unjudged: None,

@@ -164,6 +164,34 @@ fn one_address_has_its_share_and_others_are_served() {
 }
 
 #[test]
+fn who_has_an_allocation_takes_no_place_of_those_who_come() {
+    let limits = StreamLimits { unproved_per_address_max: 2, ..StreamLimits::default() };
+    let mut world = World::with(StreamSettings { listeners: vec![listener(false)], limits, ..Default::default() });
+    let mut clients = Vec::new();
+    for _ in 0..10 {
+        let mut client = world.client();
+        client.write_all(&stun(0)).expect("open");
+        assert_eq!(read_exactly(&mut client, 20), stun(0));
+        let FromStream::Opened { id, .. } = world.hear() else { panic!("it opens first") };
+        let allocated = ToStream::Message { id, bytes: stun(4), held_until: Now::from_millis(600_000) };
+        world.say.send(allocated).expect("runs");
+        assert_eq!(read_exactly(&mut client, 24), stun(4));
+        clients.push(client);
+    }
+    let strangers = [world.client(), world.client()];
+    world.wait_for("two more are in", |stats| stats.accepted == 12);
+    assert_closed(&mut world.client());
+    drop(strangers);
+    world.wait_for("room again", |stats| stats.connections == 10 && stats.refused == 1);
+    clients.truncate(5);
+    world.wait_for("five have left", |stats| stats.connections == 5);
+    let mut last = [world.client(), world.client()];
+    last.iter_mut().for_each(|client| client.write_all(&stun(4)).expect("open"));
+    last.iter_mut().for_each(|client| assert_eq!(read_exactly(client, 24), stun(4)));
+    assert_closed(&mut world.client());
+}
+
+#[test]
 fn slow_senders_are_closed_in_time_while_others_are_served() {
     let mut world = World::new();
     let start = Instant::now();
