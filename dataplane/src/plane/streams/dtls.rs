@@ -180,12 +180,12 @@ impl Streams {
             self.stats.handshakes_put_off += 1;
             return;
         }
-        if !self.admission.enter(remote.ip()) {
+        let worker = worker_of(remote.ip(), workers.count().max(1));
+        if !workers.is_taking(worker) || !self.admission.enter(remote.ip()) {
             self.stats.refused += 1;
             return;
         }
         self.stats.accepted += 1;
-        let worker = worker_of(remote.ip(), workers.count().max(1));
         let session = Session::new(context, hello, now);
         let client = session.and_then(|session| {
             let client = DtlsClient { listener, remote, session, worker, proved: false, opened: false };

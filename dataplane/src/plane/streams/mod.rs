@@ -281,6 +281,7 @@ impl Streams {
             match socket.accept() {
                 Ok((socket, remote)) => match listens {
                     Listens::Clients(offer) => self.accept_client(socket, remote, offer, registry, now),
+                    Listens::Relay { worker, .. } if !workers.is_taking(worker) => self.stats.refused += 1,
                     Listens::Relay { worker, request } => {
                         let arrived = self.accept_peer(socket, remote, worker, request, registry, now);
                         let Some(id) = arrived else { continue };
@@ -419,6 +420,10 @@ impl Streams {
         match (news, stream.role) {
             (News::Speaks(Protocol::Turn), _) => {
                 let worker = worker_of(stream.remote.ip(), count);
+                if !workers.is_taking(worker) {
+                    self.stats.refused += 1;
+                    return Err(End::Closed);
+                }
                 stream.role = Role::Turn { worker };
                 let transport = if stream.connection.is_tls() { TurnTransport::Tls } else { TurnTransport::Tcp };
                 let client = StreamClient { remote: stream.remote, local: stream.local, transport };
@@ -440,6 +445,10 @@ impl Streams {
                         let check = Message::parse(&bytes).map_err(|_| End::Unknown)?;
                         let (ufrag, _) = check.username().ok_or(End::Unknown)?;
                         let worker = *self.names.get(ufrag).ok_or(End::Unknown)?;
+                        if !workers.is_taking(worker) {
+                            self.stats.refused += 1;
+                            return Err(End::Closed);
+                        }
                         if let Some(stream) = self.stream_mut(slot) {
                             stream.role = Role::Ice { path, worker: Some(worker) };
                         }

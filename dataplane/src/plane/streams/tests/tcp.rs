@@ -85,6 +85,22 @@ fn ice_goes_to_the_worker_that_the_first_check_names_and_to_nobody_else() {
 }
 
 #[test]
+fn orders_are_carried_out_however_many_come_at_once() {
+    let mut world = World::new();
+    let orders = world.orders.as_mut().expect("until dropped");
+    for number in 0..4000 {
+        orders.push(StreamOrder::Name { ufrag: format!("{number}"), worker: WorkerIndex(0) }).expect("room");
+    }
+    world.wake.wake();
+    // Well before a thread turns that has nothing to do.
+    let start = Instant::now();
+    while world.orders.as_ref().is_some_and(|orders| orders.slots() < ORDERS) {
+        assert!(start.elapsed() < Duration::from_millis(700), "orders wait");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
 fn the_end_of_an_ice_connection_is_told_and_so_is_that_of_its_transport() {
     let mut world = World::new();
     world.order(StreamOrder::Name { ufrag: "ours".into(), worker: WorkerIndex(0) });
