@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::AsRawFd;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
@@ -151,9 +152,10 @@ pub(crate) fn run(core: Core, mut ports: Ports, start: Instant) {
             if let Some(files) = files.as_mut()
                 && files.has_changed()
             {
-                match read_dtls(files) {
+                match files.read(read_dtls) {
                     Ok(context) => streams.set_dtls(context),
-                    Err(error) => tracing::warn!("the old DTLS certificate stays in use: {error}"),
+                    Err((error, true)) => tracing::warn!("the old DTLS certificate stays in use: {error}"),
+                    Err((_, false)) => {}
                 }
             }
             streams.sweep(poll.registry(), moment, &mut ports.to_workers);
@@ -197,8 +199,9 @@ pub(crate) fn open(settings: &StreamSettings, bell: &WakeHandle) -> Result<(Core
     }
     let mut files = None;
     if let Some(dtls) = &settings.dtls {
-        let watched = Watched::new(&dtls.certificate, &dtls.key);
-        streams.set_dtls(read_dtls(&watched).map_err(|error| format!("DTLS has no certificate: {error}"))?);
+        let mut watched = Watched::new(&dtls.certificate, &dtls.key);
+        let context = watched.read(read_dtls).map_err(|(error, _)| format!("DTLS has no certificate: {error}"))?;
+        streams.set_dtls(context);
         for &address in &dtls.addresses {
             let bound = socket::bind(address).and_then(|socket| {
                 let bound = socket.local_addr()?;
@@ -219,9 +222,9 @@ pub(crate) struct Core {
     files: Option<Watched>,
 }
 
-fn read_dtls(files: &Watched) -> Result<Context, String> {
-    let [chain, key] = files.read()?;
-    Context::from_pem(&chain, &key)
+fn read_dtls(certificate: &Path, key: &Path) -> Result<Context, String> {
+    let read = |path: &Path| std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()));
+    Context::from_pem(&read(certificate)?, &read(key)?)
 }
 
 /// A host without IPv6 has no `[::]`; there, every address is every IPv4 address.
