@@ -64,7 +64,7 @@ impl CertificateFiles {
 
 impl Present {
     fn read_again(&mut self, asked: bool) {
-        match self.files.read(|certificate, key| read(certificate, key)) {
+        match self.files.read(read) {
             Ok(pair) => {
                 tracing::info!("the TLS certificate in {} was read anew", self.files.paths[0].display());
                 self.pair = Arc::new(pair);

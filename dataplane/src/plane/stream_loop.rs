@@ -305,8 +305,12 @@ mod tests {
             assert_eq!(at_slow.pop(), Ok(closed(id)));
         }
         assert!(!workers.keeps() && at_slow.pop().is_err());
-        let filled = (0..).take_while(|&id| workers.is_taking(0) && id < 10_000).map(|id| workers.give(0, closed(id)));
-        assert_eq!(filled.count(), 2 + KEPT_MAX);
+        let mut given = 0;
+        while workers.is_taking(0) && given < 10_000 {
+            workers.give(0, closed(given));
+            given += 1;
+        }
+        assert_eq!(given, 2 + KEPT_MAX as u64);
         assert!(workers.is_taking(1));
     }
 }

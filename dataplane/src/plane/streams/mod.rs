@@ -212,6 +212,7 @@ impl Streams {
                 Role::Connecting { .. } | Role::Waiting | Role::Ending => {
                     (now.since(stream.since) > PATIENCE).then_some(End::Silent)
                 }
+                Role::Lingering => (now.since(stream.since) > LINGER).then_some(End::Closed),
                 // Who is joined may be silent for as long as they like, but must read what a server says. What a peer sends waits at the
                 // peer, until the kernel finds that nobody is there any more.
                 Role::Joined { to } => {
@@ -355,6 +356,9 @@ impl Streams {
         {
             return self.connected(slot, worker, request, registry, now, workers);
         }
+        if self.stream(slot).is_some_and(|stream| stream.role == Role::Lingering) {
+            return self.read_to_the_end(slot, registry, now, workers);
+        }
         if !self.may_begin(slot, now) {
             return;
         }
@@ -490,7 +494,8 @@ impl Streams {
     }
 
     fn send(&mut self, slot: Option<usize>, bytes: &[u8], now: Now) {
-        let Some(slot) = slot else { return self.stats.ignored += 1 };
+        let is_over = |&slot: &usize| self.stream(slot).is_some_and(|stream| stream.role == Role::Lingering);
+        let Some(slot) = slot.filter(|slot| !is_over(slot)) else { return self.stats.ignored += 1 };
         let sent = self.stream_mut(slot).is_some_and(|stream| stream.connection.send(bytes, now));
         match sent {
             true => self.unwritten.push(slot),
@@ -523,14 +528,48 @@ impl Streams {
         {
             self.ready.push_back(to);
         }
-        if failed || is_done {
-            self.end(slot, End::Closed, registry, now, workers);
+        match (failed, is_done) {
+            (true, _) => self.end(slot, End::Closed, registry, now, workers),
+            (false, true) => self.linger(slot, registry, now, workers),
+            (false, false) => {}
         }
+    }
+
+    /// Everything is written. Who closes while there is something to read has the kernel say so with a reset, which overtakes what the
+    /// other side has not read yet: so we read on for a moment, until it closes too.
+    fn linger(&mut self, slot: usize, registry: &Registry, now: Now, workers: &mut Workers) {
+        self.tell_relayed(slot, workers);
+        let id = self.id(slot);
+        let Some(stream) = self.stream_mut(slot) else { return };
+        if stream.socket.end_writing().is_err() {
+            return self.end(slot, End::Closed, registry, now, workers);
+        }
+        (stream.role, stream.since, stream.may_read) = (Role::Lingering, now, true);
+        if let Some(worker) = stream.owner.take() {
+            workers.give(worker, FromStream::Closed { id });
+        }
+        self.ready.push_back(slot);
+    }
+
+    /// Throws away what somebody says to whom we have said everything.
+    fn read_to_the_end(&mut self, slot: usize, registry: &Registry, now: Now, workers: &mut Workers) {
+        for _ in 0..READS_MAX {
+            let Some(Content::Stream(stream)) = self.slots.get_mut(slot).and_then(|slot| slot.content.as_mut()) else {
+                return;
+            };
+            match stream.socket.read(&mut self.buffer) {
+                Ok(1..) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                _ => return self.end(slot, End::Closed, registry, now, workers),
+            }
+        }
+        self.ready.push_back(slot);
     }
 
     /// Ends a connection once everything for it is written.
     fn finish(&mut self, slot: usize, now: Now) {
-        let Some(stream) = self.stream_mut(slot) else { return };
+        let Some(stream) = self.stream_mut(slot).filter(|stream| stream.role != Role::Lingering) else { return };
         stream.connection.close(now);
         let role = std::mem::replace(&mut stream.role, Role::Ending);
         (stream.since, stream.may_read) = (now, false);
@@ -567,7 +606,7 @@ impl Streams {
             }
             // What was said to the end is still for the other.
             Role::Joined { to } => self.finish(to, now),
-            Role::New | Role::Waiting | Role::Ending => {}
+            Role::New | Role::Waiting | Role::Ending | Role::Lingering => {}
         }
         if let Some(worker) = owner.filter(|_| !matches!(role, Role::Connecting { .. })) {
             workers.give(worker, FromStream::Closed { id });
@@ -711,4 +750,6 @@ const PAIR_ROOM: usize = 2 * READ_SIZE + 1024;
 const ICE_UNSENT_MAX: u32 = 32 * 1024;
 /// Time to connect to a peer, for a peer to be joined (RFC 6062 §5.2: 30 s), or to write what is left.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Time for the other side to close, once it was told everything.
+const LINGER: Duration = Duration::from_secs(2);
 const _: () = assert!(PAIR_ROOM <= QUEUE_SIZE_MAX / 2, "an empty queue takes what is read at once");

@@ -1,7 +1,7 @@
 //! One connection with its socket, and what it is for.
 
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Shutdown, SocketAddr};
 
 use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
@@ -61,6 +61,8 @@ pub(super) enum Role {
     },
     /// It ends when everything is written.
     Ending,
+    /// Everything is written and the other side was told; what it still sends is thrown away.
+    Lingering,
 }
 
 pub(super) enum Socket {
@@ -116,6 +118,14 @@ impl Socket {
         match self {
             Socket::Tcp(socket) => socket.peek(buffer),
             Socket::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    /// Tells the other side that nothing more comes.
+    pub(super) fn end_writing(&self) -> io::Result<()> {
+        match self {
+            Socket::Tcp(socket) => socket.shutdown(Shutdown::Write),
+            Socket::Unix(socket) => socket.shutdown(Shutdown::Write),
         }
     }
 

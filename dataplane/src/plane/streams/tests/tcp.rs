@@ -44,6 +44,31 @@ fn a_worker_can_end_a_connection_after_its_last_word() {
     assert_eq!(read_exactly(&mut next, 20), stun(0), "and not what was for the one before");
 }
 
+#[test]
+fn the_last_word_arrives_although_the_client_goes_on_talking() {
+    let world = World::new();
+    let mut client = world.client();
+    client.write_all(&stun(0)).expect("open");
+    read_exactly(&mut client, 20);
+    let FromStream::Opened { id, .. } = world.hear() else { panic!("it opens first") };
+    world.say.send(ToStream::Message { id, bytes: channel_data(60_000, 9), held_until: Now(0) }).expect("runs");
+    world.say.send(ToStream::Close { id }).expect("runs");
+    let start = Instant::now();
+    // Until it is told, and beyond.
+    while start.elapsed() < Duration::from_millis(300) {
+        client.write_all(&stun(400)).expect("no reset");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let mut came = Vec::new();
+    client.read_to_end(&mut came).expect("an end, and no reset");
+    assert!(came.ends_with(&channel_data(60_000, 9)), "behind what came back before");
+    // It does not go on for ever.
+    while client.write_all(&stun(400)).is_ok() {
+        assert!(start.elapsed() < Duration::from_secs(6), "it still listens");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// A check as it is written to a connection.
 fn check(ufrag: &str) -> Vec<u8> {
     let request = BindingRequest {
