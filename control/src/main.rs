@@ -73,7 +73,11 @@ fn run(sources: &Sources) -> anyhow::Result<()> {
         .build()?;
     runtime.block_on(async {
         if let Some(file) = log_file {
-            tokio::spawn(file.follow_hangups());
+            tokio::spawn(async move {
+                if let Err(error) = file.follow_hangups().await {
+                    tracing::error!("the log file is not opened anew at SIGHUP: {error}");
+                }
+            });
         }
         run::run(config, Embedded).await
     })

@@ -118,6 +118,8 @@ pub struct PeerPolicy {
     pub own_media: Vec<OwnMedia>,
     /// Where we listen for TURN, as clients name it: never allowed as a peer.
     pub listeners: Vec<SocketAddr>,
+    /// Our host's addresses, as it has them and as it is known: what is behind them is no business of clients, unless `allow` says so.
+    pub host: Vec<IpAddr>,
     /// Anyone who is not in a special-purpose range (RFC 6890 and its registries) may be a peer.
     pub open: bool,
     /// Relayed addresses of this server may be peers of each other (two clients that both relay).
@@ -224,7 +226,7 @@ pub struct TurnQuotas {
     pub connections: u32,
     /// The same of all allocations of one user.
     pub connections_per_user: u32,
-    /// Connections that one allocation may ask for in a second, lest it look for open ports with them.
+    /// Connections that one allocation may ask for or get in a second, lest it look for open ports with them, or peers keep us busy.
     pub connects_per_second: u32,
     /// Bits a second, both ways together, that one user's allocations relay.
     pub user_bps: u64,

@@ -2,6 +2,8 @@
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
+use ringmain_dataplane::plane::StreamLimits;
+
 use crate::config::{Config, TurnPeers};
 
 /// As many as the settings allow to be opened.
@@ -20,7 +22,8 @@ pub(super) fn wanted(config: &Config) -> u64 {
         0 => turn.max_port.saturating_sub(turn.min_port).into(),
         count => usize::from(count) * usize::from(config.media.workers.max(1)),
     };
-    (kinds * config.limits.connections + relays) as u64 + BESIDE
+    let peers = if turn.enabled && turn.tcp_relay { StreamLimits::default().peers_max } else { 0 };
+    (kinds * config.limits.connections + relays + peers) as u64 + BESIDE
 }
 
 /// Raises the soft limit, which is 1024 on most systems for the sake of programs that use `select`, to the hard one. Says what
@@ -54,6 +57,9 @@ mod tests {
         assert_eq!(wanted(&config), 200 + BESIDE);
         config.turn.peers = TurnPeers::Open;
         assert_eq!(wanted(&config), 10_200 + BESIDE);
+        config.turn.tcp_relay = true;
+        assert_eq!(wanted(&config), 10_200 + BESIDE + StreamLimits::default().peers_max as u64);
+        config.turn.tcp_relay = false;
         config.turn_only = true;
         assert_eq!(wanted(&config), 10_100 + BESIDE);
         config.one_port = Some(443);

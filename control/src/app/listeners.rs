@@ -44,7 +44,7 @@ pub(super) fn add_page(listeners: &mut Listeners, config: &Config, certificate: 
     streams.http = Some(sink);
 }
 
-/// As many connections as control has places for signalling.
+/// As many connections as control has places for signalling. Who has shown nothing yet has the few that are the data plane's default.
 pub(super) fn limits(config: &Config) -> StreamLimits {
     let limits = &config.limits;
     StreamLimits {

@@ -140,7 +140,7 @@ pub(super) fn keys() -> Vec<Key> {
             "turn.peers",
             "turn-peers",
             "WHOM",
-            "Whom clients may reach: \"own\", this server's media, or \"open\", any address that is public.",
+            "Whom clients may reach: \"own\", this server's media, or \"open\", any public address but this host's own.",
             |config, value| value.word(PEERS).map(|peers| config.turn.peers = peers),
             |config| quoted(name_of(PEERS, config.turn.peers)),
         ),

@@ -109,6 +109,7 @@ pub fn spec(
         peers: PeerPolicy {
             own_media: if config.turn_only { Vec::new() } else { own_media.collect() },
             listeners: own_listeners(config, hello, candidates, host, &relay),
+            host: own_addresses(config, host, &relay).into_iter().collect(),
             open: turn.peers == TurnPeers::Open,
             relayed: turn.peers == TurnPeers::Open,
             allow: turn.allow_peers.iter().filter_map(|range| range.in_shared()).collect(),
@@ -215,6 +216,15 @@ fn relay_addresses(config: &Config, listened: &[IpAddr]) -> Vec<RelayAddress> {
     [true, false].into_iter().filter_map(family).collect()
 }
 
+/// Every address that this host may be known by.
+fn own_addresses(config: &Config, host: &[IpAddr], relay: &[RelayAddress]) -> BTreeSet<IpAddr> {
+    let turn = &config.turn;
+    let external = turn.external.iter().flat_map(|external| [Some(external.public), external.private]).flatten();
+    let known = host.iter().chain(&config.bind).chain(&turn.listen).chain(&config.announce).copied();
+    let known = known.chain(external).chain(relay.iter().flat_map(|relay| [relay.bind, relay.announce]));
+    known.filter(|address| !address.is_unspecified()).collect()
+}
+
 /// Everything that this process listens on but media, by every address that it may be known by.
 fn own_listeners(
     config: &Config,
@@ -224,9 +234,7 @@ fn own_listeners(
     relay: &[RelayAddress],
 ) -> Vec<SocketAddr> {
     let turn = &config.turn;
-    let known = host.iter().chain(&config.bind).chain(&turn.listen).chain(&config.announce).copied();
-    let known = known.chain(relay.iter().flat_map(|relay| [relay.bind, relay.announce]));
-    let addresses: BTreeSet<IpAddr> = known.filter(|address| !address.is_unspecified()).collect();
+    let addresses = own_addresses(config, host, relay);
     let page = Some(config.listen.port).filter(|_| !config.turn_only);
     let tcp = match config.media.tcp_port {
         TcpPort::At(port) => Some(port),
@@ -333,7 +341,8 @@ mod tests {
             fingerprint: Fingerprint { hash: FingerprintHash::Sha256, value: vec![0; 32] },
             workers: vec![WorkerInfo { addresses: vec![media], turn: Vec::new(), link: String::new() }],
         };
-        let spec = spec(&config, &hello, &[vec![told]], &ips(&["192.0.2.1"])).expect("sound");
+        let spec = spec(&config, &hello, &[vec![told]], &ips(&["192.0.2.1", "2001:db8::1"])).expect("sound");
+        assert_eq!(spec.peers.host, ips(&["192.0.2.1", "203.0.113.7", "2001:db8::1"]));
         let own: Vec<SocketAddr> = spec.peers.own_media.iter().map(|own| own.address).collect();
         assert_eq!(own, [media, told]);
         assert!(!spec.peers.open && !spec.peers.relayed);

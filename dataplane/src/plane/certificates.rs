@@ -2,9 +2,10 @@
 //!
 //! The files are looked at when a client comes, but not at each. New ones that cannot be used are reported once, and the old ones stay.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::server::{ClientHello, ResolvesServerCert};
@@ -26,8 +27,9 @@ struct Present {
     looked: Instant,
 }
 
-/// Tells one state of the files from the next: when each was written, and its size.
-type Stamp = [Option<(SystemTime, u64)>; 2];
+/// Tells one state of the files from the next: which file each is, and when anything about it changed, in seconds and nanoseconds. The
+/// time of its last change is no copy's or archive's to set, as that of the last write is.
+type Stamp = [Option<(u64, u64, i64, i64)>; 2];
 
 impl CertificateFiles {
     /// Reads the files, which are looked at again at most this often. The error says what is wrong with them.
@@ -43,7 +45,7 @@ impl CertificateFiles {
         if present.looked.elapsed() >= self.interval {
             present.looked = Instant::now();
             if present.files.has_changed() {
-                present.read_again();
+                present.read_again(false);
             }
         }
         present.pair.clone()
@@ -51,9 +53,7 @@ impl CertificateFiles {
 
     /// Reads the files now, as an operator wishes who has replaced them.
     pub fn read_again(&self) {
-        let mut present = self.lock();
-        present.files.has_changed();
-        present.read_again();
+        self.lock().read_again(true);
     }
 
     fn lock(&self) -> MutexGuard<'_, Present> {
@@ -63,41 +63,52 @@ impl CertificateFiles {
 }
 
 impl Present {
-    fn read_again(&mut self) {
-        let [certificate, key] = &self.files.paths;
-        match read(certificate, key) {
+    fn read_again(&mut self, asked: bool) {
+        match self.files.read(read) {
             Ok(pair) => {
-                tracing::info!("the TLS certificate in {} was read anew", certificate.display());
+                tracing::info!("the TLS certificate in {} was read anew", self.files.paths[0].display());
                 self.pair = Arc::new(pair);
             }
-            Err(error) => tracing::warn!("the old TLS certificate stays in use: {error}"),
+            Err((error, is_new)) if asked || is_new => tracing::warn!("the old TLS certificate stays in use: {error}"),
+            Err(_) => {}
         }
     }
 }
 
-/// Whether two files have changed since it was last asked.
+/// Whether two files have changed since they were last read with success.
 #[derive(Debug)]
 pub(super) struct Watched {
     paths: [PathBuf; 2],
     stamp: Stamp,
+    /// What could not be read, as it was.
+    failed: Option<Stamp>,
 }
 
 impl Watched {
     pub(super) fn new(certificate: &Path, key: &Path) -> Self {
-        Self { stamp: stamp(certificate, key), paths: [certificate.into(), key.into()] }
+        Self { stamp: stamp(certificate, key), paths: [certificate.into(), key.into()], failed: None }
     }
 
-    pub(super) fn has_changed(&mut self) -> bool {
+    pub(super) fn has_changed(&self) -> bool {
         let [certificate, key] = &self.paths;
+        stamp(certificate, key) != self.stamp
+    }
+
+    /// Reads them. What fails has changed for as long as it does; besides the error, whether these files fail for the first time.
+    pub(super) fn read<T>(
+        &mut self,
+        read: impl FnOnce(&Path, &Path) -> Result<T, String>,
+    ) -> Result<T, (String, bool)> {
+        let [certificate, key] = &self.paths;
+        // Before they are read: what is written meanwhile is found the next time.
         let stamp = stamp(certificate, key);
-        std::mem::replace(&mut self.stamp, stamp) != stamp
-    }
-
-    /// What they hold.
-    pub(super) fn read(&self) -> Result<[Vec<u8>; 2], String> {
-        let read = |path: &PathBuf| std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()));
-        let [certificate, key] = &self.paths;
-        Ok([read(certificate)?, read(key)?])
+        match read(certificate, key) {
+            Ok(content) => {
+                (self.stamp, self.failed) = (stamp, None);
+                Ok(content)
+            }
+            Err(error) => Err((error, self.failed.replace(stamp) != Some(stamp))),
+        }
     }
 }
 
@@ -110,7 +121,7 @@ impl ResolvesServerCert for CertificateFiles {
 fn stamp(certificate: &Path, key: &Path) -> Stamp {
     [certificate, key].map(|path| {
         let metadata = path.metadata().ok()?;
-        Some((metadata.modified().ok()?, metadata.len()))
+        Some((metadata.dev(), metadata.ino(), metadata.ctime(), metadata.ctime_nsec()))
     })
 }
 
@@ -128,4 +139,41 @@ fn read(certificate: &Path, key: &Path) -> Result<CertifiedKey, String> {
     pair.keys_match()
         .map_err(|error| format!("{} and {} do not belong together: {error}", certificate.display(), key.display()))?;
     Ok(pair)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{File, FileTimes, write};
+
+    use super::*;
+
+    #[test]
+    fn files_have_changed_until_they_are_read_with_success() {
+        let dir = std::env::temp_dir().join(format!("ringmain-watched-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).expect("a directory");
+        let (certificate, key) = (dir.join("cert.pem"), dir.join("key.pem"));
+        write(&certificate, "one").expect("a file");
+        write(&key, "one").expect("a file");
+        let mut files = Watched::new(&certificate, &key);
+        assert!(!files.has_changed());
+        std::fs::remove_file(&key).expect("it is there");
+        let failed = |_: &Path, _: &Path| Err::<(), _>("none".to_string());
+        for is_new in [true, false] {
+            assert!(files.has_changed());
+            assert_eq!(files.read(failed), Err(("none".to_string(), is_new)));
+        }
+        let both = |one: &Path, other: &Path| Ok([one, other].map(|path| std::fs::read(path).expect("a file")));
+        write(&key, "two").expect("a file");
+        assert!(files.has_changed());
+        assert_eq!(files.read(both), Ok([b"one".to_vec(), b"two".to_vec()]));
+        assert!(!files.has_changed());
+        // As long as before, and as old by its own account.
+        let before = key.metadata().and_then(|it| it.modified()).expect("it is there");
+        std::thread::sleep(Duration::from_millis(20));
+        write(&key, "six").expect("a file");
+        let times = FileTimes::new().set_modified(before);
+        File::options().write(true).open(&key).and_then(|file| file.set_times(times)).expect("ours");
+        assert!(files.has_changed());
+        std::fs::remove_dir_all(&dir).expect("ours");
+    }
 }

@@ -2,16 +2,18 @@
 //!
 //! [`Streams`] has the sockets; this file waits, reads the clock, and carries values from ring to ring.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::AsRawFd;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use ringmain_shared::event::{Event, StreamStats};
 use ringmain_shared::id::WorkerIndex;
-use rtrb::{Consumer, Producer};
+use rtrb::{Consumer, Producer, PushError};
 use socket2::{Domain, Socket, Type};
 
 use super::certificates::Watched;
@@ -51,15 +53,16 @@ pub(crate) struct Workers {
     /// By worker.
     pub(crate) rings: Vec<Producer<FromStream>>,
     pub(crate) wakes: Vec<WakeHandle>,
-    /// What must arrive and found a full ring.
-    kept: Vec<(usize, FromStream)>,
+    /// By worker: what must arrive and found a full ring.
+    kept: Vec<VecDeque<FromStream>>,
     /// Messages that found a full ring.
     lost: u64,
 }
 
 impl Workers {
     pub(crate) fn new(rings: Vec<Producer<FromStream>>, wakes: Vec<WakeHandle>) -> Self {
-        Self { rings, wakes, kept: Vec::new(), lost: 0 }
+        let kept = rings.iter().map(|_| VecDeque::new()).collect();
+        Self { rings, wakes, kept, lost: 0 }
     }
 
     pub(super) fn count(&self) -> usize {
@@ -68,21 +71,39 @@ impl Workers {
 
     /// Hands a value over. A message that finds no room is lost, as a datagram would be; anything else waits.
     pub(super) fn give(&mut self, worker: usize, item: FromStream) {
-        let (Some(ring), Some(wake)) = (self.rings.get_mut(worker), self.wakes.get(worker)) else { return };
+        let (Some(ring), Some(kept)) = (self.rings.get_mut(worker), self.kept.get_mut(worker)) else { return };
         // What waits for the same worker goes first.
-        let behind = self.kept.iter().any(|(waiting, _)| *waiting == worker);
-        let back = if behind { Some(item) } else { ring.push(item).err().map(|rtrb::PushError::Full(item)| item) };
+        let back = match kept.is_empty() {
+            true => ring.push(item).err().map(|PushError::Full(item)| item),
+            false => Some(item),
+        };
         match back {
             None => {}
             Some(FromStream::Message { .. } | FromStream::Datagram { .. }) => self.lost += 1,
-            Some(item) => self.kept.push((worker, item)),
+            Some(item) => kept.push_back(item),
         }
-        wake.wake();
+        self.wakes.get(worker).into_iter().for_each(WakeHandle::wake);
+    }
+
+    /// Whether a worker takes what it is given. To one that does not, nobody new is sent: what is kept for it is of those who are there.
+    pub(super) fn is_taking(&self, worker: usize) -> bool {
+        self.kept.get(worker).is_none_or(|kept| kept.len() < KEPT_MAX)
+    }
+
+    fn keeps(&self) -> bool {
+        self.kept.iter().any(|kept| !kept.is_empty())
     }
 
     fn give_kept(&mut self) {
-        for (worker, item) in std::mem::take(&mut self.kept) {
-            self.give(worker, item);
+        for ((ring, kept), wake) in self.rings.iter_mut().zip(&mut self.kept).zip(&self.wakes) {
+            if kept.is_empty() {
+                continue;
+            }
+            let room = ring.slots().min(kept.len());
+            for item in kept.drain(..room) {
+                let _ = ring.push(item);
+            }
+            wake.wake();
         }
     }
 }
@@ -94,10 +115,11 @@ pub(crate) fn run(core: Core, mut ports: Ports, start: Instant) {
     let mut swept = now(start);
     let mut told = StreamStats::default();
     loop {
-        let busy = streams.is_busy() || ports.from_workers.iter().any(|ring| !ring.is_empty());
+        let busy =
+            streams.is_busy() || !ports.orders.is_empty() || ports.from_workers.iter().any(|ring| !ring.is_empty());
         let timeout = match busy {
             true => Duration::ZERO,
-            false if !ports.to_workers.kept.is_empty() => RETRY,
+            false if ports.to_workers.keeps() => RETRY,
             false if streams.is_handshaking() => HANDSHAKE_TICK,
             false => SWEEP,
         };
@@ -130,9 +152,10 @@ pub(crate) fn run(core: Core, mut ports: Ports, start: Instant) {
             if let Some(files) = files.as_mut()
                 && files.has_changed()
             {
-                match read_dtls(files) {
+                match files.read(read_dtls) {
                     Ok(context) => streams.set_dtls(context),
-                    Err(error) => tracing::warn!("the old DTLS certificate stays in use: {error}"),
+                    Err((error, true)) => tracing::warn!("the old DTLS certificate stays in use: {error}"),
+                    Err((_, false)) => {}
                 }
             }
             streams.sweep(poll.registry(), moment, &mut ports.to_workers);
@@ -176,8 +199,9 @@ pub(crate) fn open(settings: &StreamSettings, bell: &WakeHandle) -> Result<(Core
     }
     let mut files = None;
     if let Some(dtls) = &settings.dtls {
-        let watched = Watched::new(&dtls.certificate, &dtls.key);
-        streams.set_dtls(read_dtls(&watched).map_err(|error| format!("DTLS has no certificate: {error}"))?);
+        let mut watched = Watched::new(&dtls.certificate, &dtls.key);
+        let context = watched.read(read_dtls).map_err(|(error, _)| format!("DTLS has no certificate: {error}"))?;
+        streams.set_dtls(context);
         for &address in &dtls.addresses {
             let bound = socket::bind(address).and_then(|socket| {
                 let bound = socket.local_addr()?;
@@ -198,9 +222,9 @@ pub(crate) struct Core {
     files: Option<Watched>,
 }
 
-fn read_dtls(files: &Watched) -> Result<Context, String> {
-    let [chain, key] = files.read()?;
-    Context::from_pem(&chain, &key)
+fn read_dtls(certificate: &Path, key: &Path) -> Result<Context, String> {
+    let read = |path: &Path| std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()));
+    Context::from_pem(&read(certificate)?, &read(key)?)
 }
 
 /// A host without IPv6 has no `[::]`; there, every address is every IPv4 address.
@@ -247,5 +271,46 @@ const SWEEP: Duration = Duration::from_secs(1);
 const HANDSHAKE_TICK: Duration = Duration::from_millis(50);
 /// How soon a full ring is tried again.
 const RETRY: Duration = Duration::from_millis(1);
+/// Values that wait for one worker before it gets no new connections.
+const KEPT_MAX: usize = 4096;
 /// Items taken from one ring before sockets have their turn.
 const ITEMS_PER_TURN: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use rtrb::RingBuffer;
+
+    use super::*;
+    use crate::stream::StreamId;
+
+    #[test]
+    fn what_a_slow_worker_has_no_room_for_comes_later_in_order_and_others_do_not_wait() {
+        let closed = |id| FromStream::Closed { id: StreamId(id) };
+        let message = || FromStream::Message { id: StreamId(0), bytes: Vec::new() };
+        let (slow, mut at_slow) = RingBuffer::new(2);
+        let (quick, mut at_quick) = RingBuffer::new(2);
+        let wakes = (0..2).map(|_| WakeHandle::detached().expect("an eventfd")).collect();
+        let mut workers = Workers::new(vec![slow, quick], wakes);
+        for id in 0..6 {
+            workers.give(0, closed(id));
+            workers.give(0, message());
+        }
+        assert_eq!(at_slow.pop(), Ok(closed(0)));
+        assert_eq!(at_slow.pop(), Ok(message()), "it found room");
+        assert_eq!((workers.lost, workers.keeps()), (5, true), "the others may be lost");
+        workers.give(1, closed(9));
+        assert_eq!(at_quick.pop(), Ok(closed(9)));
+        for id in 1..6 {
+            workers.give_kept();
+            assert_eq!(at_slow.pop(), Ok(closed(id)));
+        }
+        assert!(!workers.keeps() && at_slow.pop().is_err());
+        let mut given = 0;
+        while workers.is_taking(0) && given < 10_000 {
+            workers.give(0, closed(given));
+            given += 1;
+        }
+        assert_eq!(given, 2 + KEPT_MAX as u64);
+        assert!(workers.is_taking(1));
+    }
+}

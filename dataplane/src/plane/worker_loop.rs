@@ -55,6 +55,7 @@ const ITEMS_PER_TURN: usize = 256;
 /// Runs until control lets go of its end.
 pub(crate) fn run(mut worker: Worker, mut link: Box<dyn Link>, mut ports: Ports, start: Instant) {
     let mut pace = Pace::default();
+    let mut deeds = Vec::new();
     loop {
         if worker.outbox().is_empty()
             && !ports.more_waits()
@@ -83,9 +84,9 @@ pub(crate) fn run(mut worker: Worker, mut link: Box<dyn Link>, mut ports: Ports,
         tx.end_turn();
         if !tx.diverted().is_empty() {
             // What was said goes before what is to be done: a client hears its answer before its connection is joined or closed.
-            let deeds = std::mem::take(&mut worker.outbox().streams);
+            std::mem::swap(&mut worker.outbox().streams, &mut deeds);
             tx.diverted().drain(|path, bytes| worker.carry(path, bytes));
-            worker.outbox().streams.extend(deeds);
+            worker.outbox().streams.append(&mut deeds);
         }
         ports.carry_out(&mut worker, tx);
         link.gather(gather);
@@ -205,11 +206,13 @@ impl Ports {
                     Some(item) => streams_kept.push(item),
                 }
             }
-            streams_kept.truncate(KEPT_MAX);
+            // What is kept has no bound of its own: it is of connections, which have one, and none of it may be lost. A grant or an end that
+            // never came would leave a connection as it is for ever.
             wake.wake();
         }
         outbox.streams.clear();
         outbox.streams.append(&mut streams_kept);
+        relays_lost += relays_kept.len().saturating_sub(KEPT_MAX) as u64;
         relays_kept.truncate(KEPT_MAX);
         outbox.handshakes.append(&mut handshakes_kept);
         outbox.relays.append(&mut relays_kept);

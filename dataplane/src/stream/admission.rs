@@ -13,6 +13,8 @@ pub struct StreamLimits {
     pub connections_max: usize,
     /// Those from one address, or one /64 of IPv6.
     pub per_address_max: usize,
+    /// Of those, the ones that anybody could have: without an allocation, a transport, or a word of HTTP.
+    pub unproved_per_address_max: usize,
     /// TLS and DTLS handshakes that may begin in a second, in all.
     pub handshakes_per_second: usize,
     /// Those from one address, or one /64 of IPv6.
@@ -26,6 +28,7 @@ impl Default for StreamLimits {
         Self {
             connections_max: 16 * 1024,
             per_address_max: 64,
+            unproved_per_address_max: 64,
             // Half of a core's time with keys of RSA, a tenth with elliptic curves.
             handshakes_per_second: 500,
             handshakes_per_address: 64,
@@ -38,12 +41,20 @@ impl Default for StreamLimits {
 #[derive(Debug)]
 pub struct Admission {
     limits: StreamLimits,
-    connections: HashMap<IpAddr, usize>,
+    connections: HashMap<IpAddr, Held>,
     count: usize,
     /// Handshakes of the present second, by address and in all.
     begun: HashMap<IpAddr, usize>,
     begun_count: usize,
     second: u64,
+}
+
+/// The connections of one address.
+#[derive(Debug, Default)]
+struct Held {
+    count: usize,
+    /// Of those, the ones that anybody could have.
+    unproved: usize,
 }
 
 impl Admission {
@@ -72,27 +83,38 @@ impl Admission {
         true
     }
 
-    /// Whether one more may come; then it is counted until it leaves.
+    /// Whether one more may come; then it is counted until it leaves, and as one that anybody could have until it is proved.
     pub fn enter(&mut self, address: IpAddr) -> bool {
         if is_full(self.count, self.limits.connections_max) {
             return false;
         }
-        let from_there = self.connections.entry(network(address)).or_default();
-        if is_full(*from_there, self.limits.per_address_max) {
+        let held = self.connections.entry(network(address)).or_default();
+        if is_full(held.count, self.limits.per_address_max)
+            || is_full(held.unproved, self.limits.unproved_per_address_max)
+        {
             return false;
         }
-        *from_there += 1;
+        held.count += 1;
+        held.unproved += 1;
         self.count += 1;
         true
     }
 
-    /// One that was counted is gone.
-    pub fn leave(&mut self, address: IpAddr) {
+    /// One that was counted has turned out to be somebody's. To be said once of each.
+    pub fn prove(&mut self, address: IpAddr) {
+        if let Some(held) = self.connections.get_mut(&network(address)) {
+            held.unproved -= 1;
+        }
+    }
+
+    /// One that was counted is gone, proved or not.
+    pub fn leave(&mut self, address: IpAddr, proved: bool) {
         let network = network(address);
-        let Some(from_there) = self.connections.get_mut(&network) else { return };
-        *from_there -= 1;
+        let Some(held) = self.connections.get_mut(&network) else { return };
+        held.count -= 1;
+        held.unproved -= usize::from(!proved);
         self.count -= 1;
-        if *from_there == 0 {
+        if held.count == 0 {
             self.connections.remove(&network);
         }
     }
@@ -133,10 +155,25 @@ mod tests {
         assert_eq!([(); 4].map(|()| admission.enter(ip("192.0.2.1"))), [true, true, true, false]);
         assert!(admission.enter(ip("192.0.2.2")));
         assert!(!admission.enter(ip("::ffff:192.0.2.1")), "the same host by another name");
-        admission.leave(ip("192.0.2.1"));
+        admission.leave(ip("192.0.2.1"), false);
         assert!(admission.enter(ip("192.0.2.1")) && !admission.enter(ip("192.0.2.1")));
         assert_eq!([(); 4].map(|()| admission.enter(ip("2001:db8::1"))), [true, true, true, false]);
         assert!(!admission.enter(ip("2001:db8::2:3:4:5")) && admission.enter(ip("2001:db8:0:1::1")));
+    }
+
+    #[test]
+    fn who_is_proved_takes_no_place_of_those_who_are_not() {
+        let limits = StreamLimits { unproved_per_address_max: 2, ..StreamLimits::default() };
+        let (mut admission, address) = (Admission::new(limits), ip("192.0.2.1"));
+        assert_eq!([(); 3].map(|()| admission.enter(address)), [true, true, false]);
+        for _ in 0..50 {
+            admission.prove(address);
+            assert!(admission.enter(address) && !admission.enter(address));
+        }
+        admission.leave(address, true);
+        assert!(!admission.enter(address), "that was another's place");
+        admission.leave(address, false);
+        assert!(admission.enter(address));
     }
 
     #[test]
@@ -159,7 +196,7 @@ mod tests {
     fn all_together_have_a_bound_and_nothing_is_kept_of_who_left() {
         let mut admission = of_connections(50, 64);
         assert_eq!((0..100u8).filter(|&host| admission.enter([10, 0, 0, host].into())).count(), 50);
-        (0..100u8).for_each(|host| admission.leave([10, 0, 0, host].into()));
+        (0..100u8).for_each(|host| admission.leave([10, 0, 0, host].into(), false));
         assert_eq!((admission.count(), admission.connections.len()), (0, 0));
     }
 }

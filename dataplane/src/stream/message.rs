@@ -148,6 +148,11 @@ pub enum ToStream {
         /// As in `Listen`.
         request: u64,
     },
+    /// A peer that arrived is permitted, and may wait to be joined.
+    Admit {
+        /// The peer's connection.
+        peer: StreamId,
+    },
     /// RFC 6062 §5.4: from here on, bytes of the one are bytes of the other, both ways, as far as there is credit.
     Join {
         /// The client's data connection.

@@ -387,7 +387,10 @@ impl Turn {
         }
         let Some(allocation) = self.allocations.get_mut(key) else { return Ok(()) };
         allocation.expires = now + lifetime;
-        let ticket = moved.and(allocation.ticket);
+        // A client that did not hear the answer shows the ticket that it moved by once more.
+        let repeats =
+            message.attribute(attribute::MOBILITY_TICKET).is_some() && allocation.made_by == message.transaction_id();
+        let ticket = allocation.ticket.filter(|_| moved.is_some() || repeats);
         let attributes = |message: &mut MessageWriter<'_>| {
             message.attribute(attribute::LIFETIME, &(lifetime.as_secs() as u32).to_be_bytes());
             if let Some(ticket) = &ticket {

@@ -109,6 +109,14 @@ pub struct Elsewhere {
     pub expected: bool,
 }
 
+/// Whose all is that comes from a client.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Whose {
+    owner: WorkerIndex,
+    /// That worker told; until it does, the client has only proved who it is.
+    told: bool,
+}
+
 /// A link as both its workers call it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct FarLink {
@@ -204,7 +212,7 @@ impl Turn {
     #[inline]
     pub fn elsewhere(&mut self, client: Client, bytes: &[u8], now: Now) -> Result<Option<Elsewhere>, DropReason> {
         if !self.moved.is_empty()
-            && let Some(&owner) = self.moved.get(&client.path)
+            && let Some(&Whose { owner, .. }) = self.moved.get(&client.path)
         {
             return Ok(Some(Elsewhere { owner, expected: true }));
         }
@@ -229,11 +237,23 @@ impl Turn {
         let expected = self.authenticate(client, message, now).is_ok();
         if expected {
             // What the client sends on its answer may be here before that worker's word is.
-            self.moved.insert(client.path, owner);
+            self.expect(client.path, owner);
         } else if !self.replies.take(client.path.remote, false, now) {
             return Err(DropReason::TurnReplyBudget);
         }
         Ok(Some(Elsewhere { owner, expected }))
+    }
+
+    /// A client is likely another worker's. That may never be told, as what is sent there may be lost: so the latest only are kept.
+    pub(super) fn expect(&mut self, path: Path, owner: WorkerIndex) {
+        if self.expected.len() >= EXPECTED_MAX
+            && let Some(oldest) = self.expected.pop_front()
+            && self.moved.get(&oldest).is_some_and(|whose| !whose.told)
+        {
+            self.moved.remove(&oldest);
+        }
+        self.expected.push_back(path);
+        self.moved.insert(path, Whose { owner, told: false });
     }
 
     /// A client's datagram that came to another worker has been dealt with. `expected` as it came.
@@ -251,8 +271,8 @@ impl Turn {
     /// What comes from a client here is another worker's, or no longer.
     pub fn handle_moved(&mut self, owner: WorkerIndex, path: Path, here: bool) {
         if here {
-            self.moved.insert(path, owner);
-        } else if self.moved.get(&path) == Some(&owner) {
+            self.moved.insert(path, Whose { owner, told: true });
+        } else if self.moved.get(&path).is_some_and(|whose| whose.owner == owner) {
             self.moved.remove(&path);
         }
     }
@@ -267,3 +287,5 @@ pub(super) fn leave(allocation: &Allocation, owner: WorkerIndex, links: &mut Lin
 
 /// How a Refresh request begins (RFC 8656 §18.1).
 const REFRESH: [u8; 2] = [0, 4];
+/// More clients than move in the time that a datagram takes to another worker and back.
+pub(super) const EXPECTED_MAX: usize = 1024;

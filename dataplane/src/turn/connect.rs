@@ -1,8 +1,8 @@
 //! Connect, ConnectionBind and what arrives at a relayed address (RFC 6062 §5): which connections there may be, and how many bytes each
 //! may relay. Peers are judged by [`peer`](super::peer), whoever connects to whom.
 //!
-//! Bytes do not pass here. The stream thread relays them out of a credit, which is taken from the same bandwidth as datagrams are: who
-//! has used up theirs is read from again when there is more.
+//! Bytes do not pass here. The stream thread relays them out of a credit, and tells. What was relayed is taken from the same bandwidth
+//! as datagrams are, before there is as much credit again, or when the connection ends: credit that nobody used costs nobody anything.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -13,6 +13,7 @@ use ringmain_shared::{DropReason, Now};
 use super::Turn;
 use super::allocation::{Allocation, AllocationKey, Client};
 use super::connection::{Connection, ConnectionKey, PeerRequest, Stage};
+use super::ledger::User;
 use super::permission::random_id;
 use super::relay::{Holder, RelayKey};
 use super::reply::{Refusal, transmit};
@@ -113,8 +114,14 @@ impl Turn {
         // A permission is for all ports; not all of them are allowed.
         let named = self.peers.outer(from);
         self.peers.permit_tcp(named)?;
+        if allocation.connects.is_full(self.spec.quotas.connects_per_second, now) {
+            return Err(DropReason::TurnConnections);
+        }
         let stage = Stage::Unbound { stream, until: now };
         let (connection, id) = self.add_connection(key, from, stage).ok_or(DropReason::TurnConnections)?;
+        if let Some(allocation) = self.allocations.get_mut(key) {
+            allocation.connects.add(now);
+        }
         self.connections.set_unbound(connection, stream, now);
         self.stats.connected += 1;
         let mut bytes = [0; INDICATION_SIZE_MAX];
@@ -152,18 +159,26 @@ impl Turn {
 
     /// So many bytes of a connection's credit have been relayed. It gets as much again, when its user may have it.
     pub fn handle_relayed(&mut self, peer: StreamId, to_peer: u32, to_client: u32, now: Now) {
-        let Some(key) = self.connections.at(peer) else { return };
-        let allocation = self.connections.get(key).and_then(|it| self.allocations.get_mut(it.allocation));
-        let Some(allocation) = allocation else { return };
+        let bytes = to_peer.saturating_add(to_client);
+        let Some(key) = self.connections.at(peer) else {
+            if let Some(&user) = self.connections.cut.get(&peer) {
+                self.charge(user, bytes, now);
+            }
+            return;
+        };
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        (connection.unpaid, connection.relayed_at) = (connection.unpaid.saturating_add(bytes), now);
+        let Some(allocation) = self.allocations.get_mut(connection.allocation) else { return };
         for traffic in [&mut allocation.traffic, &mut self.stats.traffic] {
             traffic.to_peers_bytes += u64::from(to_peer);
             traffic.to_clients_bytes += u64::from(to_client);
         }
-        self.grant(key, to_peer.saturating_add(to_client), now);
+        self.grant(key, bytes, now);
     }
 
     /// A peer's connection is no more.
     pub fn handle_peer_closed(&mut self, peer: StreamId) {
+        self.connections.cut.remove(&peer);
         if let Some(key) = self.connections.at(peer) {
             self.forget_connection(key);
         }
@@ -193,6 +208,9 @@ impl Turn {
     /// An end to a connection, socket and all.
     pub(super) fn end_connection(&mut self, key: ConnectionKey) -> Option<Connection> {
         let ended = self.forget_connection(key)?;
+        if let Stage::Bound { stream } = ended.stage {
+            self.connections.cut.insert(stream, ended.user);
+        }
         self.relays.peer_requests.push(match ended.stream() {
             Some(peer) => PeerRequest::Cut { peer },
             None => PeerRequest::StopConnecting { connection: key },
@@ -205,6 +223,7 @@ impl Turn {
         if let Some(allocation) = self.allocations.get_mut(connection.allocation) {
             allocation.connections.retain(|&other| other != key);
         }
+        self.charge(connection.user, connection.unpaid, connection.relayed_at);
         Some(connection)
     }
 
@@ -217,7 +236,7 @@ impl Turn {
         }
         let user = self.ledger.user(&self.accounts.get(allocation.owner.account)?.user);
         let hold = self.ledger.hold_connection(user, connections_per_user)?;
-        let (connection, id) = self.connections.insert(key, hold, peer, stage, &mut self.random);
+        let (connection, id) = self.connections.insert(key, (user, hold), peer, stage, &mut self.random);
         allocation.connections.push(connection);
         Some((connection, id))
     }
@@ -232,18 +251,35 @@ impl Turn {
         self.connections.named(u32::from_be_bytes(id))
     }
 
-    /// So many bytes more for a connection, now or when there is bandwidth again.
+    /// So many bytes were relayed by a connection that gets no more.
+    fn charge(&self, user: User, bytes: u32, now: Now) {
+        let quotas = &self.spec.quotas;
+        if bytes > 0 && quotas.user_bps > 0 {
+            self.ledger.bandwidth_of(user, quotas.user_bps).charge(bytes as usize, now);
+        }
+        self.bandwidth.charge(bytes as usize, now);
+    }
+
+    /// So many bytes more for a connection that pays for what it relayed, now or when there is bandwidth again.
     fn grant(&mut self, key: ConnectionKey, bytes: u32, now: Now) {
         let Some(connection) = self.connections.get(key) else { return };
-        let (Some(peer), allocation) = (connection.stream(), connection.allocation) else { return };
+        let Some(peer) = connection.stream() else { return };
         if bytes == 0 {
             return;
         }
-        match self.spend(allocation, bytes as usize, now) {
-            Ok(()) => self.relays.peer_requests.push(PeerRequest::Grant { peer, bytes }),
+        match self.spend(connection.allocation, connection.unpaid as usize, now) {
+            Ok(()) => {
+                if let Some(connection) = self.connections.get_mut(key) {
+                    connection.unpaid = 0;
+                }
+                self.relays.peer_requests.push(PeerRequest::Grant { peer, bytes });
+            }
             Err(_) => {
+                // Whoever comes later does not keep those waiting who came before.
+                if self.connections.waiting.is_empty() {
+                    self.connections.grant_at = now + GRANT_INTERVAL;
+                }
                 self.connections.waiting.push_back((key, bytes));
-                self.connections.grant_at = now + GRANT_INTERVAL;
             }
         }
     }

@@ -11,7 +11,7 @@ use ringmain_shared::Now;
 use slotmap::SlotMap;
 
 use super::allocation::AllocationKey;
-use super::ledger::Hold;
+use super::ledger::{Hold, User};
 use super::relay::RelayKey;
 use super::reply::ReplyTo;
 use crate::io::Path;
@@ -81,6 +81,7 @@ pub enum PeerRequest {
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) allocation: AllocationKey,
+    pub(super) user: User,
     /// What it counts against.
     _hold: Hold,
     /// The peer, as it is sent to.
@@ -88,6 +89,10 @@ pub(super) struct Connection {
     /// CONNECTION-ID (RFC 6062 §6.2.1).
     pub(super) id: u32,
     pub(super) stage: Stage,
+    /// Bytes that were relayed and took nothing of the bandwidth yet.
+    pub(super) unpaid: u32,
+    /// When the last bytes were.
+    pub(super) relayed_at: Now,
 }
 
 /// How far a connection is.
@@ -125,6 +130,8 @@ pub(super) struct Connections {
     pub(super) waiting: VecDeque<(ConnectionKey, u32)>,
     /// When these are looked at again.
     pub(super) grant_at: Now,
+    /// Whose those are that were cut: what they relayed until then is still to be told.
+    pub(super) cut: HashMap<StreamId, User, RandomState>,
 }
 
 impl Connections {
@@ -136,7 +143,7 @@ impl Connections {
     pub(super) fn insert(
         &mut self,
         allocation: AllocationKey,
-        hold: Hold,
+        (user, hold): (User, Hold),
         peer: SocketAddr,
         stage: Stage,
         random: &mut Random,
@@ -144,7 +151,9 @@ impl Connections {
         loop {
             let id = (random.next_u64() >> 32) as u32;
             let Entry::Vacant(vacant) = self.by_id.entry(id) else { continue };
-            let key = self.connections.insert(Connection { allocation, _hold: hold, peer, id, stage });
+            let (unpaid, relayed_at) = (0, Now(0));
+            let new = Connection { allocation, user, _hold: hold, peer, id, stage, unpaid, relayed_at };
+            let key = self.connections.insert(new);
             vacant.insert(key);
             return (key, id);
         }
@@ -152,6 +161,10 @@ impl Connections {
 
     pub(super) fn get(&self, key: ConnectionKey) -> Option<&Connection> {
         self.connections.get(key)
+    }
+
+    pub(super) fn get_mut(&mut self, key: ConnectionKey) -> Option<&mut Connection> {
+        self.connections.get_mut(key)
     }
 
     /// The one that a socket belongs to.

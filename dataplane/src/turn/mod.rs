@@ -52,6 +52,7 @@ use crate::buf::Bandwidth;
 use crate::io::Path;
 use crate::random::Random;
 use allocation::Allocation;
+use between::Whose;
 use budget::ReplyBudget;
 use connection::Connections;
 use credential::{Accounts, Credentials};
@@ -98,7 +99,9 @@ pub struct Turn {
     relays: Relays,
     links: Links,
     /// Where clients are whose allocations are other workers'.
-    moved: HashMap<Path, WorkerIndex, RandomState>,
+    moved: HashMap<Path, Whose, RandomState>,
+    /// Those of them that no worker has told of yet, the oldest first.
+    expected: VecDeque<Path>,
     /// Sockets that every worker has at the same address.
     shared_sockets: Range<u16>,
     connections: Connections,
@@ -166,6 +169,7 @@ impl Turn {
             relays: Relays::default(),
             links: Links::new(index),
             moved: HashMap::default(),
+            expected: VecDeque::new(),
             shared_sockets: 0..0,
             connections: Connections::default(),
             timers: BinaryHeap::new(),

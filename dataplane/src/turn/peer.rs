@@ -44,6 +44,7 @@ pub(super) struct Peers {
     /// Our own media addresses, and whose they are.
     media: HashMap<SocketAddr, WorkerIndex, RandomState>,
     listeners: HashSet<SocketAddr, RandomState>,
+    host: HashSet<IpAddr, RandomState>,
     open: bool,
     relayed: bool,
     allow: Vec<IpRange>,
@@ -67,6 +68,7 @@ impl Peers {
         Self {
             media: policy.own_media.iter().map(|media| (canonical(media.address), media.worker)).collect(),
             listeners: policy.listeners.iter().copied().map(canonical).collect(),
+            host: policy.host.iter().map(IpAddr::to_canonical).collect(),
             open: policy.open,
             relayed: policy.relayed,
             allow: policy.allow.clone(),
@@ -128,15 +130,20 @@ impl Peers {
         &self.relays
     }
 
-    /// Behind a relay's address, announced or bound, are our own host's services. To them `open` does not lead, only the operator's
-    /// word for the address as it is named and as datagrams are sent to it.
-    fn allows_host(&self, ip: IpAddr) -> bool {
+    /// Behind a relay's address, announced or bound, are our own host's services. To them, as to those behind its other addresses,
+    /// `open` does not lead, only the operator's word for the address as it is named and as datagrams are sent to it.
+    fn allows_relay(&self, ip: IpAddr) -> bool {
         let bound = self.inner(SocketAddr::new(ip, 0)).ip();
         [ip, bound].into_iter().all(|ip| self.is_named(ip) && !self.is_denied(ip))
     }
 
     fn is_named(&self, ip: IpAddr) -> bool {
         self.allow.iter().any(|range| range.contains(ip))
+    }
+
+    /// Whether `open` leads there.
+    fn is_open(&self, ip: IpAddr) -> bool {
+        self.open && !is_special(ip) && !self.is_relay(ip) && !self.host.contains(&ip)
     }
 
     fn is_relay(&self, ip: IpAddr) -> bool {
@@ -149,9 +156,9 @@ impl Peers {
 
     fn allows(&self, ip: IpAddr) -> bool {
         if self.is_relay(ip) {
-            return self.allows_host(ip);
+            return self.allows_relay(ip);
         }
-        let is_allowed = |meaning: IpAddr| self.is_named(meaning) || (self.open && !is_special(meaning));
+        let is_allowed = |meaning: IpAddr| self.is_named(meaning) || self.is_open(meaning);
         !self.is_denied(ip) && meanings(ip).iter().all(|&meaning| is_allowed(meaning))
     }
 }

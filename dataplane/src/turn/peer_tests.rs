@@ -162,6 +162,7 @@ fn the_operators_word_counts_and_our_own_places_do_not_change() {
             OwnMedia { address: other, worker: WorkerIndex(1) },
         ],
         listeners: vec!["203.0.113.9:3478".parse().unwrap(), "10.0.0.1:3478".parse().unwrap()],
+        host: vec![],
         open: false,
         relayed: false,
         allow: vec![range("10.0.0.0", 8), range("8.8.8.8", 32)],
@@ -186,6 +187,29 @@ fn the_operators_word_counts_and_our_own_places_do_not_change() {
     }
     assert_eq!(peers.permit(media).unwrap().media(), Some(WorkerIndex(0)));
     assert_eq!(peers.permit(other).unwrap().media(), Some(WorkerIndex(1)));
+}
+
+#[test]
+fn no_address_of_our_host_is_a_peer_unless_the_operator_says_so() {
+    let [v4, v6]: [IpAddr; 2] = ["9.9.9.10", "2600::10"].map(|ip| ip.parse().unwrap());
+    let media = SocketAddr::new(v4, 5000);
+    let policy = PeerPolicy {
+        own_media: vec![OwnMedia { address: media, worker: WorkerIndex(0) }],
+        host: vec![v4, v6],
+        open: true,
+        relayed: true,
+        ..PeerPolicy::default()
+    };
+    let open = peers(policy.clone());
+    for peer in ["9.9.9.10:80", "9.9.9.10:10000", "[::ffff:9.9.9.10]:80", "[64:ff9b::9.9.9.10]:80", "[2600::10]:80"] {
+        assert!(open.permit(peer.parse().unwrap()).is_err(), "{peer}");
+    }
+    // Nor is what a translator makes a relay's address of.
+    assert!(open.permit("[64:ff9b::203.0.113.9]:80".parse().unwrap()).is_err());
+    assert!(open.permit(media).is_ok() && open.permit_ip(v4) && !open.permit_ip(v6));
+    assert!(open.permit("9.9.9.11:80".parse().unwrap()).is_ok());
+    let named = peers(PeerPolicy { allow: vec![IpRange::network(v4, 32).unwrap()], ..policy });
+    assert!(named.permit("9.9.9.10:80".parse().unwrap()).is_ok() && !named.permit_ip(v6));
 }
 
 #[test]

@@ -21,7 +21,13 @@ impl Worker {
                 turn.handle_connected(ConnectionKey::from(KeyData::from_ffi(request)), peer, now, out);
                 Ok(())
             }
-            FromStream::Arrived { request, id, peer } => turn.handle_arrived(relay(request), id, peer, now, out),
+            FromStream::Arrived { request, id, peer } => {
+                let admitted = turn.handle_arrived(relay(request), id, peer, now, out);
+                if admitted.is_ok() {
+                    self.outbox.streams.push(ToStream::Admit { peer: id });
+                }
+                admitted
+            }
             FromStream::Relayed { peer, to_peer, to_client } => {
                 turn.handle_relayed(peer, to_peer, to_client, now);
                 Ok(())

@@ -31,6 +31,8 @@ pub(super) struct DtlsClient {
     remote: SocketAddr,
     session: Session,
     worker: usize,
+    /// It has, or had, an allocation.
+    proved: bool,
     /// The worker was told of it.
     opened: bool,
 }
@@ -108,10 +110,14 @@ impl Streams {
     }
 
     /// Sends a message to a client as one record. False when that cannot be.
-    pub(super) fn send_dtls(&mut self, client: usize, message: &[u8], held_until: Now) -> bool {
+    pub(super) fn send_dtls(&mut self, client: usize, message: &[u8], held_until: Now, now: Now) -> bool {
         let Some(Content::DtlsClient(dtls)) = self.content_mut(client) else { return false };
         dtls.session.hold(held_until);
         let sent = dtls.session.send(message);
+        if held_until > now && !std::mem::replace(&mut dtls.proved, true) {
+            let remote = dtls.remote;
+            self.admission.prove(remote.ip());
+        }
         self.flush_dtls(client);
         sent
     }
@@ -128,6 +134,7 @@ impl Streams {
         let id = self.id(client);
         let Some(Content::DtlsClient(dtls)) = self.content_mut(client) else { return };
         let (listener, remote, worker) = (dtls.listener, dtls.remote, dtls.opened.then_some(dtls.worker));
+        let proved = dtls.proved;
         dtls.session.close();
         self.flush_dtls(client);
         if let Some(Content::DtlsListener(dtls)) = self.content_mut(listener) {
@@ -137,7 +144,7 @@ impl Streams {
             workers.give(worker, FromStream::Closed { id });
         }
         self.count(end);
-        self.admission.leave(remote.ip());
+        self.admission.leave(remote.ip(), proved);
         // Its slot is the next to be given away; whoever gets it must not have two timers.
         self.handshaking.retain(|&slot| slot != client);
         self.remove(client, registry);
@@ -173,19 +180,19 @@ impl Streams {
             self.stats.handshakes_put_off += 1;
             return;
         }
-        if !self.admission.enter(remote.ip()) {
+        let worker = worker_of(remote.ip(), workers.count().max(1));
+        if !workers.is_taking(worker) || !self.admission.enter(remote.ip()) {
             self.stats.refused += 1;
             return;
         }
         self.stats.accepted += 1;
-        let worker = worker_of(remote.ip(), workers.count().max(1));
         let session = Session::new(context, hello, now);
         let client = session.and_then(|session| {
-            let client = DtlsClient { listener, remote, session, worker, opened: false };
+            let client = DtlsClient { listener, remote, session, worker, proved: false, opened: false };
             self.insert(Content::DtlsClient(Box::new(client)), registry).ok()
         });
         let Some(client) = client else {
-            self.admission.leave(remote.ip());
+            self.admission.leave(remote.ip(), false);
             return;
         };
         if let Some(Content::DtlsListener(dtls)) = self.content_mut(listener) {

@@ -63,6 +63,8 @@ pub(crate) struct Streams {
     relays: HashMap<(usize, u64), (usize, SocketAddr)>,
     /// Connections to peers on their way, by worker and request.
     connecting: HashMap<(usize, u64), usize>,
+    /// How many have come to a listener of a relay and are not judged yet.
+    unjudged: HashMap<(usize, u64), usize>,
     /// Connections of peers.
     peers: usize,
     peers_max: usize,
@@ -117,6 +119,7 @@ impl Streams {
             paths: HashMap::new(),
             relays: HashMap::new(),
             connecting: HashMap::new(),
+            unjudged: HashMap::new(),
             peers: 0,
             peers_max: limits.peers_max,
             http,
@@ -209,6 +212,7 @@ impl Streams {
                 Role::Connecting { .. } | Role::Waiting | Role::Ending => {
                     (now.since(stream.since) > PATIENCE).then_some(End::Silent)
                 }
+                Role::Lingering => (now.since(stream.since) > LINGER).then_some(End::Closed),
                 // Who is joined may be silent for as long as they like, but must read what a server says. What a peer sends waits at the
                 // peer, until the kernel finds that nobody is there any more.
                 Role::Joined { to } => {
@@ -238,11 +242,14 @@ impl Streams {
     ) {
         match item {
             ToStream::Message { id, bytes, held_until } => match self.find_dtls(id) {
-                Some(client) => self.stats.queue_full += u64::from(!self.send_dtls(client, &bytes, held_until)),
+                Some(client) => self.stats.queue_full += u64::from(!self.send_dtls(client, &bytes, held_until, now)),
                 None => {
                     let slot = self.find(id);
                     if let Some(stream) = slot.and_then(|slot| self.stream_mut(slot)) {
                         stream.connection.hold(held_until);
+                    }
+                    if let Some(slot) = slot.filter(|_| held_until > now) {
+                        self.prove(slot);
                     }
                     self.send(slot, &bytes, now);
                 }
@@ -275,8 +282,10 @@ impl Streams {
             match socket.accept() {
                 Ok((socket, remote)) => match listens {
                     Listens::Clients(offer) => self.accept_client(socket, remote, offer, registry, now),
+                    Listens::Relay { worker, .. } if !workers.is_taking(worker) => self.stats.refused += 1,
                     Listens::Relay { worker, request } => {
-                        let Some(id) = self.accept_peer(socket, remote, worker, registry, now) else { continue };
+                        let arrived = self.accept_peer(socket, remote, worker, request, registry, now);
+                        let Some(id) = arrived else { continue };
                         workers.give(worker, FromStream::Arrived { request, id, peer: remote });
                     }
                 },
@@ -318,7 +327,17 @@ impl Streams {
         let mut stream = Stream::new(Socket::Tcp(socket), Connection::new(offer, now), local, remote, now);
         (stream.counted, stream.role) = (Some(remote.ip()), Role::New);
         if self.insert(Content::Stream(Box::new(stream)), registry).is_err() {
-            self.admission.leave(remote.ip());
+            self.admission.leave(remote.ip(), false);
+        }
+    }
+
+    /// A client is one that not anybody could be.
+    fn prove(&mut self, slot: usize) {
+        let Some(stream) = self.stream_mut(slot) else { return };
+        if !std::mem::replace(&mut stream.proved, true)
+            && let Some(address) = stream.counted
+        {
+            self.admission.prove(address);
         }
     }
 
@@ -336,6 +355,9 @@ impl Streams {
             && let Role::Connecting { worker, request } = stream.role
         {
             return self.connected(slot, worker, request, registry, now, workers);
+        }
+        if self.stream(slot).is_some_and(|stream| stream.role == Role::Lingering) {
+            return self.read_to_the_end(slot, registry, now, workers);
         }
         if !self.may_begin(slot, now) {
             return;
@@ -402,6 +424,10 @@ impl Streams {
         match (news, stream.role) {
             (News::Speaks(Protocol::Turn), _) => {
                 let worker = worker_of(stream.remote.ip(), count);
+                if !workers.is_taking(worker) {
+                    self.stats.refused += 1;
+                    return Err(End::Closed);
+                }
                 stream.role = Role::Turn { worker };
                 let transport = if stream.connection.is_tls() { TurnTransport::Tls } else { TurnTransport::Tcp };
                 let client = StreamClient { remote: stream.remote, local: stream.local, transport };
@@ -423,9 +449,14 @@ impl Streams {
                         let check = Message::parse(&bytes).map_err(|_| End::Unknown)?;
                         let (ufrag, _) = check.username().ok_or(End::Unknown)?;
                         let worker = *self.names.get(ufrag).ok_or(End::Unknown)?;
+                        if !workers.is_taking(worker) {
+                            self.stats.refused += 1;
+                            return Err(End::Closed);
+                        }
                         if let Some(stream) = self.stream_mut(slot) {
                             stream.role = Role::Ice { path, worker: Some(worker) };
                         }
+                        self.prove(slot);
                         worker
                     }
                 };
@@ -457,12 +488,14 @@ impl Streams {
         let server = Stream::new(socket, Connection::bytes_only(now), local, remote, now);
         let server = self.insert(Content::Stream(Box::new(server)), registry)?;
         self.pair(slot, server);
+        self.prove(slot);
         sink(HttpStream { stream: theirs, remote, tls });
         Ok(())
     }
 
     fn send(&mut self, slot: Option<usize>, bytes: &[u8], now: Now) {
-        let Some(slot) = slot else { return self.stats.ignored += 1 };
+        let is_over = |&slot: &usize| self.stream(slot).is_some_and(|stream| stream.role == Role::Lingering);
+        let Some(slot) = slot.filter(|slot| !is_over(slot)) else { return self.stats.ignored += 1 };
         let sent = self.stream_mut(slot).is_some_and(|stream| stream.connection.send(bytes, now));
         match sent {
             true => self.unwritten.push(slot),
@@ -495,14 +528,48 @@ impl Streams {
         {
             self.ready.push_back(to);
         }
-        if failed || is_done {
-            self.end(slot, End::Closed, registry, now, workers);
+        match (failed, is_done) {
+            (true, _) => self.end(slot, End::Closed, registry, now, workers),
+            (false, true) => self.linger(slot, registry, now, workers),
+            (false, false) => {}
         }
+    }
+
+    /// Everything is written. Who closes while there is something to read has the kernel say so with a reset, which overtakes what the
+    /// other side has not read yet: so we read on for a moment, until it closes too.
+    fn linger(&mut self, slot: usize, registry: &Registry, now: Now, workers: &mut Workers) {
+        self.tell_relayed(slot, workers);
+        let id = self.id(slot);
+        let Some(stream) = self.stream_mut(slot) else { return };
+        if stream.socket.end_writing().is_err() {
+            return self.end(slot, End::Closed, registry, now, workers);
+        }
+        (stream.role, stream.since, stream.may_read) = (Role::Lingering, now, true);
+        if let Some(worker) = stream.owner.take() {
+            workers.give(worker, FromStream::Closed { id });
+        }
+        self.ready.push_back(slot);
+    }
+
+    /// Throws away what somebody says to whom we have said everything.
+    fn read_to_the_end(&mut self, slot: usize, registry: &Registry, now: Now, workers: &mut Workers) {
+        for _ in 0..READS_MAX {
+            let Some(Content::Stream(stream)) = self.slots.get_mut(slot).and_then(|slot| slot.content.as_mut()) else {
+                return;
+            };
+            match stream.socket.read(&mut self.buffer) {
+                Ok(1..) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                _ => return self.end(slot, End::Closed, registry, now, workers),
+            }
+        }
+        self.ready.push_back(slot);
     }
 
     /// Ends a connection once everything for it is written.
     fn finish(&mut self, slot: usize, now: Now) {
-        let Some(stream) = self.stream_mut(slot) else { return };
+        let Some(stream) = self.stream_mut(slot).filter(|stream| stream.role != Role::Lingering) else { return };
         stream.connection.close(now);
         let role = std::mem::replace(&mut stream.role, Role::Ending);
         (stream.since, stream.may_read) = (now, false);
@@ -539,7 +606,7 @@ impl Streams {
             }
             // What was said to the end is still for the other.
             Role::Joined { to } => self.finish(to, now),
-            Role::New | Role::Waiting | Role::Ending => {}
+            Role::New | Role::Waiting | Role::Ending | Role::Lingering => {}
         }
         if let Some(worker) = owner.filter(|_| !matches!(role, Role::Connecting { .. })) {
             workers.give(worker, FromStream::Closed { id });
@@ -588,9 +655,10 @@ impl Streams {
             Content::Stream(mut stream) => {
                 let _ = registry.deregister(stream.socket.source());
                 if let Some(address) = stream.counted {
-                    self.admission.leave(address);
+                    self.admission.leave(address, stream.proved);
                 }
                 self.peers -= usize::from(stream.meter.is_some());
+                self.judged(stream.unjudged);
             }
         }
         self.free.push(slot);
@@ -682,4 +750,6 @@ const PAIR_ROOM: usize = 2 * READ_SIZE + 1024;
 const ICE_UNSENT_MAX: u32 = 32 * 1024;
 /// Time to connect to a peer, for a peer to be joined (RFC 6062 §5.2: 30 s), or to write what is left.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Time for the other side to close, once it was told everything.
+const LINGER: Duration = Duration::from_secs(2);
 const _: () = assert!(PAIR_ROOM <= QUEUE_SIZE_MAX / 2, "an empty queue takes what is read at once");

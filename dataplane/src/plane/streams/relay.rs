@@ -4,6 +4,7 @@
 //!
 //! Whom somebody may reach is the worker's to say: what it asks for is allowed, and it has us close what arrived and is not.
 
+use std::collections::hash_map::Entry;
 use std::io;
 use std::net::SocketAddr;
 
@@ -50,6 +51,10 @@ impl Streams {
                     self.remove(slot, registry);
                 }
             }
+            ToStream::Admit { peer } => {
+                let at = self.find(peer).and_then(|slot| self.stream_mut(slot)?.unjudged.take());
+                self.judged(at);
+            }
             ToStream::Join { client, peer, answer } => self.join(client, peer, &answer, registry, now, workers),
             ToStream::Grant { peer, bytes } => self.grant(peer, bytes),
             ToStream::Cut { peer } => self.cut(peer, registry, now, workers),
@@ -66,12 +71,34 @@ impl Streams {
         socket: TcpStream,
         remote: SocketAddr,
         worker: usize,
+        request: u64,
         registry: &Registry,
         now: Now,
     ) -> Option<StreamId> {
+        let at = (worker, request);
+        // Anybody can come here. Places are for those whom a worker permits, but for a few while it looks at them.
+        if self.unjudged.get(&at).is_some_and(|&count| count >= UNJUDGED_MAX) {
+            self.stats.refused += 1;
+            return None;
+        }
         let local = socket.local_addr().ok()?;
         let slot = self.insert_peer(socket, worker, Role::Waiting, local, remote, registry, now).ok()?;
+        *self.unjudged.entry(at).or_default() += 1;
+        if let Some(stream) = self.stream_mut(slot) {
+            stream.unjudged = Some(at);
+        }
         Some(self.id(slot))
+    }
+
+    /// One of those who came to this listener is permitted, or gone.
+    pub(super) fn judged(&mut self, at: Option<(usize, u64)>) {
+        let Some(at) = at else { return };
+        if let Entry::Occupied(mut count) = self.unjudged.entry(at) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
     }
 
     fn connect(
@@ -163,6 +190,7 @@ impl Streams {
         let Some(stream) = self.stream_mut(client) else { return };
         let Role::Turn { worker } = stream.role else { return };
         stream.owner = Some(worker);
+        self.prove(client);
         self.send(Some(client), answer, now);
         if let Some(stream) = self.stream_mut(client) {
             stream.connection.become_bytes();
@@ -275,5 +303,7 @@ fn relay_socket(address: SocketAddr) -> io::Result<Socket2> {
 /// Bytes that may wait for one of a relay's pair while more is read from the other.
 const RELAY_PENDING_MAX: usize = 64 * 1024;
 const _: () = assert!(QUEUE_SIZE_MAX - RELAY_PENDING_MAX >= PAIR_ROOM, "what is read at once finds room");
+/// Connections to one listener that its worker has not judged yet.
+pub(super) const UNJUDGED_MAX: usize = 16;
 /// Peers that wait for a relay to be accepted.
 const RELAY_BACKLOG: i32 = 64;

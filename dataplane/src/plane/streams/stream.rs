@@ -1,7 +1,7 @@
 //! One connection with its socket, and what it is for.
 
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Shutdown, SocketAddr};
 
 use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
@@ -20,10 +20,14 @@ pub(super) struct Stream {
     pub(super) remote: SocketAddr,
     /// It counts as a connection of its address.
     pub(super) counted: Option<IpAddr>,
+    /// It is not one that anybody could have: it has, or had, an allocation, a transport, or speaks HTTP.
+    pub(super) proved: bool,
     /// It is a peer's, which a worker allows so many bytes.
     pub(super) meter: Option<Meter>,
     /// Who wants to hear that it is gone, besides its role.
     pub(super) owner: Option<usize>,
+    /// It came to this listener of a worker's, which has not judged it yet.
+    pub(super) unjudged: Option<(usize, u64)>,
     /// Its TLS handshake waits for a later second.
     pub(super) held_back: bool,
     /// The kernel may have more to read.
@@ -57,6 +61,8 @@ pub(super) enum Role {
     },
     /// It ends when everything is written.
     Ending,
+    /// Everything is written and the other side was told; what it still sends is thrown away.
+    Lingering,
 }
 
 pub(super) enum Socket {
@@ -73,8 +79,10 @@ impl Stream {
             local,
             remote,
             counted: None,
+            proved: false,
             meter: None,
             owner: None,
+            unjudged: None,
             held_back: false,
             may_read: false,
             may_write: true,
@@ -110,6 +118,14 @@ impl Socket {
         match self {
             Socket::Tcp(socket) => socket.peek(buffer),
             Socket::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    /// Tells the other side that nothing more comes.
+    pub(super) fn end_writing(&self) -> io::Result<()> {
+        match self {
+            Socket::Tcp(socket) => socket.shutdown(Shutdown::Write),
+            Socket::Unix(socket) => socket.shutdown(Shutdown::Write),
         }
     }
 

@@ -334,6 +334,25 @@ fn whoever_looks_for_open_ports_is_slow() {
 }
 
 #[test]
+fn peers_that_come_and_go_are_slow_as_well() {
+    let mut world = World::new(spec());
+    let mut alice = allocated(&mut world, 1, "alice");
+    let relayed = world.relayed();
+    assert_eq!(alice.permit(&mut world, &[PEER]), 0);
+    for _ in 0..3 {
+        world.wait(Duration::from_secs(1));
+        let come = |port| {
+            let stream = StreamId(port);
+            let told = world.peer_connects(relayed, &format!("8.8.8.8:{port}"), stream);
+            world.turn.handle_peer_closed(stream);
+            told.is_ok()
+        };
+        assert_eq!((1..=100).map(come).filter(|&let_in| let_in).count(), 16);
+        assert_eq!(world.connect(&alice, PEER), 508, "both ways count");
+    }
+}
+
+#[test]
 fn connections_end_with_their_allocation_however_that_ends() {
     for way in ["killed", "revoked", "disconnected", "expired"] {
         let mut world = World::new(spec());
@@ -365,6 +384,68 @@ fn connections_end_with_their_allocation_however_that_ends() {
         world.settle();
         assert_eq!((world.cuts(), world.take().len()), (vec![StreamId(3)], 0), "{way}");
     }
+}
+
+#[test]
+fn credit_costs_what_was_relayed_with_it_however_the_connection_ends() {
+    let mut slow = spec();
+    (slow.quotas.total_bps, slow.quotas.connects_per_second) = (8_000_000, 0);
+    let used_up = |relayed: u32, cut: bool| {
+        let mut world = World::new(slow.clone());
+        let mut granted = 0;
+        for number in 2..22 {
+            let mut alice = allocated(&mut world, number, "alice");
+            let stream = StreamId(number.into());
+            let id = world.connected(&alice, PEER, stream);
+            world.peer_requests.clear();
+            assert_eq!(world.bind(&mut caller(number + 100, "alice"), &id), 0);
+            granted += world.peer_requests.iter().filter(|it| matches!(it, PeerRequest::Grant { .. })).count();
+            if cut {
+                alice.refresh(&mut world, 0);
+                world.turn.handle_relayed(stream, relayed, 0, world.now);
+            } else {
+                world.turn.handle_relayed(stream, relayed, 0, world.now);
+                alice.refresh(&mut world, 0);
+            }
+            world.turn.handle_peer_closed(stream);
+            world.settle();
+        }
+        assert!(world.turn.connections.cut.is_empty());
+        granted < 20
+    };
+    for cut in [true, false] {
+        assert!(!used_up(0, cut), "twenty credits are a second's worth, and more than a burst");
+        assert!(used_up(50_000, cut));
+    }
+}
+
+#[test]
+fn who_waits_for_credit_gets_it_whoever_else_is_refused_meanwhile() {
+    let mut slow = spec();
+    slow.quotas.user_bps = 800_000;
+    let mut world = World::new(slow);
+    for (number, username) in [(1, "alice"), (2, "bob")] {
+        let client = allocated(&mut world, number, username);
+        let id = world.connected(&client, PEER, StreamId(number.into()));
+        assert_eq!(world.bind(&mut caller(number + 2, username), &id), 0);
+    }
+    let relays = |world: &mut World, stream, bytes| {
+        world.peer_requests.clear();
+        world.turn.handle_relayed(StreamId(stream), bytes, 0, world.now);
+        world.settle();
+        !world.peer_requests.is_empty()
+    };
+    // Bob owes for much longer than alice.
+    while relays(&mut world, 1, 20_000) {}
+    while relays(&mut world, 2, 1_000_000) {}
+    let mut granted = 0;
+    for _ in 0..200 {
+        assert!(!relays(&mut world, 2, 1));
+        world.wait(Duration::from_millis(10));
+        let is_granted = |it: &&PeerRequest| matches!(it, PeerRequest::Grant { peer: StreamId(1), .. });
+        granted += world.peer_requests.iter().filter(is_granted).count();
+    }
+    assert_eq!(granted, 1);
 }
 
 #[test]

@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use ringmain_shared::DropReason;
+use ringmain_shared::id::WorkerIndex;
 use ringmain_shared::turn::{TurnEnd, TurnEvent, TurnTransport};
 
 use super::world::*;
 use crate::packet::stun::{attribute, method};
+use crate::turn::between::EXPECTED_MAX;
 
 const PEER: &str = "8.8.8.8:9000";
 
@@ -230,6 +232,49 @@ fn a_client_that_moved_shows_its_ticket_and_its_name() {
     assert_eq!((world.turn.stats().allocations, world.turn.ledger.held("alice")), (1, 1));
     assert_eq!(moved.refresh(&mut world, 0).code(), 0);
     assert!(world.turn.tickets.is_empty());
+}
+
+#[test]
+fn whoever_does_not_hear_the_next_ticket_asks_for_it_again() {
+    let mut world = World::new(spec());
+    let mut alice = Caller::new(1, "alice");
+    let answer = alice.ask(&mut world, method::ALLOCATE, &[udp(), (attribute::MOBILITY_TICKET, vec![])]);
+    let ticket = answer.message().attribute(attribute::MOBILITY_TICKET).expect("one").to_vec();
+    let mut moved = Caller::new(2, "alice");
+    moved.learn(&mut world);
+    let show = [lifetime(600), (attribute::MOBILITY_TICKET, ticket)];
+    let request = moved.request(method::REFRESH, world.transaction(), &show);
+    let [first, second] = [(); 2].map(|()| {
+        world.say(moved.client, &request).expect("a request");
+        let (_, bytes) = world.take().pop().expect("an answer");
+        let answer = Answer { bytes, client: moved.client };
+        assert_eq!(answer.code(), 0);
+        answer.message().attribute(attribute::MOBILITY_TICKET).expect("the next one").to_vec()
+    });
+    assert_eq!(first, second);
+    // It is the one that is good.
+    let mut again = Caller::new(3, "alice");
+    let show = [lifetime(600), (attribute::MOBILITY_TICKET, second)];
+    assert_eq!(again.ask(&mut world, method::REFRESH, &show).code(), 0);
+}
+
+#[test]
+fn clients_that_no_worker_tells_of_are_forgotten_and_the_others_are_not() {
+    let mut turn = World::new(spec()).turn;
+    let path = |number: u16| client(number).path;
+    for number in 1..=5000 {
+        turn.expect(path(number), WorkerIndex(1));
+        if number % 50 == 0 {
+            turn.handle_moved(WorkerIndex(1), path(number), true);
+        }
+    }
+    assert!(turn.moved.len() <= EXPECTED_MAX + 100 && turn.expected.len() == EXPECTED_MAX, "{}", turn.moved.len());
+    assert!(turn.moved.contains_key(&path(50)) && turn.moved.contains_key(&path(4999)));
+    assert!(!turn.moved.contains_key(&path(51)));
+    for number in 1..=5000 {
+        turn.handle_moved(WorkerIndex(1), path(number), false);
+    }
+    assert!(turn.moved.is_empty());
 }
 
 #[test]

@@ -302,6 +302,6 @@ fn only_a_client_of_dtls_itself_keeps_its_session() {
     assert_eq!((bench.overdue(second(60_001)), bench.overdue(second(115_001))), (None, Some(End::Silent)));
     let slot = (0..bench.streams.slots.len())
         .find(|&slot| matches!(bench.streams.slots[slot].content, Some(Content::DtlsClient(_))));
-    assert!(bench.streams.send_dtls(slot.expect("a session"), &stun(0), second(600_000)), "with an allocation");
+    assert!(bench.streams.send_dtls(slot.expect("a session"), &stun(0), second(600_000), Now(0)), "with an allocation");
     assert_eq!((bench.overdue(second(599_999)), bench.overdue(second(600_000))), (None, Some(End::Silent)));
 }

@@ -30,6 +30,8 @@ mod relay;
 mod tcp;
 mod tls;
 
+const ORDERS: usize = 4096;
+
 struct World {
     address: SocketAddr,
     orders: Option<Producer<StreamOrder>>,
@@ -56,7 +58,7 @@ impl World {
     fn with(settings: StreamSettings) -> Self {
         let wake = WakeHandle::detached().expect("an eventfd");
         let (core, addresses) = stream_loop::open(&settings, &wake).expect("starts");
-        let (orders, commands) = RingBuffer::new(16);
+        let (orders, commands) = RingBuffer::new(ORDERS);
         let (events, told) = RingBuffer::new(1024);
         // Room for what a thousand clients say at once.
         let (to_worker, mut at_worker) = RingBuffer::new(4096);

@@ -167,3 +167,29 @@ fn a_peer_can_connect_to_a_relayed_address_until_it_is_closed() {
     assert_closed(&mut client);
     assert_closed(&mut far);
 }
+
+#[test]
+fn strangers_at_a_relayed_address_take_no_more_places_than_a_worker_looks_at() {
+    let mut world = World::new();
+    world.say.send(ToStream::Listen { request: 5, address: ([127, 0, 0, 1], 0).into() }).expect("runs");
+    let FromStream::Listening { request: 5, address: Some(relayed) } = world.hear() else { panic!("listens") };
+    let arrive = |world: &World| match world.hear() {
+        FromStream::Arrived { request: 5, id, .. } => id,
+        other => panic!("{other:?}"),
+    };
+    let max = super::super::relay::UNJUDGED_MAX;
+    let mut crowd: Vec<TcpStream> = (0..max).map(|_| TcpStream::connect(relayed).expect("listens")).collect();
+    let arrived: Vec<StreamId> = (0..max).map(|_| arrive(&world)).collect();
+    assert_closed(&mut TcpStream::connect(relayed).expect("the kernel accepts"));
+    world.wait_for("one too many", |stats| stats.refused == 1);
+    // One is permitted, one is not: either makes room.
+    world.say.send(ToStream::Admit { peer: arrived[0] }).expect("runs");
+    world.say.send(ToStream::Cut { peer: arrived[1] }).expect("runs");
+    assert_closed(&mut crowd[1]);
+    assert_eq!(world.hear(), FromStream::Closed { id: arrived[1] });
+    crowd.extend((0..2).map(|_| TcpStream::connect(relayed).expect("listens")));
+    (0..2).for_each(|_| _ = arrive(&world));
+    assert_closed(&mut TcpStream::connect(relayed).expect("the kernel accepts"));
+    world.wait_for("too many again", |stats| stats.refused == 2);
+    crowd[0].write_all(b"still there").expect("open");
+}

@@ -44,6 +44,31 @@ fn a_worker_can_end_a_connection_after_its_last_word() {
     assert_eq!(read_exactly(&mut next, 20), stun(0), "and not what was for the one before");
 }
 
+#[test]
+fn the_last_word_arrives_although_the_client_goes_on_talking() {
+    let world = World::new();
+    let mut client = world.client();
+    client.write_all(&stun(0)).expect("open");
+    read_exactly(&mut client, 20);
+    let FromStream::Opened { id, .. } = world.hear() else { panic!("it opens first") };
+    world.say.send(ToStream::Message { id, bytes: channel_data(60_000, 9), held_until: Now(0) }).expect("runs");
+    world.say.send(ToStream::Close { id }).expect("runs");
+    let start = Instant::now();
+    // Until it is told, and beyond.
+    while start.elapsed() < Duration::from_millis(300) {
+        client.write_all(&stun(400)).expect("no reset");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let mut came = Vec::new();
+    client.read_to_end(&mut came).expect("an end, and no reset");
+    assert!(came.ends_with(&channel_data(60_000, 9)), "behind what came back before");
+    // It does not go on for ever.
+    while client.write_all(&stun(400)).is_ok() {
+        assert!(start.elapsed() < Duration::from_secs(6), "it still listens");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// A check as it is written to a connection.
 fn check(ufrag: &str) -> Vec<u8> {
     let request = BindingRequest {
@@ -82,6 +107,22 @@ fn ice_goes_to_the_worker_that_the_first_check_names_and_to_nobody_else() {
     late.write_all(&check("ours")).expect("open");
     assert_closed(&mut late);
     world.wait_for("two strangers", |stats| stats.unknown_protocol == 2);
+}
+
+#[test]
+fn orders_are_carried_out_however_many_come_at_once() {
+    let mut world = World::new();
+    let orders = world.orders.as_mut().expect("until dropped");
+    for number in 0..4000 {
+        orders.push(StreamOrder::Name { ufrag: format!("{number}"), worker: WorkerIndex(0) }).expect("room");
+    }
+    world.wake.wake();
+    // Well before a thread turns that has nothing to do.
+    let start = Instant::now();
+    while world.orders.as_ref().is_some_and(|orders| orders.slots() < ORDERS) {
+        assert!(start.elapsed() < Duration::from_millis(700), "orders wait");
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 #[test]
@@ -161,6 +202,34 @@ fn one_address_has_its_share_and_others_are_served() {
     let mut again = world.client();
     again.write_all(&stun(4)).expect("open");
     assert_eq!(read_exactly(&mut again, 24), stun(4));
+}
+
+#[test]
+fn who_has_an_allocation_takes_no_place_of_those_who_come() {
+    let limits = StreamLimits { unproved_per_address_max: 2, ..StreamLimits::default() };
+    let mut world = World::with(StreamSettings { listeners: vec![listener(false)], limits, ..Default::default() });
+    let mut clients = Vec::new();
+    for _ in 0..10 {
+        let mut client = world.client();
+        client.write_all(&stun(0)).expect("open");
+        assert_eq!(read_exactly(&mut client, 20), stun(0));
+        let FromStream::Opened { id, .. } = world.hear() else { panic!("it opens first") };
+        let allocated = ToStream::Message { id, bytes: stun(4), held_until: Now::from_millis(600_000) };
+        world.say.send(allocated).expect("runs");
+        assert_eq!(read_exactly(&mut client, 24), stun(4));
+        clients.push(client);
+    }
+    let strangers = [world.client(), world.client()];
+    world.wait_for("two more are in", |stats| stats.accepted == 12);
+    assert_closed(&mut world.client());
+    drop(strangers);
+    world.wait_for("room again", |stats| stats.connections == 10 && stats.refused == 1);
+    clients.truncate(5);
+    world.wait_for("five have left", |stats| stats.connections == 5);
+    let mut last = [world.client(), world.client()];
+    last.iter_mut().for_each(|client| client.write_all(&stun(4)).expect("open"));
+    last.iter_mut().for_each(|client| assert_eq!(read_exactly(client, 24), stun(4)));
+    assert_closed(&mut world.client());
 }
 
 #[test]
