@@ -56,13 +56,17 @@ const ITEMS_PER_TURN: usize = 256;
 pub(crate) fn run(mut worker: Worker, mut link: Box<dyn Link>, mut ports: Ports, start: Instant) {
     let mut pace = Pace::default();
     loop {
+        let mut before = now(start);
         if worker.outbox().is_empty()
             && !ports.more_waits()
-            && let Some(nap) = worker.nap(now(start))
+            && let Some(nap) = worker.nap(before)
         {
+            // Answers and calls of the last turn may only be queued; nobody is to wait for them until we wake.
+            link.parts().1.flush();
             std::thread::sleep(nap);
+            before = now(start);
         }
-        let left = worker.next_deadline().since(now(start)).min(SLEEP_MAX);
+        let left = worker.next_deadline().since(before).min(SLEEP_MAX);
         let timeout = match worker.outbox().is_empty() {
             _ if ports.more_waits() => Duration::ZERO,
             true => left,
