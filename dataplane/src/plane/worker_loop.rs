@@ -57,13 +57,17 @@ pub(crate) fn run(mut worker: Worker, mut link: Box<dyn Link>, mut ports: Ports,
     let mut pace = Pace::default();
     let mut deeds = Vec::new();
     loop {
+        let mut before = now(start);
         if worker.outbox().is_empty()
             && !ports.more_waits()
-            && let Some(nap) = worker.nap(now(start))
+            && let Some(nap) = worker.nap(before)
         {
+            // Answers and calls of the last turn may only be queued; nobody is to wait for them until we wake.
+            link.parts().1.flush();
             std::thread::sleep(nap);
+            before = now(start);
         }
-        let left = worker.next_deadline().since(now(start)).min(SLEEP_MAX);
+        let left = worker.next_deadline().since(before).min(SLEEP_MAX);
         let timeout = match worker.outbox().is_empty() {
             _ if ports.more_waits() => Duration::ZERO,
             true => left,

@@ -217,8 +217,11 @@ impl Worker {
     /// whether we are there, waking up for each check would cost several times what answering it does. Whoever joins, and media
     /// that begins, may wait as long, once: then there is no napping for a while.
     pub fn nap(&self, now: Now) -> Option<Duration> {
+        if now.since(self.lively) <= LIVELY {
+            return None;
+        }
         let left = self.next_deadline().since(now).min(NAP);
-        (now.since(self.lively) > LIVELY && !left.is_zero()).then_some(left)
+        (!left.is_zero()).then_some(left)
     }
 
     /// What this turn has for other threads.

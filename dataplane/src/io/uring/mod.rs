@@ -204,7 +204,7 @@ impl Transmit for Engine {
         self.end_turn();
         // Sends do not wait, so submitting them answers them; a few attempts are for completions that come in pieces.
         for _ in 0..ATTEMPTS {
-            if self.ledger.unanswered() == 0 {
+            if self.ledger.unanswered() == 0 && self.ring.submission().is_empty() {
                 return;
             }
             let _ = self.enter(0, None);
