@@ -68,6 +68,8 @@ struct Pair {
     path: Path,
     generation: u32,
     proved: bool,
+    /// When it last answered a check of ours, if it is proved.
+    answered: Now,
     check: Option<Check>,
     next_consent: Now,
     heard: Now,
@@ -307,6 +309,7 @@ impl IceAgent {
             self.round_trip = Some(now.since(check.sent));
         }
         pair.proved = true;
+        pair.answered = now;
         pair.generation = self.generation;
         pair.heard = now;
         pair.next_consent = in_company(now + random.around(ICE_CONSENT_INTERVAL));
@@ -449,12 +452,14 @@ impl IceAgent {
         });
         let states = match self.state {
             IceState::Connected => Some(self.heard + ICE_DISCONNECTED + TICK),
-            IceState::Disconnected => self.consent.map(|consent| consent + ICE_CONSENT + TICK),
             _ => None,
         };
+        let consent =
+            matches!(self.state, IceState::Connected | IceState::Disconnected).then_some(self.consent).flatten();
+        let consent = consent.map(|consent| consent + ICE_CONSENT + TICK);
         let moves = (self.nominated != self.selected && self.nominated_is_proved()).then(|| self.moves.next());
         let previous = self.previous.as_ref().map(|(_, since)| *since + ICE_CONSENT + TICK);
-        checks.chain(states).chain(moves).chain(previous).min()
+        checks.chain(states).chain(consent).chain(moves).chain(previous).min()
     }
 
     /// The pair of a path, made when new. An address that never answered makes room for it.
@@ -477,8 +482,12 @@ impl IceAgent {
         Ok(self.pairs.len() - 1)
     }
 
-    /// Follows the last proved nomination; before any, the first proved address.
+    /// Follows the last proved nomination; before any, the first proved address. What has not answered for as long as consent lasts
+    /// is proved no more: moving to it and back must not make consent of nothing (RFC 7675 §5.1).
     fn select(&mut self, now: Now) -> bool {
+        for pair in &mut self.pairs {
+            pair.proved &= now.since(pair.answered) <= ICE_CONSENT;
+        }
         let wish = match self.nominated {
             Some(path) if self.nominated_is_proved() => Some(path),
             _ if self.selected_is_current() => None,
@@ -495,7 +504,7 @@ impl IceAgent {
             return false;
         }
         self.selected = Some(path);
-        self.consent = Some(now);
+        self.consent = self.pairs.iter().find(|pair| pair.path == path).map(|pair| pair.answered);
         self.state = IceState::Connected;
         true
     }
@@ -552,7 +561,17 @@ impl std::fmt::Debug for Credentials {
 
 impl Pair {
     fn new(path: Path, generation: u32, now: Now) -> Self {
-        Self { path, generation, proved: false, check: None, next_consent: now, heard: now, received: 0, sent: 0 }
+        Self {
+            path,
+            generation,
+            proved: false,
+            answered: now,
+            check: None,
+            next_consent: now,
+            heard: now,
+            received: 0,
+            sent: 0,
+        }
     }
 
     /// Whether so many bytes may go there; if so, they are counted.

@@ -381,3 +381,21 @@ fn who_speaks_by_dtls_rests_less() {
     }
     assert!((16..=25).contains(&world.checks()), "{}", world.checks());
 }
+
+#[test]
+fn to_move_away_and_back_is_no_consent_of_an_address_that_does_not_answer() {
+    let mut world = World::connected();
+    world.answering.push(path(2));
+    world.hear(path(2), &valid(true)).expect("the peer's check");
+    world.pass(Duration::from_secs(2));
+    assert_eq!(world.agent.selected(), Some(path(2)));
+    world.answering.retain(|&answering| answering == path(1));
+    // From here on everything from the second address is the peer's word, and nobody's answer.
+    for _ in 0..3 {
+        world.pass(Duration::from_secs(20));
+        world.hear(path(1), &valid(true)).expect("the peer's check");
+        world.hear(path(2), &valid(true)).expect("the peer's check");
+    }
+    world.pass(Duration::from_millis(10));
+    assert_ne!(world.agent.selected(), Some(path(2)), "a minute after its last answer");
+}
