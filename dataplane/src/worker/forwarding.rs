@@ -8,6 +8,7 @@ use slotmap::SlotMap;
 use super::Worker;
 use crate::buf::prefetch_whole;
 use crate::forward::subscription::{Egress, Outcome, Subscription, SubscriptionKey};
+use crate::forward::track::BATCH_MAX;
 use crate::forward::track::TrackKey;
 use crate::io::Transmit;
 use crate::packet::ext;
@@ -15,8 +16,18 @@ use crate::transport::subscriber::REPORT_INTERVAL;
 use crate::transport::{Transport, TransportKey};
 
 impl Worker {
+    /// Something came that no batch of the network's counts: as many of these as of those wait to be forwarded, and no more, so that
+    /// no cache overwrites a packet that waits.
+    pub(super) fn bring(&mut self, now: Now, out: &mut dyn Transmit) {
+        self.brought += 1;
+        if self.brought >= BATCH_MAX {
+            self.forward_pending(now, out);
+        }
+    }
+
     /// Forwards what this batch brought.
     pub(super) fn forward_pending(&mut self, now: Now, out: &mut dyn Transmit) {
+        self.brought = 0;
         while let Some(key) = self.touched.pop() {
             self.forward_track(key, now, out);
         }

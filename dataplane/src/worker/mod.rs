@@ -125,7 +125,7 @@ pub struct Worker {
     turn: Option<Box<Turn>>,
     /// What it counts by, if it is a server of TURN.
     ledger: Option<Arc<Ledger>>,
-    /// Media that other workers' clients sent since it was last forwarded.
+    /// Datagrams of other workers' clients and of TCP since what waits was last forwarded.
     brought: usize,
     turn_streams: TurnStreams,
 }

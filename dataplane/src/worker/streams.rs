@@ -16,6 +16,7 @@ impl Worker {
                 if let Err(reason) = self.journey(path, &mut bytes, now, out) {
                     self.count(reason);
                 }
+                self.bring(now, out);
             }
             FromStream::PathClosed { path } => self.path_closed(path, now),
             FromStream::Opened { id, client } => {

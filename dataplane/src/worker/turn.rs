@@ -11,7 +11,6 @@ use ringmain_shared::{DropReason, Now};
 
 use super::relay::RelayItem;
 use super::{FixedSockets, Worker};
-use crate::forward::track::BATCH_MAX;
 use crate::handshake::Datagram;
 use crate::io::{Path, SocketIndex, Transmit};
 use crate::packet::stun::{Class, Message, attribute, method};
@@ -111,12 +110,7 @@ impl Worker {
             TurnItem::ToMedia { link, mut bytes } => {
                 let path = turn.guest_path(link)?;
                 self.handle_media(path, &mut bytes, now, out)?;
-                // As many as the network's would wait to be forwarded, and no more.
-                self.brought += 1;
-                if self.brought >= BATCH_MAX {
-                    self.brought = 0;
-                    self.forward_pending(now, out);
-                }
+                self.bring(now, out);
             }
             TurnItem::NeedLink(link) => {
                 turn.handle_need_link(link, now);

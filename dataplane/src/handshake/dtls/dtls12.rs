@@ -223,12 +223,14 @@ impl Dtls12 {
 
 impl Connected {
     /// Acts on the records of a datagram, or of the handshake's own, which ask for nothing.
-    fn hear(&mut self, datagram: &mut [u8], is_late: bool, out: &mut Vec<Produced>) -> Result<(), Fatal> {
+    fn hear(&mut self, datagram: &mut [u8], mut is_late: bool, out: &mut Vec<Produced>) -> Result<(), Fatal> {
         for at in records::split(datagram) {
             let Some(Opened { content, plaintext, is_new }) = self.records.open(datagram, at) else { continue };
             match (content, datagram.get(plaintext).unwrap_or_default()) {
-                // A client that says its last word again has not heard ours. It may do so byte for byte.
+                // A client that says its last word again has not heard ours. It may do so byte for byte, and gets one answer to
+                // a datagram, whoever has put how many copies into it.
                 (HANDSHAKE, _) if is_late => {
+                    is_late = false;
                     let flight = self.last_flight.iter().filter_map(|bytes| Datagram::try_from(&**bytes).ok());
                     out.extend(flight.map(Produced::Datagram));
                 }
