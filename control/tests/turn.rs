@@ -341,7 +341,7 @@ fn a_million_strangers_leave_nothing_behind() {
     };
     let mut flood = flood;
     flood(0..20_000, 1);
-    // The first of these may be the first to touch memory that the server has for good: 2 MiB of it were seen, once. What strangers
+    // The allocator's arena is of huge pages: whatever is allocated next may make 2 MiB resident at once (seen in smaps). What strangers
     // leave behind, each million of them leaves.
     let mut growths = (0..3).map(|round| {
         let before = rss();
