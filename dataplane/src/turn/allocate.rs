@@ -96,6 +96,9 @@ impl Turn {
             self.give_ticket(key);
         }
         self.stats.allocated += 1;
+        if !client.is_proved() {
+            self.replies.redeem(client.path.remote, now);
+        }
         self.schedule(key);
         // Where every peer is foreign a socket will be needed: better to know now whether its port is free. Peers that connect come
         // from the start (RFC 6062 §5.1).

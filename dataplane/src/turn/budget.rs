@@ -41,6 +41,17 @@ impl ReplyBudget {
         Second::add_in_cell(source, self.per_source, now)
             && (known || Second::add_in_cell(&strangers.all, self.per_second, now))
     }
+
+    /// Somebody at `address` has proved to be there and to have a credential: one challenge was none to a stranger. So a crowd behind
+    /// one address, whose members each allocate, is let in as fast as it answers, and one that only asks is not.
+    pub(super) fn redeem(&self, address: SocketAddr, now: Now) {
+        let strangers = self.ledger.strangers();
+        let place = strangers.hasher.hash_one(source(address)) as usize % SOURCES;
+        if let Some(source) = strangers.sources.get(place) {
+            Second::take_from_cell(source, now);
+            Second::take_from_cell(&strangers.all, now);
+        }
+    }
 }
 
 /// How often strangers were answered, in a table of fixed size.
@@ -82,6 +93,16 @@ impl Second {
             })
         };
         cell.fetch_update(SeqCst, SeqCst, more).is_ok()
+    }
+
+    /// One less of this second, if there was any.
+    fn take_from_cell(cell: &AtomicU64, now: Now) {
+        let less = |packed: u64| {
+            let mut second = Self::unpack(packed);
+            second.count = second.count(now).checked_sub(1)?;
+            Some(second.pack())
+        };
+        let _ = cell.fetch_update(SeqCst, SeqCst, less);
     }
 
     /// Whether there have been `max` in this second; zero is no bound.
@@ -151,6 +172,19 @@ mod tests {
         assert_eq!(answered(&budget, 1, stranger), 1000);
         assert!(budget.take(([198, 51, 100, 1], 1).into(), true, Now(1_999_999_999)));
         assert!(!budget.take(([198, 51, 100, 2], 1).into(), false, Now(1_999_999_999)));
+    }
+
+    #[test]
+    fn who_proves_to_be_there_takes_nothing_from_those_behind_the_same_address() {
+        let budget = ReplyBudget::new(ledger(), 10, 1000);
+        let address = |port| SocketAddr::from(([192, 0, 2, 1], port));
+        for port in 1..=200 {
+            assert!(budget.take(address(port), false, Now(1_000_000_000)), "{port}");
+            budget.redeem(address(port), Now(1_000_000_000));
+        }
+        // A proof of the last second's challenge is no credit in this one.
+        budget.redeem(address(1), Now(2_000_000_000));
+        assert_eq!(answered(&budget, 2, |n| address(n as u16)), 10);
     }
 
     fn ledger() -> Arc<Ledger> {
