@@ -28,8 +28,6 @@ pub struct MmsgLink {
     added: Option<Epoll>,
     /// Whose turn it is to be read first, so that a flooded socket cannot starve the others.
     first: usize,
-    /// For how long datagrams gather before a sleep ends.
-    gather: Duration,
     out: MmsgOut,
 }
 
@@ -79,7 +77,6 @@ impl MmsgLink {
             polls,
             added: None,
             first: 0,
-            gather: Duration::ZERO,
             out: MmsgOut {
                 sockets: SocketTable::new(sockets),
                 diverted: Diverted::default(),
@@ -99,7 +96,7 @@ impl Link for MmsgLink {
         self.rx.clear();
         self.inbox.clear();
         let sleeps = timeout != Some(Duration::ZERO) && self.out.wake.may_sleep();
-        if self.wait(if sleeps { timeout } else { Some(Duration::ZERO) })? {
+        if wait(&mut self.polls, if sleeps { timeout } else { Some(Duration::ZERO) })? {
             let bell = self.out.sockets.fixed();
             if self.polls[bell].revents != 0 {
                 self.out.wake.drain_event();
@@ -118,15 +115,6 @@ impl Link for MmsgLink {
             self.first = (self.first + 1) % count;
         }
         Ok(Received { woken: self.out.wake.take() })
-    }
-
-    fn gather(&mut self, wait: Duration) {
-        if self.gather.is_zero() && !wait.is_zero() {
-            // By default a sleep may take 50 µs longer than asked for, to save wake-ups: as long as ours is.
-            // SAFETY: no pointers; the value is this thread's.
-            unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1 as libc::c_ulong) };
-        }
-        self.gather = wait;
     }
 
     fn parts(&mut self) -> (&mut RxBatch, &mut dyn Transmit) {
@@ -178,21 +166,6 @@ impl Link for MmsgLink {
 
     fn name(&self) -> &'static str {
         "mmsg"
-    }
-}
-
-impl MmsgLink {
-    /// Waits, and says whether any descriptor is ready.
-    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<bool> {
-        if !self.gather.is_zero() && timeout != Some(Duration::ZERO) {
-            if wait(&mut self.polls, Some(Duration::ZERO))? {
-                return Ok(true);
-            }
-            let gather = timeout.map_or(self.gather, |timeout| timeout.min(self.gather));
-            std::thread::sleep(gather);
-            return wait(&mut self.polls, timeout.map(|timeout| timeout - gather));
-        }
-        wait(&mut self.polls, timeout)
     }
 }
 

@@ -103,11 +103,6 @@ pub trait Link: Send {
     /// A signal also ends the sleep. An error means that the link no longer works.
     fn receive(&mut self, timeout: Option<Duration>) -> io::Result<Received>;
 
-    /// From now on, a `receive` that finds nothing lets datagrams gather for so long before it brings the first, unless there are many:
-    /// one sleep then is for all of them. Zero, which it is to begin with, ends the sleep with the first. To be called on the thread
-    /// that receives. A link that cannot do it goes on as before.
-    fn gather(&mut self, _wait: Duration) {}
-
     /// The datagrams of this turn beside the way out, so that both can be used at once. The former go back to the kernel at the
     /// next `receive`.
     fn parts(&mut self) -> (&mut RxBatch, &mut dyn Transmit);

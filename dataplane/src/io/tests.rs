@@ -429,32 +429,3 @@ fn enter_network_with_mtu(mtu: i32) -> bool {
     assert_eq!(unsafe { libc::ioctl(fd, libc::SIOCSIFFLAGS, &raw const request) }, 0);
     true
 }
-
-#[test]
-fn datagrams_gather_but_do_not_wait_for_what_has_come() {
-    each(|make, host| {
-        let wait = Duration::from_millis(400);
-        let (mut link, ours, peer, _) = with_peer(make, host);
-        link.gather(wait);
-        let began = Instant::now();
-        link.receive(Some(Duration::from_millis(50))).expect("works");
-        assert!(link.parts().0.is_empty() && began.elapsed() < wait, "the timeout counts");
-        peer.send_to(&[0; 10], ours).expect("sent");
-        let began = Instant::now();
-        link.receive(SECOND).expect("works");
-        assert!(link.parts().0.len() == 1 && began.elapsed() < wait, "it was there before");
-        let sender = std::thread::spawn(move || {
-            for number in 0..5 {
-                std::thread::sleep(Duration::from_millis(10));
-                peer.send_to(&[number; 10], ours).expect("sent");
-            }
-        });
-        link.receive(SECOND).expect("works");
-        assert_eq!(link.parts().0.len(), 5);
-        sender.join().expect("sent");
-        link.gather(Duration::ZERO);
-        let began = Instant::now();
-        link.receive(Some(Duration::from_millis(10))).expect("works");
-        assert!(began.elapsed() < wait);
-    });
-}

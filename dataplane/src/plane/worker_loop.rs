@@ -7,7 +7,6 @@ use ringmain_shared::turn::TurnEvent;
 use ringmain_shared::{DropReason, Now};
 use rtrb::{Consumer, Producer, PushError};
 
-use super::pace::Pace;
 use super::watchdog::Pulse;
 use super::{Waker, now};
 use crate::handshake::{FromHandshake, ToHandshake};
@@ -54,7 +53,6 @@ const ITEMS_PER_TURN: usize = 256;
 
 /// Runs until control lets go of its end.
 pub(crate) fn run(mut worker: Worker, mut link: Box<dyn Link>, mut ports: Ports, start: Instant) {
-    let mut pace = Pace::default();
     let mut deeds = Vec::new();
     loop {
         let mut before = now(start);
@@ -80,7 +78,6 @@ pub(crate) fn run(mut worker: Worker, mut link: Box<dyn Link>, mut ports: Ports,
         let moment = now(start);
         ports.pulse.turned(moment);
         let (rx, tx) = link.parts();
-        let gather = pace.handle_turn(moment, rx.len());
         ports.take_in(&mut worker, moment, tx);
         worker.turn(moment, rx, tx);
         carry_out_sockets(&mut worker, &mut *link, moment);
@@ -93,7 +90,6 @@ pub(crate) fn run(mut worker: Worker, mut link: Box<dyn Link>, mut ports: Ports,
             worker.outbox().streams.append(&mut deeds);
         }
         ports.carry_out(&mut worker, tx);
-        link.gather(gather);
         if std::mem::take(&mut worker.outbox().stats_due) {
             let stats = worker.stats(&link.counters());
             worker.outbox().events.push(Event::Stats(Box::new(stats)));

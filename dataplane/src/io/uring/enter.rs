@@ -46,15 +46,8 @@ impl Gate {
         }
     }
 
-    /// Submits `submit` entries, runs what the kernel deferred, and waits for `want` completions or the timeout. When `gather` has
-    /// passed, which is not zero only where the kernel knows it, one new completion is enough.
-    pub(super) fn enter(
-        &self,
-        submit: usize,
-        want: u32,
-        timeout: Option<Duration>,
-        gather: Duration,
-    ) -> io::Result<()> {
+    /// Submits `submit` entries, runs what the kernel deferred, and waits for `want` completions or the timeout.
+    pub(super) fn enter(&self, submit: usize, want: u32, timeout: Option<Duration>) -> io::Result<()> {
         let time = timeout.map(|timeout| Timespec {
             seconds: timeout.as_secs().min(i32::MAX as u64) as i64,
             nanoseconds: i64::from(timeout.subsec_nanos()),
@@ -62,7 +55,7 @@ impl Gate {
         let argument = EventsArgument {
             mask: 0,
             mask_size: 0,
-            min_wait_us: gather.as_micros() as u32,
+            min_wait_us: 0,
             time: time.as_ref().map_or(std::ptr::null(), std::ptr::from_ref),
         };
         // SAFETY: the argument and the time it points to live through the call. Whoever pushed the entries answers for them.

@@ -89,8 +89,6 @@ struct Engine {
     calls: [Option<WakeHandle>; CALLS_MAX],
     wake: WakeHandle,
     woken: bool,
-    /// For how long datagrams gather before a sleep ends.
-    gather: Duration,
     broken: Option<i32>,
     counters: LinkCounters,
     diverted: Diverted,
@@ -141,13 +139,6 @@ impl Link for UringLink {
         }
         let called = engine.wake.take();
         Ok(Received { woken: std::mem::take(&mut engine.woken) | called })
-    }
-
-    fn gather(&mut self, wait: Duration) {
-        // Linux 6.12. Before, the field had to be zero.
-        if self.engine.ring.params().is_feature_min_timeout() {
-            self.engine.gather = wait;
-        }
     }
 
     fn parts(&mut self) -> (&mut RxBatch, &mut dyn Transmit) {
@@ -268,7 +259,6 @@ impl Engine {
             calls: [const { None }; CALLS_MAX],
             wake,
             woken: false,
-            gather: Duration::ZERO,
             broken: None,
             counters: LinkCounters::default(),
             diverted: Diverted::default(),
@@ -362,17 +352,10 @@ impl Engine {
     fn take_in(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         self.reap();
         // A timer of no time at all would still be set and fire, which costs more than a send.
-        let waits = timeout != Some(Duration::ZERO);
-        let gather = timeout.map_or(self.gather, |timeout| timeout.min(self.gather));
-        if waits && !gather.is_zero() && !self.has_news() {
-            // What has come is not kept waiting for more: then there is load enough to fill batches without.
-            self.enter(0, None)?;
-            self.reap();
-        }
-        if waits && !self.has_news() && self.wake.may_sleep() {
-            // Sends and calls are answered as they are submitted. Wait for one completion more than those, or for many.
-            let want = if gather.is_zero() { 1 } else { GATHERED_MAX };
-            self.enter_patiently(want + self.ledger.answers_due() as u32, timeout, gather)?;
+        let has_news = !self.backlog.is_empty() || self.woken;
+        if timeout != Some(Duration::ZERO) && !has_news && self.wake.may_sleep() {
+            // Sends and calls are answered as they are submitted. Wait for one completion more than those.
+            self.enter(1 + self.ledger.answers_due() as u32, timeout)?;
         } else {
             self.enter(0, None)?;
         }
@@ -386,10 +369,6 @@ impl Engine {
             self.reap();
         }
         Ok(())
-    }
-
-    fn has_news(&self) -> bool {
-        !self.backlog.is_empty() || self.woken
     }
 
     /// Moves datagrams from the backlog to the batch.
@@ -461,11 +440,6 @@ impl Engine {
 
     /// Submits, lets the kernel do what it deferred, and waits for `want` completions or the timeout.
     fn enter(&mut self, want: u32, timeout: Option<Duration>) -> io::Result<()> {
-        self.enter_patiently(want, timeout, Duration::ZERO)
-    }
-
-    /// The same; once `gather` has passed, one completion is enough.
-    fn enter_patiently(&mut self, want: u32, timeout: Option<Duration>, gather: Duration) -> io::Result<()> {
         if self.user.is_none() {
             self.ring.submitter().register_enable_rings()?;
             self.gate = Gate::registered(self.ring.as_raw_fd());
@@ -477,7 +451,7 @@ impl Engine {
         if submit == 0 && want == 0 && idle {
             return Ok(());
         }
-        match self.gate.enter(submit, want, timeout, gather) {
+        match self.gate.enter(submit, want, timeout) {
             Err(error) => match error.raw_os_error() {
                 // The timer; a signal; no memory for the moment, or completions to be taken first.
                 Some(libc::ETIME | libc::EINTR | libc::EAGAIN | libc::EBUSY) => Ok(()),
@@ -600,8 +574,6 @@ const FLAGS: libc::c_int = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
 const BUFFER_GROUP: u16 = 0;
 /// Calls to other workers between two turns. Beyond that they go by eventfd.
 const CALLS_MAX: usize = 64;
-/// Completions that end the gathering early: datagrams, or sockets that have some.
-const GATHERED_MAX: u32 = 64;
 /// Times that something is tried which works at once unless the kernel is out of memory.
 const ATTEMPTS: usize = 8;
 
