@@ -4,7 +4,9 @@
 //! A client of TURN goes to the worker that its address chooses, so that its data connections (RFC 6062) meet its allocation. A client
 //! of ICE goes to the worker that its first check names. HTTP is carried on through a pair of sockets, TLS taken off.
 
+mod accept;
 mod dtls;
+mod ending;
 mod meter;
 mod relay;
 mod settings;
@@ -21,7 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mio::event::Event;
-use mio::net::{TcpListener, TcpStream, UnixStream};
+use mio::net::{TcpListener, UnixStream};
 use mio::{Interest, Registry, Token};
 use ringmain_shared::Now;
 use ringmain_shared::event::StreamStats;
@@ -39,6 +41,7 @@ use crate::stream::dtls::Context;
 use crate::stream::queue::QUEUE_SIZE_MAX;
 use crate::stream::{FromStream, StreamClient, StreamId, ToStream};
 use dtls::{DtlsClient, DtlsListener};
+use ending::LINGER;
 pub use settings::{DtlsSettings, HttpSink, HttpStream, StreamListener, StreamSettings};
 use stream::{Role, Socket, Stream};
 
@@ -129,18 +132,6 @@ impl Streams {
             buffer: vec![0; READ_SIZE],
             news: Vec::new(),
         }
-    }
-
-    /// Accepts connections from here on. Listeners come first, and stay.
-    pub(crate) fn listen(
-        &mut self,
-        listener: std::net::TcpListener,
-        offer: Offer,
-        registry: &Registry,
-    ) -> io::Result<()> {
-        listener.set_nonblocking(true)?;
-        let listener = TcpListener::from_std(listener);
-        self.insert(Content::Listener(listener, Listens::Clients(Arc::new(offer))), registry).map(|_| ())
     }
 
     /// Something can be done without waiting.
@@ -268,66 +259,6 @@ impl Streams {
                 }
             }
             about_peers => self.handle_peer_item(worker, about_peers, registry, now, workers),
-        }
-    }
-
-    fn accept(&mut self, listener: usize, registry: &Registry, now: Now, workers: &mut Workers) {
-        for _ in 0..ACCEPTS_MAX {
-            let Some(Content::Listener(socket, listens)) =
-                self.slots.get(listener).and_then(|slot| slot.content.as_ref())
-            else {
-                return;
-            };
-            let listens = listens.clone();
-            match socket.accept() {
-                Ok((socket, remote)) => match listens {
-                    Listens::Clients(offer) => self.accept_client(socket, remote, offer, registry, now),
-                    Listens::Relay { worker, .. } if !workers.is_taking(worker) => self.stats.refused += 1,
-                    Listens::Relay { worker, request } => {
-                        let arrived = self.accept_peer(socket, remote, worker, request, registry, now);
-                        let Some(id) = arrived else { continue };
-                        workers.give(worker, FromStream::Arrived { request, id, peer: remote });
-                    }
-                },
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                // One that was gone before we came to it.
-                Err(error) if is_about_one_connection(&error) => {}
-                Err(_) => {
-                    // No descriptors, no memory: those that we have go on, the others wait in the kernel.
-                    self.stats.out_of_descriptors += 1;
-                    if !self.halted.contains(&listener) {
-                        self.halted.push(listener);
-                    }
-                    return;
-                }
-            }
-        }
-        // No news comes of what waits already.
-        self.ready.push_back(listener);
-    }
-
-    fn accept_client(
-        &mut self,
-        socket: TcpStream,
-        remote: SocketAddr,
-        offer: Arc<Offer>,
-        registry: &Registry,
-        now: Now,
-    ) {
-        let Ok(local) = socket.local_addr() else { return };
-        // A listener for both families tells IPv4 addresses in the form of IPv6.
-        let (local, remote) = (canonical(local), canonical(remote));
-        if !self.admission.enter(remote.ip()) {
-            self.stats.refused += 1;
-            return;
-        }
-        self.stats.accepted += 1;
-        // What relays wait for is not held back to fill a segment.
-        let _ = socket.set_nodelay(true);
-        let mut stream = Stream::new(Socket::Tcp(socket), Connection::new(offer, now), local, remote, now);
-        (stream.counted, stream.role) = (Some(remote.ip()), Role::New);
-        if self.insert(Content::Stream(Box::new(stream)), registry).is_err() {
-            self.admission.leave(remote.ip(), false);
         }
     }
 
@@ -535,92 +466,6 @@ impl Streams {
         }
     }
 
-    /// Everything is written. Who closes while there is something to read has the kernel say so with a reset, which overtakes what the
-    /// other side has not read yet: so we read on for a moment, until it closes too.
-    fn linger(&mut self, slot: usize, registry: &Registry, now: Now, workers: &mut Workers) {
-        self.tell_relayed(slot, workers);
-        let id = self.id(slot);
-        let Some(stream) = self.stream_mut(slot) else { return };
-        if stream.socket.end_writing().is_err() {
-            return self.end(slot, End::Closed, registry, now, workers);
-        }
-        (stream.role, stream.since, stream.may_read) = (Role::Lingering, now, true);
-        if let Some(worker) = stream.owner.take() {
-            workers.give(worker, FromStream::Closed { id });
-        }
-        self.ready.push_back(slot);
-    }
-
-    /// Throws away what somebody says to whom we have said everything.
-    fn read_to_the_end(&mut self, slot: usize, registry: &Registry, now: Now, workers: &mut Workers) {
-        for _ in 0..READS_MAX {
-            let Some(Content::Stream(stream)) = self.slots.get_mut(slot).and_then(|slot| slot.content.as_mut()) else {
-                return;
-            };
-            match stream.socket.read(&mut self.buffer) {
-                Ok(1..) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                _ => return self.end(slot, End::Closed, registry, now, workers),
-            }
-        }
-        self.ready.push_back(slot);
-    }
-
-    /// Ends a connection once everything for it is written.
-    fn finish(&mut self, slot: usize, now: Now) {
-        let Some(stream) = self.stream_mut(slot).filter(|stream| stream.role != Role::Lingering) else { return };
-        stream.connection.close(now);
-        let role = std::mem::replace(&mut stream.role, Role::Ending);
-        (stream.since, stream.may_read) = (now, false);
-        self.unwritten.push(slot);
-        if let Role::Joined { to } = role
-            && self.stream(to).is_some_and(|other| other.role == Role::Joined { to: slot })
-        {
-            self.finish(to, now);
-        }
-    }
-
-    /// Ends a connection now, and tells those who have to do with it.
-    fn end(&mut self, slot: usize, end: End, registry: &Registry, now: Now, workers: &mut Workers) {
-        self.tell_relayed(slot, workers);
-        let id = self.id(slot);
-        let Some(stream) = self.stream_mut(slot) else { return };
-        let (role, owner) = (stream.role, stream.owner);
-        // From here on nobody joined to it finds it.
-        stream.role = Role::Ending;
-        match role {
-            Role::Turn { worker } => workers.give(worker, FromStream::Closed { id }),
-            Role::Connecting { worker, request } => {
-                self.connecting.remove(&(worker, request));
-                workers.give(worker, FromStream::Connected { request, peer: None });
-            }
-            Role::Ice { path, worker } => {
-                // The path may have come to be another's: the same client, connected anew.
-                if self.paths.get(&path) == Some(&slot) {
-                    self.paths.remove(&path);
-                    if let Some(worker) = worker {
-                        workers.give(worker, FromStream::PathClosed { path });
-                    }
-                }
-            }
-            // What was said to the end is still for the other.
-            Role::Joined { to } => self.finish(to, now),
-            Role::New | Role::Waiting | Role::Ending | Role::Lingering => {}
-        }
-        if let Some(worker) = owner.filter(|_| !matches!(role, Role::Connecting { .. })) {
-            workers.give(worker, FromStream::Closed { id });
-        }
-        self.count(end);
-        // What TLS has to say about the failure, if the kernel takes it at once.
-        if let Some(stream) = self.stream_mut(slot)
-            && !stream.connection.pending().is_empty()
-        {
-            let _ = stream.socket.write(stream.connection.pending());
-        }
-        self.remove(slot, registry);
-    }
-
     fn insert(&mut self, mut content: Content, registry: &Registry) -> io::Result<usize> {
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot { generation: 0, content: None });
@@ -662,17 +507,6 @@ impl Streams {
             }
         }
         self.free.push(slot);
-    }
-
-    fn count(&mut self, end: End) {
-        match end {
-            End::Closed => {}
-            End::Unknown => self.stats.unknown_protocol += 1,
-            End::Tls => self.stats.tls_failed += 1,
-            End::Desynchronised => self.stats.desynchronised += 1,
-            End::Silent => self.stats.silent += 1,
-            End::Stuck => self.stats.stuck += 1,
-        }
     }
 
     fn content_mut(&mut self, slot: usize) -> Option<&mut Content> {
@@ -725,11 +559,6 @@ fn worker_of(address: IpAddr, count: usize) -> usize {
     (number % count as u128) as usize
 }
 
-fn is_about_one_connection(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
-    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
-}
-
 /// Whether an event is the thread's bell.
 pub(in crate::plane) fn is_bell(token: Token) -> bool {
     token.0 == BELL
@@ -741,8 +570,6 @@ pub(in crate::plane) const BELL: usize = usize::MAX;
 const READ_SIZE: usize = 16 * 1024;
 /// Reads of one connection before the others have their turn.
 const READS_MAX: usize = 4;
-/// Connections accepted before those that we have get their turn.
-const ACCEPTS_MAX: usize = 64;
 /// What the other side of a pair must have room for: what is read at once, a TLS record that began before, and what TLS puts around it.
 const PAIR_ROOM: usize = 2 * READ_SIZE + 1024;
 /// Bytes of media that the kernel holds back for a client of ICE-TCP before it takes more. What waits beyond waits in our own queue,
@@ -750,6 +577,4 @@ const PAIR_ROOM: usize = 2 * READ_SIZE + 1024;
 const ICE_UNSENT_MAX: u32 = 32 * 1024;
 /// Time to connect to a peer, for a peer to be joined (RFC 6062 §5.2: 30 s), or to write what is left.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Time for the other side to close, once it was told everything.
-const LINGER: Duration = Duration::from_secs(2);
 const _: () = assert!(PAIR_ROOM <= QUEUE_SIZE_MAX / 2, "an empty queue takes what is read at once");
