@@ -148,10 +148,20 @@ pub(super) fn handle_refusal(
         counters.gso_fallbacks += 1;
         send_singly(sockets, train, batch, counters);
     } else if is_too_long {
-        send_singly(sockets, train, batch, counters);
+        send_in_fragments(sockets, train, batch, counters);
     } else {
         count_failed(errno, train.segments as u64, counters);
     }
+}
+
+/// Sends a train again that was refused as too long for its path, which anybody's ICMP may say: with as few calls as can be. The socket
+/// begins with refusing; see [`SocketTable::new`].
+#[cold]
+fn send_in_fragments(sockets: &SocketTable, train: &Train, batch: &TxBatch, counters: &mut LinkCounters) {
+    let Some(socket) = sockets.get_late(train.path.socket) else { return };
+    let _ = socket::allow_fragments(socket, true, true);
+    send_singly(sockets, train, batch, counters);
+    let _ = socket::allow_fragments(socket, true, false); // Or else the kernel fragments from now on, and takes longer.
 }
 
 /// Sends the datagrams of a train one by one, without waiting; those that do not fit the path in fragments.
