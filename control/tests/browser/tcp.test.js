@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { after } from 'node:test';
-import { COLOURS, moves, received, showsColour } from './lib/core.js';
+import { everybodySeesEverybody, received } from './lib/core.js';
 import { Forward } from './lib/forward.js';
 import { roomTest, start } from './lib/harness.js';
 import { seed } from './lib/random.js';
@@ -33,22 +33,8 @@ async function protocols(peer) {
 }
 
 roomTest('peers that no UDP reaches see and hear each other, and talk over channels', async (room) => {
-  const peers = [];
-  for (const { uid, hue } of COLOURS) {
-    const peer = await room.join(uid);
-    peer.stream = await peer.call('publish', 'main', { hue, tone: 400 + hue });
-    peers.push(peer);
-  }
-  for (const viewer of peers) {
-    for (const [index, shown] of peers.entries()) {
-      if (shown === viewer) continue;
-      await viewer.decodes(shown.stream, { frames: 20 });
-      await viewer.hears(shown.stream);
-      await showsColour(viewer, shown.stream, COLOURS[index].channel);
-      await moves(viewer, shown.stream);
-    }
-    assert.equal(await protocols(viewer), 'tcp,tcp');
-  }
+  const peers = await everybodySeesEverybody(room);
+  for (const viewer of peers) assert.equal(await protocols(viewer), 'tcp,tcp');
   const [red, green, blue] = peers;
   await red.call('openChannel', 'chat');
   for (const peer of [green, blue]) await until('the channel', () => peer.call('received', 'chat'));

@@ -11,13 +11,14 @@ export function coreTests(where, serverOf) {
 }
 
 /** The colours that peers paint, and the channel of RGB that they are. */
-export const COLOURS = [
+const COLOURS = [
   { uid: 'red', hue: 0, channel: 0 },
   { uid: 'green', hue: 120, channel: 1 },
   { uid: 'blue', hue: 240, channel: 2 },
 ];
 
-async function everybodySeesEverybody(room) {
+/** Three peers publish, and each sees and hears the two others, and nothing of its own. Gives the peers. */
+export async function everybodySeesEverybody(room) {
   const peers = [];
   for (const { uid, hue } of COLOURS) {
     const peer = await room.join(uid);
@@ -35,10 +36,11 @@ async function everybodySeesEverybody(room) {
     const streams = await viewer.call('remoteStreams');
     assert.equal(streams.length, 2, `${viewer.uid} gets what the two others publish, and nothing of its own`);
   }
+  return peers;
 }
 
 /** The picture, read back from a canvas, is mostly of this channel of RGB: it is the right peer's. */
-export function showsColour(viewer, stream, channel) {
+function showsColour(viewer, stream, channel) {
   return until(
     `${viewer.uid} to see channel ${channel} dominate`,
     async () => {
@@ -50,7 +52,7 @@ export function showsColour(viewer, stream, channel) {
 }
 
 /** The picture changes while one looks at it. */
-export async function moves(viewer, stream) {
+async function moves(viewer, stream) {
   const before = (await viewer.call('picture', stream)).pixels;
   await until(`the picture of ${stream} to move for ${viewer.uid}`, async () => {
     const now = (await viewer.call('picture', stream)).pixels;
