@@ -1,7 +1,7 @@
 //! One packet to many subscribers, without a kernel: what our own code costs for each, beside the cipher alone, and what it allocates.
 //!
-//! Each turn takes in one datagram and forwards it to all; in a room where all publish, one of each publisher. The cipher is AES-128-GCM over as many bytes under one key that stays in
-//! the cache; ours are as many keys as subscribers.
+//! Each turn takes in one datagram and forwards it to all; in a room where all publish, one of each publisher. The cipher is AES-128-GCM
+//! over as many bytes under one key that stays in the cache; ours are as many keys as subscribers.
 
 #![allow(missing_docs)]
 

@@ -1,9 +1,9 @@
 //! What a worker adds to a packet's way, at half of the load that it can carry.
 //!
-//! Rooms of one publisher and twenty subscribers, 30 frames a second of 8 packets, each publisher at a time of its own, so that frames meet.
-//! How many rooms are half of a core is measured first. The worker runs by the clock on one core, the publishers on another. In some
-//! rooms the first and the last subscriber are real sockets: a packet's way is from the publisher's clock before `sendto` to the
-//! kernel's timestamp of its arrival. The same from socket to socket, without a worker, is taken off.
+//! Rooms of one publisher and twenty subscribers, 30 frames a second of 8 packets, each publisher at a time of its own, so that frames
+//! meet. How many rooms are half of a core is measured first. The worker runs by the clock on one core, the publishers on another. In some
+//! rooms the first and the last subscriber are real sockets: a packet's way is from the publisher's clock before `sendto` to the kernel's
+//! timestamp of its arrival. The same from socket to socket, without a worker, is taken off.
 //!
 //! The machine may be busy with other things: what counts is what was sent in quiet moments, in which neither thread had to wait for its
 //! core for so long that it could make the goals fail by itself. Without enough of them, the goals are not judged.

@@ -1,5 +1,5 @@
-//! Two workers on two cores beside one: each has a room of its own and a cable of its own into an XDP program, so that what they share is the
-//! machine and the kernel, and nothing of ours. Each feeds itself, since there is no third core that must be there.
+//! Two workers on two cores beside one: each has a room of its own and a cable of its own into an XDP program, so that what they share is
+//! the machine and the kernel, and nothing of ours. Each feeds itself, since there is no third core that must be there.
 //!
 //! Time that passes counts, in windows in which the machine did nothing else; without enough of those the goal is not judged. CPU time is
 //! told of all windows, and shows contention even on a busy machine. The floor's two threads are what machine and kernel allow.

@@ -1,5 +1,6 @@
 //! What a relayed packet and an allocation cost, beside coturn: servers as their operators run them, processes of one core each, under the
-//! same load in turns. Beside them the same links with nothing but a loop that receives and sends. `scripts/compare-turn` gets and builds what this needs.
+//! same load in turns. Beside them the same links with nothing but a loop that receives and sends. `scripts/compare-turn` gets and builds
+//! what this needs.
 //!
 //!     --server=FILE      `ringmain`; without it there is nothing to compare
 //!     --rate=NUMBER      datagrams a second, both ways together

@@ -2,7 +2,8 @@
 //! any bytes and panics when a promise is broken. The targets in `fuzz_targets/` hand them libFuzzer's inputs; the test
 //! `tests/corpus.rs` hands them everything in `corpus/`, in plain `cargo test`.
 //!
-//! Single packets: [`stun`], [`demux`], [`rtp`], [`rtcp`], [`codec`], [`dcep`], [`dtls_client_hello`]; byte streams: [`stream`]; text: [`sdp`],
+//! Single packets: [`stun`], [`demux`], [`rtp`], [`rtcp`], [`codec`], [`dcep`], [`dtls_client_hello`]; byte streams: [`stream`]; text:
+//! [`sdp`],
 //! [`json_rpc`]; there and back again: [`rtp_rewrite`], [`srtp`]; whole conversations, where the input is a list of steps
 //! under virtual time: [`receive`], [`ice`], [`dtls_flight`], [`turn`], [`turn_model`], [`turn_tcp_model`],
 //! [`worker`].

@@ -40,8 +40,8 @@ pub const ICE_CONSENT_IDLE: Duration = Duration::from_secs(24);
 pub const TRANSPORT_ABANDONED: Duration = Duration::from_secs(60);
 /// Time for a DTLS handshake.
 pub const HANDSHAKE: Duration = Duration::from_secs(15);
-/// DTLS handshakes under way at a time. About 100 KiB each until they are done; beyond, a new ClientHello is dropped and its client tries again.
-/// As many ClientHellos may wait for their handshakes to become possible.
+/// DTLS handshakes under way at a time. About 100 KiB each until they are done; beyond, a new ClientHello is dropped and its client tries
+/// again. As many ClientHellos may wait for their handshakes to become possible.
 pub const HANDSHAKES_MAX: usize = 1024;
 /// Bytes of a ClientHello, in as many fragments as it takes; post-quantum key shares make them 2 KiB.
 pub const CLIENT_HELLO_SIZE_MAX: usize = 4 * 1024;

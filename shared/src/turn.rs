@@ -204,8 +204,8 @@ pub struct RelayAddress {
 pub enum RelayMode {
     /// A port each.
     PerAllocation,
-    /// So many ports of each worker for all, told apart by their peers' addresses: of the allocations on one port, one at a time may talk to
-    /// the same address and port. Fits few peers per client, and firewalls that open few ports.
+    /// So many ports of each worker for all, told apart by their peers' addresses: of the allocations on one port, one at a time may talk
+    /// to the same address and port. Fits few peers per client, and firewalls that open few ports.
     Shared(u16),
 }
 

@@ -7,7 +7,8 @@
 //! Room by room: [`options`] → [`target`] (whom it is allowed to load) → [`run`] (a run from beginning to end) → [`crowd`] (who
 //! joins when) → [`client`] (signalling over a [`wire`]) with [`sdp`] → [`engine`] (the thread with the sockets) → [`transport`] (made of
 //! [`ice`], [`stun`], [`secure`] and [`channels`]) → [`publisher`] with [`frames`], or [`subscriber`] with [`sequence`] and [`arrivals`];
-//! [`messages`] on data channels. Every packet ends in a [`mark`]; what is counted goes to a [`tally`]; [`server`] reads the server's CPU; [`report`] prints.
+//! [`messages`] on data channels. Every packet ends in a [`mark`]; what is counted goes to a [`tally`]; [`server`] reads the server's CPU;
+//! [`report`] prints.
 //!
 //! A subscriber counts every packet by its header and opens one in so many, so that the load stays light beside the server
 //! that it measures. What it cannot see is its own share: over loopback the server pays for the kernel work of receiving too,

@@ -48,8 +48,9 @@
 //!
 //! `{"id":…,"error":{"code":…,"message":…},"jsonrpc":"2.0"}`; the codes are those of [`ErrorCode`]. Messages say what to
 //! change. Where a limit of the server is in the way, `error.data` is `{limit, retry_after}`: the setting's name, and the
-//! seconds to wait before trying again. One with `"id":null` before anything was asked says why the connection ends. A WebSocket that the server closes says why: 4001, the same uid joined from elsewhere; 4002, every media
-//! connection of the peer has ended; 1008, far more requests than are served.
+//! seconds to wait before trying again. One with `"id":null` before anything was asked says why the connection ends. A WebSocket that the
+//! server closes says why: 4001, the same uid joined from elsewhere; 4002, every media connection of the peer has ended; 1008, far more
+//! requests than are served.
 
 mod error;
 mod fields;

@@ -95,7 +95,8 @@ impl Description {
         self.text.media_descriptions.push(section.0);
     }
 
-    /// The text. `bundled`: with the group; an answer has one only where the offer has (RFC 8843 §7.3). `allow_mixed`: one-byte and two-byte header extensions may alternate (RFC 8285 §4.1.2).
+    /// The text. `bundled`: with the group; an answer has one only where the offer has (RFC 8843 §7.3). `allow_mixed`: one-byte and
+    /// two-byte header extensions may alternate (RFC 8285 §4.1.2).
     pub(super) fn finish(mut self, bundled: bool, allow_mixed: bool) -> String {
         let mut attribute =
             |key: &str, value: Option<String>| self.text.attributes.push(Attribute::new(key.to_owned(), value));

@@ -1,8 +1,8 @@
 //! DTLS and SCTP: everything of a transport that is too slow for a worker's turn, on a thread beside the workers.
 //!
-//! A worker passes DTLS datagrams of authenticated addresses in, and word when one of them is proved; [`Handshaker`] answers with datagrams to send and, when the handshake
-//! is done and the certificate is the one that the SDP promised, with the SRTP keys. Afterwards the same DTLS association
-//! carries SCTP with the data channels of the room.
+//! A worker passes DTLS datagrams of authenticated addresses in, and word when one of them is proved; [`Handshaker`] answers with datagrams
+//! to send and, when the handshake is done and the certificate is the one that the SDP promised, with the SRTP keys. Afterwards the same
+//! DTLS association carries SCTP with the data channels of the room.
 //!
 //! * [`identity`]: our certificate; whether a peer's matches its fingerprint.
 //! * [`client_hello`]: the first look at a peer's DTLS, before any engine exists.

@@ -206,8 +206,8 @@ impl Ports {
                     Some(item) => streams_kept.push(item),
                 }
             }
-            // What is kept has no bound of its own: it is of connections, which have one, and none of it may be lost. A grant or an end that
-            // never came would leave a connection as it is for ever.
+            // What is kept has no bound of its own: it is of connections, which have one, and none of it may be lost. A grant or an end
+            // that never came would leave a connection as it is for ever.
             wake.wake();
         }
         outbox.streams.clear();

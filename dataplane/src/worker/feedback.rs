@@ -1,5 +1,6 @@
 //! RTCP, both ways. Publishers are owed reports, requests for what is missing, and arrival times (RFC 3550, RFC 4585, RFC 5104);
-//! subscribers get sender reports and ask for things again, which [`repair`](super::repair) sends. Feedback acts only on streams that its transport really has.
+//! subscribers get sender reports and ask for things again, which [`repair`](super::repair) sends. Feedback acts only on streams that its
+//! transport really has.
 
 use std::time::Duration;
 

@@ -2,8 +2,9 @@
 //!
 //! A turn, in order: what other threads sent ([`commands`], [`relay`]), what came from the network ([`ingress`]), what goes to
 //! subscribers ([`forwarding`]), what publishers are owed ([`feedback`]), what subscribers asked for again ([`repair`]), deadlines
-//! ([`timers`]), counters ([`stats`]). Clients of TURN are served in between ([`turn`]). Bytes, values and `now` come in; bytes go out through [`Transmit`], everything else through the [`Outbox`].
-//! Nothing here waits, locks, logs or reads a clock. Threads and rings are in [`crate::plane`].
+//! ([`timers`]), counters ([`stats`]). Clients of TURN are served in between ([`turn`]). Bytes, values and `now` come in; bytes go out
+//! through [`Transmit`], everything else through the [`Outbox`]. Nothing here waits, locks, logs or reads a clock. Threads and rings are in
+//! [`crate::plane`].
 
 mod commands;
 mod feedback;

@@ -1,6 +1,6 @@
-//! Two DTLS engines behind one door. `dimpl` speaks DTLS 1.3 (as a client, 1.2 with those who want it); OpenSSL speaks DTLS 1.2, with RSA certificates too, which some
-//! peers (GStreamer's `webrtcbin`) bring and `dimpl` leaves out. What an engine proves, [`Proof`], is for its caller to believe:
-//! no engine knows a fingerprint.
+//! Two DTLS engines behind one door. `dimpl` speaks DTLS 1.3 (as a client, 1.2 with those who want it); OpenSSL speaks DTLS 1.2, with RSA
+//! certificates too, which some peers (GStreamer's `webrtcbin`) bring and `dimpl` leaves out. What an engine proves, [`Proof`], is for its
+//! caller to believe: no engine knows a fingerprint.
 
 mod dtls12;
 mod dtls13;

@@ -156,7 +156,8 @@ impl GcmKey {
         let iv = (iv << 32).to_be_bytes();
         let (front, back) = (u128::from_le_bytes(iv) as u64, (u128::from_le_bytes(iv) >> 64) as u64);
         let tag = tag.as_mut_ptr();
-        // SAFETY: an initialised manager, of which C only calls a function; a key made for `is_256`; sixteen bytes of tag; the header as long as said; source and destination as this function's caller says.
+        // SAFETY: an initialised manager, of which C only calls a function; a key made for `is_256`; sixteen bytes of tag; the header as
+        // long as said; source and destination as this function's caller says.
         unsafe {
             ringmain_mb_gcm_seal(
                 self.library.address(),
