@@ -20,10 +20,11 @@ coreTests(' when their room spreads over two workers', () => (spread ??= start({
 const FORBIDDEN = ['strace', '-f', '-qq', '--seccomp-bpf', '-o', '/dev/null', '-e', 'trace=io_uring_setup', '-e', 'inject=io_uring_setup:error=EPERM'];
 
 let forbidden;
-coreTests(' where io_uring is forbidden', () => (forbidden ??= start({ wrapper: FORBIDDEN })));
+const whereForbidden = () => (forbidden ??= start({ wrapper: FORBIDDEN }));
+coreTests(' where io_uring is forbidden', whereForbidden);
 
 test('where io_uring is forbidden the log says which link is used instead, and why', async () => {
-  const log = (await forbidden).log();
+  const log = (await whereForbidden()).log();
   assert.match(log, /WARN io_uring is not used.*io_uring_setup: Operation not permitted.*seccomp/, log);
   assert.match(log, /WARN link: mmsg/, log);
 });
