@@ -63,9 +63,10 @@ fn number(json: &Value, path: &str) -> f64 {
     json.pointer(path).and_then(Value::as_f64).unwrap_or_else(|| panic!("{path} is no number in {json:#}"))
 }
 
-/// As many as the load's clock makes them. On a busy host what was late falls into the window, or out of it.
-fn assert_near(found: f64, expected: f64, json: &Value) {
-    assert!((found - expected).abs() < 0.2 * expected, "{found} instead of {expected} in {json:#}");
+/// As much as was asked for. On a busy host the load itself comes too late to some of it.
+fn assert_rate(sent: f64, per_second: f64, seconds: f64) {
+    let expected = per_second * seconds;
+    assert!((0.5 * expected..1.2 * expected).contains(&sent), "{sent} instead of {expected}");
 }
 
 #[test]
@@ -83,10 +84,10 @@ fn a_small_load_arrives_whole_at_every_subscriber() {
         assert_eq!(found(name), 0.0, "{name} in {json:#}");
     }
     // Two videos of 240 packets per second and two sounds of 50, for three seconds, at ten subscribers.
-    let seconds = number(&json, "/window/seconds");
+    let (seconds, sent) = (number(&json, "/window/seconds"), number(&json, "/window/sent/packets"));
     assert!(seconds >= 3.0, "{json:#}");
-    let expected = (2.0 * 240.0 + 2.0 * 50.0) * seconds * 10.0;
-    assert_near(found("packets"), expected, &json);
+    assert_rate(sent, 2.0 * 240.0 + 2.0 * 50.0, seconds);
+    assert!((found("packets") - 10.0 * sent).abs() < 0.2 * 10.0 * sent, "{json:#}");
     assert!(found("verified") >= found("packets"), "every packet is opened");
     assert_eq!(number(&json, "/window/delay/count"), found("verified"));
     assert!(number(&json, "/window/delay/p50_us") > 0.0 && number(&json, "/window/delay/p50_us") < 3e6, "{json:#}");
@@ -133,7 +134,7 @@ fn messages_on_data_channels_reach_every_subscriber_in_order() {
     assert_eq!((found("channels"), found("conversations")), (5.0, 12.0));
     assert_eq!((found("lost"), found("spoilt")), (0.0, 0.0));
     // Two publishers, twenty a second, two seconds; each to five subscribers and the other publisher, some after the window's end.
-    assert_near(found("sent"), 2.0 * 20.0 * number(&json, "/window/seconds"), &json);
+    assert_rate(found("sent"), 2.0 * 20.0, number(&json, "/window/seconds"));
     assert!(found("received") > 0.0 && found("delay/p50_us") > 0.0, "{json:#}");
     assert!(found("delay/count") >= 6.0 * found("sent"), "{json:#}");
     assert_eq!(number(&json, "/window/received/streams"), 10.0);
@@ -180,7 +181,8 @@ fn a_ramp_climbs_until_a_step_fails_and_tells_the_highest_that_held() {
     let failed = found.iter().filter(|(_, held)| !held).map(|(value, _)| *value).min();
     assert!(failed.is_none_or(|failed| failed > highest && failed - highest <= (highest / 20).max(1)), "{found:?}");
     let received = |step: &Value| number(step, "/window/received/packets_per_second");
-    assert!(steps.len() < 2 || received(&steps[1]) > 1.2 * received(&steps[0]), "{json:#}");
+    // On a host too busy for the first step the ramp goes down.
+    assert!(climb < 2 || received(&steps[1]) > 1.2 * received(&steps[0]), "{json:#}");
 }
 
 #[test]
