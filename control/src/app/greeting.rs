@@ -72,6 +72,9 @@ pub fn turn_lines(config: &Config, listeners: &Listeners, offer: Option<&Offer>)
         let hint = "TURN over TLS and DTLS: off, for want of certificate files (turn.tls_cert, turn.tls_key)";
         lines.push(Line::Info(hint.into()));
     }
+    if !config.turn_only {
+        lines.extend(nameless_tls_hint(&offer.urls));
+    }
     if turn.realm.len() > REALM_SIZE_GOOD {
         lines.push(Line::Warn(format!(
             "turn.realm has {} characters, and is in every answer to strangers: up to {REALM_SIZE_GOOD} make those no more than twice \
@@ -84,6 +87,14 @@ pub fn turn_lines(config: &Config, listeners: &Listeners, offer: Option<&Offer>)
         lines.push(Line::Warn(hint.into()));
     }
     lines
+}
+
+/// Firefox reaches for TURN over TLS by a name only: with an address in the URL it does not even connect.
+fn nameless_tls_hint(urls: &[String]) -> Option<Line> {
+    let is_address =
+        |host: &str| host.starts_with('[') || host.split(':').next().is_some_and(|ip| ip.parse::<IpAddr>().is_ok());
+    let hint = "TURN over TLS: clients are told an address, by which Firefox does not come; set turn.host to the certificate's name";
+    urls.iter().filter_map(|url| url.strip_prefix("turns:")).any(is_address).then(|| Line::Warn(hint.into()))
 }
 
 fn link_line(asked: Link, got: &str) -> Line {
@@ -174,3 +185,19 @@ fn is_private(address: IpAddr) -> bool {
 const REALM_SIZE_GOOD: usize = 36;
 /// A host with many addresses need not fill the screen.
 const URLS_MAX: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_hands_out_turn_over_tls_by_an_address_is_warned() {
+        let hint = |url: &str| nameless_tls_hint(&["turn:192.0.2.1:3478?transport=udp".into(), url.into()]);
+        for url in ["turns:192.0.2.1:5349?transport=tcp", "turns:[2001:db8::1]:5349?transport=tcp"] {
+            assert!(matches!(hint(url), Some(Line::Warn(_))), "{url}");
+        }
+        for url in ["turns:sfu.example:5349?transport=tcp", "turn:192.0.2.1:3478?transport=tcp"] {
+            assert_eq!(hint(url), None, "{url}");
+        }
+    }
+}

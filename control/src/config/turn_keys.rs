@@ -92,7 +92,7 @@ pub(super) fn keys() -> Vec<Key> {
             "turn.host",
             "turn-host",
             "NAME",
-            "Name or address in the URLs that clients are told: the certificate's name; empty for an address.",
+            "Name or address in the URLs that clients are told: the certificate's name, without which Firefox takes no TURN over TLS; empty for an address.",
             |config, value| host(value).map(|host| config.turn.host = host),
             |config| quoted(config.turn.host.as_deref().unwrap_or_default()),
         ),

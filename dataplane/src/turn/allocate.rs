@@ -194,13 +194,16 @@ impl Turn {
         })
     }
 
-    /// RFC 8656 §7.2: no shorter than the default, no longer than the most.
+    /// RFC 8656 §7.2: no shorter than the default, no longer than the most. Where an operator has the most below the default, it is
+    /// what everybody gets, as from coturn.
     fn read_lifetime(&self, message: &Message<'_>) -> Result<Duration, Refusal> {
         let lifetimes = self.spec.lifetimes;
-        let Some(value) = message.attribute(attribute::LIFETIME) else { return Ok(lifetimes.allocation) };
+        let Some(value) = message.attribute(attribute::LIFETIME) else {
+            return Ok(lifetimes.allocation.min(lifetimes.allocation_max));
+        };
         let seconds = <[u8; 4]>::try_from(value).map_err(|_| error::BAD_REQUEST)?;
         let asked = Duration::from_secs(u32::from_be_bytes(seconds).into());
-        Ok(asked.min(lifetimes.allocation_max).max(lifetimes.allocation))
+        Ok(asked.max(lifetimes.allocation).min(lifetimes.allocation_max))
     }
 
     /// RFC 8016 §3.1: an empty ticket asks for one.

@@ -7,6 +7,7 @@ import { after, before, test } from "node:test";
 import puppeteer from "puppeteer-core";
 import { launch } from "./browser.js";
 import { start } from "./server.js";
+import { freePorts } from "../lib/ports.js";
 
 const FIREFOX = process.env.TEST_FIREFOX ?? ["/usr/bin/firefox-esr", "/usr/bin/firefox"].find(existsSync);
 const skip = FIREFOX ? false : "there is no Firefox here; TEST_FIREFOX names one";
@@ -26,12 +27,16 @@ const PREFERENCES = {
 let chromium;
 let firefox;
 let server;
+/** A server with TURN, over which Firefox gets to media. */
+let relaying;
 
 before(async () => {
   if (skip) return;
   // Firefox takes part with the addresses of its network only, and with loopback where it has no network.
   const network = Object.values(networkInterfaces()).flat().find(({ internal, family }) => !internal && family === "IPv4");
-  server = await start({ flags: network ? ["--bind", network.address] : [] });
+  const bind = network ? ["--bind", network.address] : [];
+  const turn = ["--turn", "--turn-transports", "udp,tcp", "--turn-port", String((await freePorts(1))[0])];
+  [server, relaying] = [await start({ flags: bind }), await start({ flags: [...bind, ...turn] })];
   chromium = await launch();
   firefox = await puppeteer.launch({
     browser: "firefox", executablePath: FIREFOX, headless: true, extraPrefsFirefox: PREFERENCES,
@@ -40,7 +45,7 @@ before(async () => {
 
 after(async () => {
   await Promise.all([firefox?.close(), chromium?.close()]);
-  await server?.stop();
+  await Promise.all([server?.stop(), relaying?.stop()]);
 });
 
 test("Firefox and Chromium see and hear each other", { skip }, async (t) => {
@@ -86,22 +91,63 @@ test("Firefox comes back after a reload, and leaves", { skip }, async (t) => {
   await until(ann, () => ringmain.peers.length === 1 && document.querySelectorAll(".tile").length === 1);
 });
 
-async function enterFirefox(t, room, name) {
+for (const transport of ["udp", "tcp"]) {
+  test(`Firefox sees and is seen through relays over ${transport}, and by no other way`, { skip }, async (t) => {
+    const fox = await enterFirefox(t, transport, "Fox", { server: relaying, prepare: [relaysOnly, transport] });
+    const ann = await enterChromium(t, transport, "Ann", { server: relaying });
+    await receives(fox, { videos: 1, audios: 1 });
+    await receives(ann, { videos: 1, audios: 1 });
+    for (const [page, other] of [[fox, "Ann"], [ann, "Fox"]]) await sees(page, other);
+    const ways = await fox.evaluate(waysInUse);
+    assert.deepEqual(ways, [`relay over ${transport}`, `relay over ${transport}`]);
+  });
+}
+
+/** In the page, before it runs: its connections may use relays only, and come to these over one transport. */
+function relaysOnly(transport) {
+  window.connections = [];
+  window.RTCPeerConnection = class extends RTCPeerConnection {
+    constructor(configuration) {
+      super({ ...configuration, iceTransportPolicy: "relay" });
+      window.connections.push(this);
+    }
+
+    setConfiguration(configuration) {
+      const reached = (url) => url.endsWith(`transport=${transport}`);
+      const iceServers = configuration.iceServers.map((server) => ({ ...server, urls: server.urls.filter(reached) }));
+      super.setConfiguration({ ...configuration, iceServers });
+    }
+  };
+}
+
+/** In the page: by what each of its connections goes. */
+function waysInUse() {
+  const open = window.connections.filter(({ signalingState }) => signalingState !== "closed");
+  return Promise.all(open.map(async (connection) => {
+    const rows = await connection.getStats();
+    const pair = [...rows.values()].find(({ type, selected }) => type === "candidate-pair" && selected);
+    const { candidateType, relayProtocol } = rows.get(pair.localCandidateId);
+    return `${candidateType} over ${relayProtocol}`;
+  }));
+}
+
+async function enterFirefox(t, room, name, { server: { url } = server, prepare } = {}) {
   const context = await firefox.createBrowserContext();
   t.after(() => context.close());
   const page = await context.newPage();
   page.setDefaultTimeout(30_000);
-  await page.goto(`${server.url}/?room=${room}`);
+  if (prepare) await page.evaluateOnNewDocument(...prepare);
+  await page.goto(`${url}/?room=${room}`);
   await join(page, name);
   return page;
 }
 
-async function enterChromium(t, room, name) {
+async function enterChromium(t, room, name, { server: { url } = server } = {}) {
   const context = await chromium.newContext({ permissions: ["camera", "microphone"] });
   t.after(() => context.close());
   const page = await context.newPage();
   page.setDefaultTimeout(30_000);
-  await page.goto(`${server.url}/?room=${room}`);
+  await page.goto(`${url}/?room=${room}`);
   await join(page, name);
   return page;
 }

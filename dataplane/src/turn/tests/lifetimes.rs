@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ringmain_shared::DropReason;
 use ringmain_shared::id::WorkerIndex;
-use ringmain_shared::turn::{TurnEnd, TurnEvent, TurnTransport};
+use ringmain_shared::turn::{TurnEnd, TurnEvent, TurnLifetimes, TurnSpec, TurnTransport};
 
 use super::world::*;
 use crate::packet::stun::{attribute, method};
@@ -36,6 +36,22 @@ fn an_allocation_lasts_as_long_as_it_asks_within_bounds() {
         (ended.len(), world.turn.ports.free(), world.turn.accounts.len(), world.turn.timers.len()),
         (4, 100, 0, 0)
     );
+}
+
+#[test]
+fn an_operator_may_have_allocations_end_sooner_than_the_default() {
+    let mut world =
+        World::new(TurnSpec { lifetimes: TurnLifetimes { allocation_max: seconds(60), ..spec().lifetimes }, ..spec() });
+    for (number, asked) in [(1, None), (2, Some(30)), (3, Some(600))] {
+        let mut alice = Caller::new(number, "alice");
+        let attributes: Vec<Attribute> = [udp()].into_iter().chain(asked.map(lifetime)).collect();
+        assert_eq!(alice.ask(&mut world, method::ALLOCATE, &attributes).lifetime(), 60, "{asked:?} at first");
+        world.wait(seconds(59));
+        let attributes: Vec<Attribute> = asked.map(lifetime).into_iter().collect();
+        assert_eq!(alice.ask(&mut world, method::REFRESH, &attributes).lifetime(), 60, "{asked:?} again");
+        world.wait(seconds(60));
+        assert_eq!(world.turn.stats().allocations, 0);
+    }
 }
 
 #[test]
