@@ -122,7 +122,7 @@ fn messages_on_data_channels_reach_every_subscriber_in_order() {
     ]);
     assert!(passed, "{json:#}");
     let found = |name: &str| number(&json, &format!("/window/messages/{name}"));
-    assert_eq!((found("channels"), found("conversations")), (5.0, 12.0));
+    assert_eq!((found("channels"), found("conversations")), (7.0, 12.0));
     assert_eq!((found("lost"), found("spoilt")), (0.0, 0.0));
     // Two publishers, twenty a second, two seconds; each to five subscribers and the other publisher.
     assert!((found("sent") - 80.0).abs() < 12.0 && (found("received") - 480.0).abs() < 72.0, "{json:#}");
@@ -137,7 +137,7 @@ fn data_channels_alone_need_no_media_and_no_messages() {
         server.load(&["-p", "1", "-s", "3", "-d", "1", "--warmup", "1", "--fps", "0", "--data-channel", "0"]);
     assert!(passed, "{json:#}");
     let found = |name: &str| number(&json, &format!("/window/messages/{name}"));
-    assert_eq!((found("channels"), found("conversations_expected"), found("sent")), (3.0, 0.0, 0.0));
+    assert_eq!((found("channels"), found("conversations_expected"), found("sent")), (4.0, 0.0, 0.0));
     assert!(number(&json, "/window/server/rss_bytes_per_subscriber") >= 0.0);
 }
 
