@@ -57,11 +57,11 @@ pub(super) struct Client {
 
 impl Client {
     /// The connections that must be up before it has joined.
-    pub(super) fn sides(&self, bare: bool) -> Vec<Side> {
-        match (self.is_publisher, bare) {
-            (true, _) => vec![Side::Publisher],
-            (false, true) => vec![Side::Subscriber],
-            (false, false) => vec![Side::Publisher, Side::Subscriber],
+    pub(super) fn sides(&self, world: &World) -> Vec<Side> {
+        match (self.is_publisher, world.bare, world.chatter) {
+            (true, _, None) => vec![Side::Publisher],
+            (false, true, _) => vec![Side::Subscriber],
+            (true, _, Some(_)) | (false, false, _) => vec![Side::Publisher, Side::Subscriber],
         }
     }
 
@@ -143,7 +143,9 @@ impl Session {
         let name = format!("load-{}-{}", self.world.seed, self.client.number);
         let mut params = json!({ "sid": self.client.room, "uid": name });
         if self.client.is_publisher {
-            params["config"] = json!({ "NoSubscribe": true });
+            // ion-sfu crashes when a peer that has no subscriber connection opens a data channel.
+            let without = if self.world.chatter.is_some() { "NoAutoSubscribe" } else { "NoSubscribe" };
+            params["config"] = json!({ without: true });
         }
         if self.client.is_publisher || !self.world.bare {
             let (local, socket) = self.local_side()?;
@@ -292,16 +294,17 @@ impl Session {
     }
 
     /// What the client does with data channels on one side. As `ion-sdk-js` does, a subscriber opens a channel under the API's
-    /// label where nobody answers, so that its publisher connection has something to negotiate.
+    /// label where nobody answers, so that its publisher connection has something to negotiate. A publisher hears the others on
+    /// the channel that it opened itself.
     fn talk(&self, side: Side) -> Talk {
         let Client { is_publisher, number: source, .. } = self.client;
         match (side, is_publisher, self.world.chatter) {
             (Side::Publisher, true, Some(Chatter { per_second, size })) => {
                 let says = (per_second > 0).then_some(Saying { source, per_second, size });
-                Talk { opens: Some(LABEL), says }
+                Talk { opens: Some(LABEL), says, listens: true }
             }
-            (Side::Publisher, false, Some(_)) => Talk { opens: Some(API_LABEL), says: None },
-            _ => Talk { opens: None, says: None },
+            (Side::Publisher, false, Some(_)) => Talk { opens: Some(API_LABEL), says: None, listens: true },
+            _ => Talk { opens: None, says: None, listens: !is_publisher },
         }
     }
 

@@ -88,7 +88,7 @@ impl Crowd {
         let (room, contents) = (role.room.clone(), role.contents.clone());
         let client = Client { number, room, contents, is_publisher: role.is_publisher, engine };
         let (stop, stopped) = watch::channel(false);
-        let missing = client.sides(self.world.bare).len();
+        let missing = client.sides(&self.world).len();
         self.members.insert(number, Member { stop, began: self.now(), missing });
         let (world, ended) = (self.world.clone(), self.ended.0.clone());
         tokio::spawn(async move {

@@ -16,6 +16,8 @@ pub(super) struct Talk {
     pub(super) opens: Option<&'static str>,
     /// What it says there.
     pub(super) says: Option<Saying>,
+    /// It takes note of what others say; a client does so on one connection.
+    pub(super) listens: bool,
 }
 
 /// Messages of one channel.
@@ -72,7 +74,8 @@ impl Messages {
                 Heard::Opened { .. } => {}
                 // There the server speaks for itself.
                 Heard::Message { stream, .. } if self.api == Some(stream) => {}
-                Heard::Message { bytes, .. } => self.check(&bytes, now, tally),
+                Heard::Message { bytes, .. } if self.talk.listens => self.check(&bytes, now, tally),
+                Heard::Message { .. } => {}
                 Heard::Lost => return Err("the SCTP association has ended".into()),
             }
         }
@@ -151,7 +154,7 @@ mod tests {
 
     #[test]
     fn gaps_are_losses_and_what_comes_twice_or_changed_is_spoilt() {
-        let mut messages = Messages::new(Talk { opens: None, says: None });
+        let mut messages = Messages::new(Talk { opens: None, says: None, listens: true });
         let mut tally = Tally::default();
         let mut check = |bytes: &[u8]| messages.check(bytes, Now(10), &mut tally);
         // Two sources, of which the first is heard late.

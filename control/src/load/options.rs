@@ -62,7 +62,8 @@ pub struct Options {
     #[arg(long, value_name = "FROM-TO", default_value = "80-160", value_parser = range, help_heading = "Media")]
     pub(super) audio_size: RangeInclusive<usize>,
 
-    /// Data channels on every connection, and so many messages per second of each publisher to all others; 0 is silence
+    /// Data channels on every connection, and so many messages per second of each publisher to all others; 0 is silence (ion-sfu
+    /// carries those of one publisher in each room)
     #[arg(long, value_name = "PER SECOND", num_args = 0..=1, default_missing_value = "10", conflicts_with = "bare",
           value_parser = clap::value_parser!(u32).range(..=10_000), help_heading = "Media")]
     pub(super) data_channel: Option<u32>,
@@ -73,7 +74,7 @@ pub struct Options {
     /// Open and check one packet in so many of each stream; the rest are counted by their headers
     #[arg(long, value_name = "COUNT", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=16_384), help_heading = "Clients")]
     pub(super) verify: u64,
-    /// DTLS of the clients; Chromium gets 1.2 here, so that SRTP uses AES-128-GCM
+    /// DTLS of the clients; Chromium gets 1.2 here, so that SRTP uses AES-128-GCM (ion-sfu has only that)
     #[arg(long, value_name = "VERSION", default_value = "1.2", help_heading = "Clients")]
     pub(super) dtls: Version,
     /// Take any certificate of a wss:// server, a self-signed one too

@@ -195,7 +195,7 @@ impl<'o> Run<'o> {
                 messages;
             let silent = channels_expected.saturating_sub(*channels);
             if silent > 0 {
-                self.problem(format!("to {silent} subscribers the server has opened no channel"));
+                self.problem(format!("to {silent} clients the server has opened no channel"));
             }
             let unheard = conversations_expected.saturating_sub(*conversations);
             if unheard > 0 {
@@ -400,7 +400,7 @@ impl<'o> Run<'o> {
             delay: Times::of(&whole.delay),
             messages: self.options.data_channel.map(|per_second| Messages {
                 channels,
-                channels_expected: self.subscribers.len() as u64,
+                channels_expected: subscribers + rooms * publishers,
                 conversations,
                 conversations_expected: conversations_expected * u64::from(per_second > 0),
                 ..Messages::of(&tally, &whole, tail.messages)

@@ -12,9 +12,10 @@ use tokio::task::JoinHandle;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
-use super::client::{Client, World};
+use super::client::{Chatter, Client, World};
 use super::engine::{Handle, Key, MediaSpec, Opening, Order, Side};
 use super::frames::VideoShape;
+use super::messages::LABEL;
 use super::publisher::Content;
 use super::sdp;
 use super::secure::{Identity, Version};
@@ -38,6 +39,10 @@ struct Scene {
 
 impl Scene {
     async fn begin(is_publisher: bool) -> Self {
+        Self::begin_with(is_publisher, None).await
+    }
+
+    async fn begin_with(is_publisher: bool, chatter: Option<Chatter>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let url = format!("ws://{}/ws", listener.local_addr().expect("bound"));
         let world = World {
@@ -46,7 +51,7 @@ impl Scene {
             tls: None,
             seed: 1,
             bare: false,
-            chatter: None,
+            chatter,
         };
         let (engine, orders) = Handle::of_nobody();
         let contents = if is_publisher { vec![VIDEO] } else { Vec::new() };
@@ -118,6 +123,23 @@ async fn a_publisher_gets_along_with_ion_sfus_answer() {
     assert!(matches!(scene.ordered().await, Order::Candidate(_, candidate) if candidate == address()));
     scene.stop.send_replace(true);
     assert_eq!(scene.client.await.expect("no panic"), Ok(()));
+}
+
+/// ion-sfu 1.11.0 ends with a nil dereference when the owner of a new data channel has no subscriber connection.
+#[tokio::test]
+async fn a_publisher_with_data_channels_has_a_subscriber_connection_and_hears_only_on_its_own_channel() {
+    let mut scene = Scene::begin_with(true, Some(Chatter { per_second: 10, size: 200 })).await;
+    let join = scene.hear().await;
+    assert_eq!(join["params"]["config"], json!({ "NoAutoSubscribe": true }));
+    let offer = join["params"]["offer"]["sdp"].as_str().expect("an offer");
+    assert!(offer.contains("m=video ") && offer.contains("m=application "), "{offer}");
+    let alone = OFFER.split("m=audio").next().expect("a first part");
+    scene.say(json!({ "id": join["id"], "jsonrpc": "2.0", "result": { "type": "answer", "sdp": ANSWER } })).await;
+    scene.say(json!({ "jsonrpc": "2.0", "method": "offer", "params": { "type": "offer", "sdp": alone } })).await;
+    let (publisher, subscriber) = (scene.opened().await, scene.opened().await);
+    assert_eq!((publisher.key.side, subscriber.key.side), (Side::Publisher, Side::Subscriber));
+    let says = |opening: &Opening| (opening.talk.opens, opening.talk.says.is_some(), opening.talk.listens);
+    assert_eq!((says(&publisher), says(&subscriber)), ((Some(LABEL), true, true), (None, false, false)));
 }
 
 #[tokio::test]
