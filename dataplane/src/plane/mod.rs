@@ -12,6 +12,7 @@
 
 mod certificates;
 mod handshake_loop;
+mod mesh;
 mod orders;
 mod router;
 mod stream_loop;
@@ -19,18 +20,18 @@ mod streams;
 mod watchdog;
 mod worker_loop;
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use std::{fmt, io};
 
 use ringmain_shared::event::{Event, Hello, WorkerInfo};
 use ringmain_shared::id::WorkerIndex;
 use ringmain_shared::limits::{COMMAND_RING, EVENT_RING, HANDSHAKE_RING, RELAY_RING, STREAM_RING};
 use ringmain_shared::{Command, Now};
-use rtrb::{Consumer, Producer, RingBuffer};
+use rtrb::RingBuffer;
 
 use crate::handshake::{HandshakeConfig, Handshaker, Identity, ToHandshake};
 use crate::io::{Link, LinkChoice, WakeHandle, open, socket};
@@ -42,6 +43,7 @@ use crate::turn::Ledger;
 use crate::worker::relay::RelayItem;
 use crate::worker::{FixedSockets, Worker, WorkerSettings};
 pub use certificates::CertificateFiles;
+use mesh::Mesh;
 use orders::{Port, Threads};
 use router::Router;
 use stream_loop::Workers;
@@ -177,12 +179,8 @@ impl Plane {
         for index in 0..handshaker_count {
             let (orders, commands) = RingBuffer::new(COMMAND_RING);
             let (events, told) = RingBuffer::new(EVENT_RING);
-            let seed = seed().map_err(|error| StartError(format!("no random numbers: {error}")))?;
-            let core = Handshaker::new(
-                HandshakeConfig { identity: identity.clone() },
-                u64::from_le_bytes(seed[..8].try_into().unwrap_or_default()),
-            )
-            .map_err(|error| StartError(format!("no DTLS: {error}")))?;
+            let core = Handshaker::new(HandshakeConfig { identity: identity.clone() }, u64::from_le_bytes(seed()?))
+                .map_err(|error| StartError(format!("no DTLS: {error}")))?;
             let name = format!("handshake-{index}");
             let ports = handshake_loop::Ports {
                 index: index as u16,
@@ -199,25 +197,12 @@ impl Plane {
             handles.push(thread);
         }
 
-        let ledger = seed().map_err(|error| StartError(format!("no random numbers: {error}")))?;
-        let ledger = Arc::new(Ledger::new(ledger));
+        let ledger = Arc::new(Ledger::new(seed()?));
         let mut workers = Vec::new();
         for ((index, link), pulse) in links.into_iter().enumerate().zip(worker_pulses) {
             let (orders, commands) = RingBuffer::new(COMMAND_RING);
             let (events, told) = RingBuffer::new(EVENT_RING);
-            let mut core = Worker::new(WorkerSettings {
-                index: WorkerIndex(index as u16),
-                seed: seed().map_err(|error| StartError(format!("no random numbers: {error}")))?,
-                unix_nanos_at_start: unix.as_nanos() as u64,
-                publishers: settings.publishers,
-                audio_interval: settings.audio_interval,
-                sockets: FixedSockets {
-                    media: settings.bind.len() as u16,
-                    turn: settings.turn.len() as u16,
-                    turn_on_media: settings.turn_on_media,
-                },
-            });
-            core.share_ledger(Arc::clone(&ledger));
+            let core = Worker::new(worker_settings(&settings, index, unix)?, Arc::clone(&ledger));
             let ports = worker_loop::Ports {
                 pulse,
                 commands,
@@ -263,9 +248,9 @@ impl Plane {
         Ok((Self { threads, router, bell, start, handles, listening }, hello))
     }
 
-    #[expect(clippy::result_large_err, reason = "a failed push gives the value back")]
     /// Gives an order. With too many waiting already it comes back; what waits for a thread that stands still does not count,
     /// so that the others go on.
+    #[expect(clippy::result_large_err, reason = "a failed push gives the value back")]
     pub fn send(&mut self, command: Command) -> Result<(), Command> {
         self.threads.push();
         if self.threads.is_behind() {
@@ -310,37 +295,6 @@ impl Plane {
         for thread in handles {
             let _ = thread.join();
         }
-    }
-}
-
-/// A ring from each of one kind of thread to each of another.
-struct Mesh<T> {
-    /// By sender, then receiver.
-    producers: Vec<Vec<Option<Producer<T>>>>,
-    /// By receiver, then sender.
-    consumers: Vec<Vec<Option<Consumer<T>>>>,
-}
-
-impl<T> Mesh<T> {
-    fn new(senders: usize, receivers: usize, capacity: usize) -> Self {
-        let mut producers: Vec<Vec<_>> = (0..senders).map(|_| Vec::new()).collect();
-        let mut consumers: Vec<Vec<_>> = (0..receivers).map(|_| Vec::new()).collect();
-        for from in &mut producers {
-            for to in &mut consumers {
-                let (producer, consumer) = RingBuffer::new(capacity);
-                from.push(Some(producer));
-                to.push(Some(consumer));
-            }
-        }
-        Self { producers, consumers }
-    }
-
-    fn producers(&mut self, sender: usize) -> Vec<Producer<T>> {
-        self.producers.get_mut(sender).into_iter().flatten().filter_map(Option::take).collect()
-    }
-
-    fn consumers(&mut self, receiver: usize) -> Vec<Consumer<T>> {
-        self.consumers.get_mut(receiver).into_iter().flatten().filter_map(Option::take).collect()
     }
 }
 
@@ -403,9 +357,26 @@ fn spawn(
         .map_err(|error| StartError(format!("cannot start a thread: {error}")))
 }
 
-fn seed() -> io::Result<[u8; 32]> {
-    let mut seed = [0; 32];
-    aws_lc_rs::rand::fill(&mut seed).map_err(|_| io::Error::other("the system's generator failed"))?;
+/// What the settings say of one worker.
+fn worker_settings(settings: &Settings, index: usize, unix: Duration) -> Result<WorkerSettings, StartError> {
+    Ok(WorkerSettings {
+        index: WorkerIndex(index as u16),
+        seed: seed()?,
+        unix_nanos_at_start: unix.as_nanos() as u64,
+        publishers: settings.publishers,
+        audio_interval: settings.audio_interval,
+        sockets: FixedSockets {
+            media: settings.bind.len() as u16,
+            turn: settings.turn.len() as u16,
+            turn_on_media: settings.turn_on_media,
+        },
+    })
+}
+
+/// What nobody can guess, from the operating system.
+fn seed<const N: usize>() -> Result<[u8; N], StartError> {
+    let mut seed = [0; N];
+    aws_lc_rs::rand::fill(&mut seed).map_err(|_| StartError("no random numbers from the system".into()))?;
     Ok(seed)
 }
 

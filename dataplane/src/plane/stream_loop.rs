@@ -203,9 +203,10 @@ pub(crate) fn open(settings: &StreamSettings, bell: &WakeHandle) -> Result<(Core
         let context = watched.read(read_dtls).map_err(|(error, _)| format!("DTLS has no certificate: {error}"))?;
         streams.set_dtls(context);
         for &address in &dtls.addresses {
+            let seed = super::seed().map_err(|error| error.to_string())?;
             let bound = socket::bind(address).and_then(|socket| {
                 let bound = socket.local_addr()?;
-                streams.listen_dtls(socket, &super::seed()?, poll.registry()).map(|()| bound)
+                streams.listen_dtls(socket, &seed, poll.registry()).map(|()| bound)
             });
             addresses.push(bound.map_err(|error| format!("cannot listen on {address} (UDP, for DTLS): {error}"))?);
         }

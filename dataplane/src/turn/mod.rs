@@ -137,13 +137,9 @@ pub struct ForMedia {
 }
 
 impl Turn {
-    /// A server on the worker `index` that counts for itself. `seed` makes it unguessable, or repeatable in a test.
-    pub fn new(index: WorkerIndex, spec: TurnSpec, unix_nanos_at_start: u64, seed: [u8; 32]) -> Self {
-        Self::sharing(Arc::new(Ledger::new(seed)), index, spec, unix_nanos_at_start, seed)
-    }
-
-    /// One of several workers that are one server.
-    pub fn sharing(
+    /// A server on the worker `index`; those who are given the same ledger are one server. `seed` makes it unguessable, or repeatable in
+    /// a test.
+    pub fn new(
         ledger: Arc<Ledger>,
         index: WorkerIndex,
         spec: TurnSpec,
