@@ -42,7 +42,7 @@ use crate::transport::PublisherSettings;
 use crate::turn::Ledger;
 use crate::worker::relay::RelayItem;
 use crate::worker::{FixedSockets, Worker, WorkerSettings};
-pub use certificates::CertificateFiles;
+pub use certificates::{CertificateFiles, DtlsCertificateFiles};
 use mesh::Mesh;
 use orders::{Port, Threads};
 use router::Router;

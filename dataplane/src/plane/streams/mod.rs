@@ -30,6 +30,7 @@ use ringmain_shared::event::StreamStats;
 use ringmain_shared::id::WorkerIndex;
 use ringmain_shared::turn::TurnTransport;
 
+use super::DtlsCertificateFiles;
 use super::stream_loop::{StreamOrder, Workers};
 use crate::io::{Path, SocketIndex};
 use crate::packet::stun::Message;
@@ -37,7 +38,6 @@ use crate::stream::admission::Admission;
 pub use crate::stream::admission::StreamLimits;
 use crate::stream::classify::{Protocol, TLS_HANDSHAKE};
 use crate::stream::connection::{Arrived, Connection, End, Offer};
-use crate::stream::dtls::Context;
 use crate::stream::queue::QUEUE_SIZE_MAX;
 use crate::stream::{FromStream, StreamClient, StreamId, ToStream};
 use dtls::{DtlsClient, DtlsListener};
@@ -73,7 +73,7 @@ pub(crate) struct Streams {
     peers_max: usize,
     http: Option<HttpSink>,
     /// What handshakes of DTLS are made with.
-    dtls: Option<Context>,
+    dtls: Option<Arc<DtlsCertificateFiles>>,
     /// Clients of DTLS on their way.
     handshaking: Vec<usize>,
     stats: StreamStats,
