@@ -258,7 +258,7 @@ impl Streams {
                     self.finish(slot, now);
                 }
             }
-            about_peers => self.handle_peer_item(worker, about_peers, registry, now, workers),
+            ToStream::Peer(order) => self.handle_peer_order(worker, order, registry, now, workers),
         }
     }
 
