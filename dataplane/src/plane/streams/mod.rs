@@ -25,10 +25,10 @@ use std::time::Duration;
 use mio::event::Event;
 use mio::net::{TcpListener, UnixStream};
 use mio::{Interest, Registry, Token};
-use ringmain_shared::Now;
 use ringmain_shared::event::StreamStats;
 use ringmain_shared::id::WorkerIndex;
 use ringmain_shared::turn::TurnTransport;
+use ringmain_shared::{Now, Source};
 
 use super::DtlsCertificateFiles;
 use super::stream_loop::{StreamOrder, Workers};
@@ -551,12 +551,8 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 
 /// The worker of a client of TURN.
 fn worker_of(address: IpAddr, count: usize) -> usize {
-    let number = match address.to_canonical() {
-        IpAddr::V4(v4) => u128::from(v4.to_bits()),
-        IpAddr::V6(v6) => v6.to_bits() >> 64,
-    };
     // Neighbours go to different workers.
-    (number % count as u128) as usize
+    (Source::from(address).number() % count as u64) as usize
 }
 
 /// Whether an event is the thread's bell.
