@@ -16,8 +16,6 @@ pub mod relay;
 mod repair;
 mod stats;
 mod streams;
-#[cfg(test)]
-mod tests;
 mod timers;
 mod turn;
 mod turn_peers;
