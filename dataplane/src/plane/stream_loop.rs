@@ -188,7 +188,7 @@ pub(crate) fn open(settings: &StreamSettings, bell: &WakeHandle) -> Result<(Core
     if let Some(dtls) = &settings.dtls {
         streams.set_dtls(dtls.certificate.clone());
         for &address in &dtls.addresses {
-            let seed = super::seed().map_err(|error| error.to_string())?;
+            let seed = super::start::seed().map_err(|error| error.to_string())?;
             let bound = socket::bind(address).and_then(|socket| {
                 let bound = socket.local_addr()?;
                 streams.listen_dtls(socket, &seed, poll.registry()).map(|()| bound)
