@@ -14,6 +14,7 @@ mod certificates;
 mod handshake_loop;
 mod mesh;
 mod orders;
+mod pace;
 mod router;
 mod start;
 mod stream_loop;
