@@ -99,7 +99,7 @@ impl Wire {
         assert_eq!(record.is_some(), fits, "{} bytes as {next:?}", data.len());
         let Some(record) = record else { return };
         assert_eq!(record.len(), HEADER_SIZE + self.overhead + data.len());
-        assert!(split(&record).eq([0..record.len()]));
+        assert!(split(&record).eq(std::iter::once(0..record.len())));
         let (epoch, numbered) = numbers(&record).expect("it has a header");
         assert_eq!((epoch, numbered.sequence), (1, next.sequence));
         if self.overhead > 16 {
