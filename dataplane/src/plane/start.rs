@@ -1,4 +1,4 @@
-//! How the data plane starts: sockets are bound first, since that may fail; then threads begin, each with its ends of the rings.
+//! How the data plane starts: sockets of media are bound first; then threads begin, each with its ends of the rings.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
