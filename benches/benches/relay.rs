@@ -90,7 +90,7 @@ struct Relaying {
 
 impl Relaying {
     fn new(way: Way, size: usize) -> Self {
-        let mut turn = Turn::new(WorkerIndex(0), spec(), 0, [7; 32]);
+        let mut turn = Turn::new(Arc::new(Ledger::new([7; 32])), WorkerIndex(0), spec(), 0, [7; 32]);
         let mut link = MemoryLink::new();
         let now = Now::from_millis(1_000);
         let mut datagrams = Vec::new();

@@ -1,6 +1,7 @@
 //! Peers of a worker: what control and the handshake thread say of them, and what they send.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ringmain_dataplane::handshake::{FromHandshake, SrtpKeys};
@@ -12,6 +13,7 @@ use ringmain_dataplane::packet::stun::{
 };
 use ringmain_dataplane::srtp::{Outbound, Profile, split_keying_material};
 use ringmain_dataplane::transport::PublisherSettings;
+use ringmain_dataplane::turn::Ledger;
 use ringmain_dataplane::worker::{FixedSockets, Worker, WorkerCommand, WorkerSettings};
 use ringmain_shared::Now;
 use ringmain_shared::command::{Command, ReceiveSpec, SubscriptionSpec, TrackSpec};
@@ -30,14 +32,15 @@ pub fn worker() -> Worker {
 
 /// The same with this index.
 pub fn worker_of(index: u16) -> Worker {
-    Worker::new(WorkerSettings {
+    let settings = WorkerSettings {
         index: WorkerIndex(index),
         seed: [7; 32],
         unix_nanos_at_start: 1_700_000_000_000_000_000,
         publishers: PublisherSettings { rate_bps_max: 0, remb_start_bps: 1_000_000, audio_threshold: 40 },
         audio_interval: Duration::from_secs(1),
         sockets: FixedSockets { media: 1, turn: 1, turn_on_media: false },
-    })
+    };
+    Worker::new(settings, Arc::new(Ledger::new([7; 32])))
 }
 
 /// Opens a transport for the peer of that number.

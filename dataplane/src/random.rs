@@ -21,6 +21,13 @@ impl Random {
         self.0.next_u64()
     }
 
+    /// So many random bytes.
+    pub fn bytes<const N: usize>(&mut self) -> [u8; N] {
+        let mut bytes = [0; N];
+        self.0.fill_bytes(&mut bytes);
+        bytes
+    }
+
     /// `mean` ± 20 %.
     pub fn around(&mut self, mean: Duration) -> Duration {
         mean.mul_f64(0.8 + 0.4 * (self.next_u64() >> 11) as f64 / (1u64 << 53) as f64)

@@ -31,6 +31,7 @@ fn main() {
         ("json_rpc", json_rpc()),
         ("dcep", dcep()),
         ("dtls_client_hello", dtls_client_hello()),
+        ("dtls_records", dtls_records()),
         ("dtls_flight", dtls_flight()),
         ("receive", receive()),
         ("ice", ice()),
@@ -401,6 +402,29 @@ fn in_pieces(hello: &[u8], size: usize) -> Vec<Vec<u8>> {
         out
     });
     pieces.collect()
+}
+
+fn dtls_records() -> Vec<Vec<u8>> {
+    let begun = |suite: u8, from: u8| {
+        Output::default().bytes(&[suite, from, 0]).bytes(&[9; 8]).bytes(&[from, 2, 1, 2, 3, 4, 5, 6, 7, 8])
+    };
+    let sealed = |begun: Output| {
+        begun.bytes(&[0, 23]).chunk(b"one").bytes(&[0, 23]).chunk(&[2; 1100]).bytes(&[0x80, 21]).chunk(&[1, 0])
+    };
+    let alone = [[3, 0], [3, 1], [3, 0], [0x83, 0], [6, 0]].concat();
+    let together = [4, 1, 0, 1, 0x84, 0, 0, 0];
+    let bent = [[5, 0, 0, 12, 1], [5, 0, 0, 0, 2], [5, 1, 2, 0, 0xff], [5, 1, 0, 60, 0]].concat();
+    let many = (0..66).fold(begun(0, 0), |out, number| out.bytes(&[0, 23]).chunk(&[number]));
+    let strange = Output::default().bytes(&[7]).chunk(&[23, 0xfe, 0xfd, 0, 1, 0, 0, 0, 0, 0, 9, 0, 40].repeat(5));
+    vec![
+        sealed(begun(0, 0)).bytes(&alone).0,
+        sealed(begun(1, 1)).bytes(&together).0,
+        sealed(begun(2, 0)).bytes(&bent).bytes(&alone).0,
+        // The first comes after 64 others, and after 65.
+        many.clone().bytes(&[3, 64, 3, 0, 3, 1]).0,
+        many.bytes(&[3, 65, 3, 0, 3, 1, 3, 2]).0,
+        sealed(begun(0, 1)).bytes(&strange.0).0,
+    ]
 }
 
 fn dtls_client_hello() -> Vec<Vec<u8>> {

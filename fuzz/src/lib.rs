@@ -3,10 +3,8 @@
 //! `tests/corpus.rs` hands them everything in `corpus/`, in plain `cargo test`.
 //!
 //! Single packets: [`stun`], [`demux`], [`rtp`], [`rtcp`], [`codec`], [`dcep`], [`dtls_client_hello`]; byte streams: [`stream`]; text:
-//! [`sdp`],
-//! [`json_rpc`]; there and back again: [`rtp_rewrite`], [`srtp`]; whole conversations, where the input is a list of steps
-//! under virtual time: [`receive`], [`ice`], [`dtls_flight`], [`turn`], [`turn_model`], [`turn_tcp_model`],
-//! [`worker`].
+//! [`sdp`], [`json_rpc`]; there and back again: [`rtp_rewrite`], [`srtp`], [`dtls_records`]; whole conversations, where the input is a
+//! list of steps under virtual time: [`receive`], [`ice`], [`dtls_flight`], [`turn`], [`turn_model`], [`turn_tcp_model`], [`worker`].
 //!
 //! `scripts/fuzz [seconds [target]]` runs them with AddressSanitizer. By hand, on a stable toolchain:
 //!
@@ -24,6 +22,7 @@ mod ice;
 mod input;
 mod packet;
 mod receive;
+mod records;
 mod rewrite;
 mod signalling;
 mod srtp;
@@ -37,6 +36,7 @@ pub use ice::ice;
 pub use input::{Input, Output};
 pub use packet::{codec, demux, rtcp, rtp, stun};
 pub use receive::receive;
+pub use records::dtls_records;
 pub use rewrite::rtp_rewrite;
 pub use signalling::{json_rpc, sdp};
 pub use srtp::srtp;
@@ -49,7 +49,7 @@ pub use worker::worker;
 pub type Body = fn(&[u8]);
 
 /// Every target by its name, which is also that of its corpus.
-pub const TARGETS: [(&str, Body); 19] = [
+pub const TARGETS: [(&str, Body); 20] = [
     ("stun", stun),
     ("demux", demux),
     ("rtp", rtp),
@@ -61,6 +61,7 @@ pub const TARGETS: [(&str, Body); 19] = [
     ("json_rpc", json_rpc),
     ("dcep", dcep),
     ("dtls_client_hello", dtls_client_hello),
+    ("dtls_records", dtls_records),
     ("dtls_flight", dtls_flight),
     ("stream", stream),
     ("receive", receive),

@@ -3,12 +3,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ringmain_dataplane::io::memory::MemoryLink;
 use ringmain_dataplane::io::{Link, Path, SocketIndex};
 use ringmain_dataplane::packet::stun::{Class, IntegrityKey, Message, MessageWriter, TransactionId, attribute, method};
-use ringmain_dataplane::turn::{Client, ForMedia, LinkChange, SocketRequest, Turn, derive_keys};
+use ringmain_dataplane::turn::{Client, ForMedia, Ledger, LinkChange, SocketRequest, Turn, derive_keys};
 use ringmain_shared::id::WorkerIndex;
 use ringmain_shared::turn::{
     OwnMedia, PasswordAlgorithms, PeerPolicy, RelayAddress, RelayMode, RelaySpec, TurnCredential, TurnFeatures,
@@ -428,7 +429,8 @@ pub(crate) struct Host {
 
 impl Host {
     pub(crate) fn new(spec: TurnSpec) -> Self {
-        let turn = Turn::new(WorkerIndex(0), spec, 1_800_000_000_000_000_000, [4; 32]);
+        let ledger = Arc::new(Ledger::new([4; 32]));
+        let turn = Turn::new(ledger, WorkerIndex(0), spec, 1_800_000_000_000_000_000, [4; 32]);
         let now = Now::from_millis(1_000);
         let (link, peer_side) = (MemoryLink::new(), PeerSide::default());
         Self { turn, link, now, peer_side, sockets: BTreeMap::new(), next: 8, transactions: 0 }

@@ -2,6 +2,7 @@
 //! control, news from handshake threads and other workers, and time.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ringmain_dataplane::forward::clock::{ClockOffset, SenderClock};
@@ -16,6 +17,7 @@ use ringmain_dataplane::packet::stun::Message;
 use ringmain_dataplane::srtp::{Inbound, Outbound, Profile, split_keying_material};
 use ringmain_dataplane::stream::FromStream;
 use ringmain_dataplane::transport::PublisherSettings;
+use ringmain_dataplane::turn::Ledger as TurnLedger;
 use ringmain_dataplane::worker::relay::{RelayItem, RelayedPacket};
 use ringmain_dataplane::worker::{FixedSockets, Worker, WorkerCommand, WorkerSettings};
 use ringmain_shared::command::{Command, ReceiveSpec, SubscriptionSpec, TrackSpec};
@@ -114,7 +116,7 @@ impl Scene {
             sockets: FixedSockets { media: 2, turn: 1, turn_on_media: begin & 8 != 0 },
         };
         let mut scene = Self {
-            worker: Worker::new(settings),
+            worker: Worker::new(settings, Arc::new(TurnLedger::new([3; 32]))),
             link: MemoryLink::new(),
             now: Now::from_millis(10),
             profile: Profile::ALL[usize::from(begin >> 4) % Profile::ALL.len()],

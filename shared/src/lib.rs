@@ -10,6 +10,7 @@ pub mod id;
 pub mod limits;
 pub mod media;
 pub mod now;
+pub mod source;
 pub mod transport;
 pub mod turn;
 
@@ -17,3 +18,4 @@ pub use command::Command;
 pub use drop_reason::DropReason;
 pub use event::Event;
 pub use now::Now;
+pub use source::Source;

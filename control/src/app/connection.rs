@@ -2,10 +2,10 @@
 //!
 //! [`Door`] is what the HTTP side holds, [`Connection`] is one open line of it, [`Outbox`] is the actor's end of that line.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use ringmain_shared::Source;
 use tokio::sync::{mpsc, oneshot};
 
 use super::actor::Report;
@@ -35,7 +35,7 @@ pub struct Inbox {
 /// A connection comes or goes.
 #[derive(Debug)]
 pub(super) enum Coming {
-    Opened(ConnectionId, IpAddr, Outbox),
+    Opened(ConnectionId, Source, Outbox),
     Closed(ConnectionId),
 }
 
@@ -87,13 +87,13 @@ pub fn door() -> (Door, Inbox) {
 
 impl Door {
     /// A new connection, whose limits are counted with all others of `from`; `None` once the actor has ended.
-    pub fn open(&self, from: IpAddr) -> Option<Connection> {
+    pub fn open(&self, from: impl Into<Source>) -> Option<Connection> {
         let id = ConnectionId(self.next.fetch_add(1, Ordering::Relaxed));
         let (sender, outgoing) = mpsc::unbounded_channel();
         let (overflow_sender, overflow) = oneshot::channel();
         let waiting = Arc::new(AtomicUsize::new(0));
         let outbox = Outbox { outgoing: sender, waiting: waiting.clone(), overflow: Some(overflow_sender) };
-        self.comings.send(Coming::Opened(id, from, outbox)).ok()?;
+        self.comings.send(Coming::Opened(id, from.into(), outbox)).ok()?;
         let (texts, comings) = (self.texts.clone(), self.comings.clone());
         Some(Connection { id, texts, comings, outgoing, waiting, overflow: Some(overflow) })
     }

@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::io::{Read, Write};
-use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc;
@@ -10,6 +9,7 @@ use std::sync::mpsc;
 use ringmain_shared::command::Command;
 use ringmain_shared::event::Event;
 use ringmain_shared::now::Now;
+use ringmain_shared::source::Source;
 
 use super::parts::{ConnectionId, Counts, DataPlane, Output, Rooms};
 
@@ -24,7 +24,7 @@ pub(crate) struct EchoRooms {
 
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) enum Told {
-    Opened(ConnectionId, IpAddr),
+    Opened(ConnectionId, Source),
     Message(ConnectionId, String),
     Closed(ConnectionId),
     Event(Event),
@@ -40,7 +40,7 @@ impl EchoRooms {
 }
 
 impl Rooms for EchoRooms {
-    fn handle_opened(&mut self, connection: ConnectionId, from: IpAddr, _now: Now) {
+    fn handle_opened(&mut self, connection: ConnectionId, from: Source, _now: Now) {
         let _ = self.told.send(Told::Opened(connection, from));
     }
 

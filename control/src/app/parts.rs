@@ -1,19 +1,19 @@
 //! What the actor expects of the two things it joins. Both are values in, values out: they read no clock and own no socket
 //! that the actor would have to know of.
 
-use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 
 use ringmain_shared::command::Command;
 use ringmain_shared::event::Event;
 use ringmain_shared::now::Now;
+use ringmain_shared::source::Source;
 
 pub use crate::session::{ConnectionId, Output};
 
 /// The rooms and what is said to them.
 pub trait Rooms: Send + 'static {
     /// A client has connected; the address is what limits are counted by.
-    fn handle_opened(&mut self, connection: ConnectionId, from: IpAddr, now: Now);
+    fn handle_opened(&mut self, connection: ConnectionId, from: Source, now: Now);
     /// A text from a client.
     fn handle_message(&mut self, connection: ConnectionId, text: &str, now: Now);
     /// The client is gone.

@@ -9,6 +9,7 @@ use ringmain_dataplane::transport::PublisherSettings;
 use ringmain_shared::command::Command;
 use ringmain_shared::event::{Event, Hello};
 use ringmain_shared::now::Now;
+use ringmain_shared::source::Source;
 
 use super::parts::{ConnectionId, Counts, DataPlane, Output, Rooms};
 use super::run::{Candidates, Start};
@@ -101,7 +102,7 @@ impl DataPlane for Plane {
 }
 
 impl Rooms for session::Rooms {
-    fn handle_opened(&mut self, connection: ConnectionId, from: IpAddr, now: Now) {
+    fn handle_opened(&mut self, connection: ConnectionId, from: Source, now: Now) {
         session::Rooms::handle_opened(self, connection, from, now);
     }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context;
+use ringmain_dataplane::plane::DtlsCertificateFiles;
 use ringmain_shared::command::Command;
 use ringmain_shared::event::Hello;
 use ringmain_shared::turn::TurnCommand;
@@ -100,6 +101,7 @@ pub async fn run(config: Config, start: impl Start) -> anyhow::Result<()> {
     if config.turn_only {
         media = if listeners.udp.is_empty() { vec![Ipv4Addr::LOCALHOST.into()] } else { Vec::new() };
     }
+    let dtls = listeners.streams.dtls.as_ref().map(|dtls| dtls.certificate.clone());
     let (mut plane, hello) = start.plane(&config, media, listeners)?;
     let udp: Vec<Vec<SocketAddr>> =
         hello.workers.iter().map(|worker| config.candidates(&worker.addresses, &host)).collect();
@@ -134,7 +136,7 @@ pub async fn run(config: Config, start: impl Start) -> anyhow::Result<()> {
     }
     let page = Page { sockets: page, handed, certificate };
     let of_its_own = certificate_of_turn.filter(|_| config.turn.tls_cert.is_some());
-    read_again_on_hangup([page.certificate.clone(), of_its_own])?;
+    read_again_on_hangup([page.certificate.clone(), of_its_own], dtls)?;
     serve(&config, door, page, metrics, &stop)?;
     let actor = Actor::new(rooms, plane, worker_count, began).run(inbox, stop);
     tokio::spawn(actor).await?.context("the control plane's event loop")?;
@@ -220,12 +222,16 @@ fn bind_hint(kind: std::io::ErrorKind) -> &'static str {
 
 /// Certificates in files are read again at SIGHUP. The signal is taken where there is nothing to read as well: a service manager that
 /// says "reload" must not end every call.
-fn read_again_on_hangup(certificates: [Option<Certificate>; 2]) -> anyhow::Result<()> {
+fn read_again_on_hangup(
+    certificates: [Option<Certificate>; 2],
+    dtls: Option<Arc<DtlsCertificateFiles>>,
+) -> anyhow::Result<()> {
     let mut hangups = signal(SignalKind::hangup())?;
     tokio::spawn(async move {
         while hangups.recv().await.is_some() {
             let read = certificates.iter().flatten().filter(|certificate| certificate.read_again()).count();
-            if read == 0 {
+            dtls.iter().for_each(|files| files.read_again());
+            if read == 0 && dtls.is_none() {
                 tracing::info!("nothing to read again: there are no TLS files, and settings hold until the end");
             }
         }

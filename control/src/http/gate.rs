@@ -1,15 +1,16 @@
-//! How many TCP connections there may be: in total, and from one address, so that one host cannot take them all.
+//! How many TCP connections there may be: in total, and from one source, so that one host cannot take them all.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use ringmain_shared::Source;
 
 /// Counts connections.
 #[derive(Debug)]
 pub struct Gate {
     total_max: usize,
-    per_ip_max: usize,
+    per_source_max: usize,
     open: Mutex<Open>,
     refused: AtomicU64,
 }
@@ -18,7 +19,7 @@ pub struct Gate {
 struct Open {
     total: usize,
     /// An entry lives as long as a connection from there.
-    by_ip: HashMap<IpAddr, usize>,
+    by_source: HashMap<Source, usize>,
 }
 
 /// One connection's place, given back when the last clone is dropped.
@@ -26,27 +27,27 @@ struct Open {
 pub struct Permit(Arc<Place>);
 
 impl Permit {
-    /// Whence the connection came: an IPv4 address, or the first of an IPv6 /64.
-    pub fn from(&self) -> IpAddr {
-        self.0.ip
+    /// Whence the connection came.
+    pub fn from(&self) -> Source {
+        self.0.source
     }
 }
 
 #[derive(Debug)]
 struct Place {
     gate: Arc<Gate>,
-    ip: IpAddr,
+    source: Source,
 }
 
 impl Gate {
-    /// At most `total_max` connections, `per_ip_max` of them from one address.
-    pub fn new(total_max: usize, per_ip_max: usize) -> Arc<Self> {
-        Arc::new(Self { total_max, per_ip_max, open: Mutex::default(), refused: AtomicU64::new(0) })
+    /// At most `total_max` connections, `per_source_max` of them from one source.
+    pub fn new(total_max: usize, per_source_max: usize) -> Arc<Self> {
+        Arc::new(Self { total_max, per_source_max, open: Mutex::default(), refused: AtomicU64::new(0) })
     }
 
-    /// A place for a connection from `ip`, if there is one.
-    pub fn admit(self: &Arc<Self>, ip: IpAddr) -> Option<Permit> {
-        let permit = self.take_place(neighbourhood(ip));
+    /// A place for a connection from there, if there is one.
+    pub fn admit(self: &Arc<Self>, source: impl Into<Source>) -> Option<Permit> {
+        let permit = self.take_place(source.into());
         if permit.is_none() {
             self.refused.fetch_add(1, Ordering::Relaxed);
         }
@@ -58,18 +59,18 @@ impl Gate {
         self.refused.load(Ordering::Relaxed)
     }
 
-    fn take_place(self: &Arc<Self>, ip: IpAddr) -> Option<Permit> {
+    fn take_place(self: &Arc<Self>, source: Source) -> Option<Permit> {
         let mut open = self.open();
         if open.total >= self.total_max {
             return None;
         }
-        let count = open.by_ip.entry(ip).or_default();
-        if *count >= self.per_ip_max {
+        let count = open.by_source.entry(source).or_default();
+        if *count >= self.per_source_max {
             return None;
         }
         *count += 1;
         open.total += 1;
-        Some(Permit(Arc::new(Place { gate: self.clone(), ip })))
+        Some(Permit(Arc::new(Place { gate: self.clone(), source })))
     }
 
     fn open(&self) -> MutexGuard<'_, Open> {
@@ -82,25 +83,19 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut open = self.gate.open();
         open.total = open.total.saturating_sub(1);
-        if let Some(count) = open.by_ip.get_mut(&self.ip) {
+        if let Some(count) = open.by_source.get_mut(&self.source) {
             *count = count.saturating_sub(1);
             if *count == 0 {
-                open.by_ip.remove(&self.ip);
+                open.by_source.remove(&self.source);
             }
         }
     }
 }
 
-/// What one customer of a network has: an IPv4 address, or an IPv6 /64.
-fn neighbourhood(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() & !u128::from(u64::MAX))),
-        v4 => v4,
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
 
     fn ip(text: &str) -> IpAddr {
@@ -117,7 +112,7 @@ mod tests {
         assert!(gate.admit(ip("192.0.2.2")).is_some(), "another address is not affected");
         drop(clone);
         assert!(gate.admit(ip("192.0.2.1")).is_some());
-        assert!(gate.open().by_ip.is_empty(), "nothing is kept of who is gone");
+        assert!(gate.open().by_source.is_empty(), "nothing is kept of who is gone");
     }
 
     #[test]

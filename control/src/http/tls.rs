@@ -83,7 +83,7 @@ impl Certificate {
 
     fn pair(&self) -> Arc<CertifiedKey> {
         match self {
-            Certificate::Files(files) => files.pair(),
+            Certificate::Files(files) => files.present(),
             Certificate::Made(pair) => pair.clone(),
         }
     }
@@ -96,4 +96,4 @@ impl ResolvesServerCert for Certificate {
 }
 
 /// Renewed files are found by then.
-const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+pub const LOOK_INTERVAL: Duration = Duration::from_secs(2);

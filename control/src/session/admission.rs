@@ -1,10 +1,9 @@
 //! How often peers may join: in all, and from one address, so that one host cannot take the time of all the others.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::time::Duration;
 
-use ringmain_shared::Now;
+use ringmain_shared::{Now, Source};
 
 use super::Settings;
 use crate::rpc::{ErrorCode, RpcError, TokenBucket};
@@ -12,29 +11,29 @@ use crate::rpc::{ErrorCode, RpcError, TokenBucket};
 /// Joins of the last seconds.
 pub(super) struct Admission {
     total: TokenBucket,
-    /// By address, as long as its bucket is not full again. Those in all bound how many there can be.
-    by_address: BTreeMap<IpAddr, TokenBucket>,
+    /// By source, as long as its bucket is not full again. Those in all bound how many there can be.
+    by_source: BTreeMap<Source, TokenBucket>,
     swept: Now,
 }
 
 impl Admission {
     pub(super) fn new(settings: &Settings, now: Now) -> Self {
         let rate = settings.joins_per_second;
-        Self { total: TokenBucket::new(rate, burst(rate), now), by_address: BTreeMap::new(), swept: now }
+        Self { total: TokenBucket::new(rate, burst(rate), now), by_source: BTreeMap::new(), swept: now }
     }
 
     /// Lets one more in, or says which limit is in the way.
-    pub(super) fn admit(&mut self, from: Option<IpAddr>, settings: &Settings, now: Now) -> Result<(), RpcError> {
+    pub(super) fn admit(&mut self, from: Option<Source>, settings: &Settings, now: Now) -> Result<(), RpcError> {
         if now.since(self.swept) >= SWEEP_INTERVAL {
             self.swept = now;
-            self.by_address.retain(|_, bucket| !bucket.is_full(now));
+            self.by_source.retain(|_, bucket| !bucket.is_full(now));
         }
         if !self.total.has(now) {
             return Err(refusal("too many joins", "limits.joins_per_second", settings.joins_per_second));
         }
         if let Some(from) = from {
             let rate = settings.joins_per_second_per_ip;
-            let bucket = self.by_address.entry(from).or_insert_with(|| TokenBucket::new(rate, burst(rate), now));
+            let bucket = self.by_source.entry(from).or_insert_with(|| TokenBucket::new(rate, burst(rate), now));
             if !bucket.take(now) {
                 return Err(refusal("too many joins from your address", "limits.joins_per_second_per_ip", rate));
             }
@@ -61,10 +60,12 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
 
-    fn address(number: u32) -> Option<IpAddr> {
-        Some(IpAddr::from(number.to_be_bytes()))
+    fn address(number: u32) -> Option<Source> {
+        Some(IpAddr::from(number.to_be_bytes()).into())
     }
 
     #[test]
@@ -74,18 +75,18 @@ mod tests {
         for number in 0..200 {
             assert_eq!(admission.admit(address(number), &settings, Now(0)), Ok(()), "{number}");
         }
-        assert_eq!(admission.by_address.len(), 200);
+        assert_eq!(admission.by_source.len(), 200);
         for number in 200..1_000 {
             let error = admission.admit(address(number), &settings, Now(0)).expect_err("the limit in all");
             assert_eq!(error.limit, Some(("limits.joins_per_second", RETRY_AFTER)));
         }
-        assert_eq!(admission.by_address.len(), 200, "strangers who were refused take no place");
+        assert_eq!(admission.by_source.len(), 200, "strangers who were refused take no place");
         let later = Now::from_millis(10_000);
         assert_eq!(
             (0..2).map(|_| admission.admit(address(5), &settings, later).is_ok()).collect::<Vec<_>>(),
             [true; 2]
         );
         assert!(admission.admit(address(5), &settings, later).is_err());
-        assert_eq!(admission.by_address.len(), 1);
+        assert_eq!(admission.by_source.len(), 1);
     }
 }

@@ -31,13 +31,13 @@ mod tests;
 mod timers;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use ringmain_shared::event::Hello;
 use ringmain_shared::id::{IdSource, PeerId, RoomId, SubscriptionId, TrackId, TransportId};
 use ringmain_shared::media::Kind;
 use ringmain_shared::transport::Side;
-use ringmain_shared::{Command, Event, Now};
+use ringmain_shared::{Command, Event, Now, Source};
 use serde_json::Value;
 
 use crate::rpc::{self, Call, ErrorCode, Recipient, Refusal, Request, RequestId, RpcError, TokenBucket};
@@ -138,7 +138,7 @@ pub struct Rooms {
 /// A signalling connection that was opened, or said something.
 struct Connection {
     /// Whence, as far as limits are concerned.
-    from: Option<IpAddr>,
+    from: Option<Source>,
     rate: TokenBucket,
     offers: TokenBucket,
     refused_in_row: u32,
@@ -179,8 +179,8 @@ impl Rooms {
         }
     }
 
-    /// A client connected, from this address. Until it is said whence, only the limits that hold for all count.
-    pub fn handle_opened(&mut self, connection: ConnectionId, from: IpAddr, now: Now) {
+    /// A client connected, from there. Until it is said whence, only the limits that hold for all count.
+    pub fn handle_opened(&mut self, connection: ConnectionId, from: Source, now: Now) {
         self.connection(connection, now).from = Some(from);
     }
 

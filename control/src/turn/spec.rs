@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
-use ringmain_dataplane::plane::{DtlsSettings, Protocols, StreamListener, StreamSettings};
+use ringmain_dataplane::plane::{DtlsCertificateFiles, DtlsSettings, Protocols, StreamListener, StreamSettings};
 use ringmain_shared::event::Hello;
 use ringmain_shared::id::WorkerIndex;
 use ringmain_shared::turn::{
@@ -17,7 +17,7 @@ use ringmain_shared::turn::{
 use super::Offer;
 use super::users::credentials;
 use crate::config::{Config, TcpPort, TlsMode, Turn, TurnPeers, TurnTransport};
-use crate::http::tls::Certificate;
+use crate::http::tls::{Certificate, LOOK_INTERVAL};
 
 /// Where TURN listens.
 #[derive(Clone, Debug, Default)]
@@ -73,11 +73,14 @@ pub fn listeners(
     // As with coturn, either port takes either: the first byte tells TLS from TURN.
     let tcp_port = Some(turn.port).filter(|_| has(TurnTransport::Tcp));
     let ports = [tcp_port, certificate.map(|_| turn.tls_port)];
-    let dtls = certificate_files(config).filter(|_| has(TurnTransport::Dtls));
+    let dtls = certificate_files(config).filter(|_| has(TurnTransport::Dtls)).map(|(cert, key)| {
+        let files = DtlsCertificateFiles::open(&cert, &key, LOOK_INTERVAL).map_err(anyhow::Error::msg);
+        files.context("DTLS has no certificate").map(Arc::new)
+    });
     let streams = StreamSettings {
         listeners: ports.into_iter().flatten().flat_map(at).map(listen).collect(),
         certificates,
-        dtls: dtls.map(|(certificate, key)| DtlsSettings { addresses: at(turn.tls_port), certificate, key }),
+        dtls: dtls.transpose()?.map(|certificate| DtlsSettings { addresses: at(turn.tls_port), certificate }),
         ..StreamSettings::default()
     };
     let udp = if has(TurnTransport::Udp) { at(turn.port) } else { Vec::new() };

@@ -24,18 +24,22 @@ pub fn prefetch_element<T>(values: &[T], index: usize) {
     }
 }
 
-/// Asks the caches for `size` bytes behind each pointer in a small value of somebody else's, who shows nobody what it points at.
-/// What in it is no pointer asks for nothing, or for something that nobody reads.
+/// Asks the caches for `size` bytes behind the pointer that is word `at` of a value of somebody else's, who shows nobody what it points
+/// at. If that is no pointer, asks for nothing, or for something that nobody reads.
 #[inline]
-pub fn prefetch_behind<T>(value: &T, size: usize) {
-    let words = std::ptr::from_ref(value).cast::<usize>();
-    for place in 0..size_of::<T>() / size_of::<usize>() {
-        let start = word(words.wrapping_add(place));
-        // Nothing is ever mapped in the first page; asking for it would only look for it in vain.
-        if start >= PAGE {
-            (0..size).step_by(LINE).for_each(|offset| line((start as *const u8).wrapping_add(offset)));
-        }
+pub fn prefetch_behind<T>(value: &T, at: usize, size: usize) {
+    let start = word_of(value, at);
+    // Nothing is ever mapped in the first page; asking for it would only look for it in vain.
+    if start >= PAGE {
+        (0..size).step_by(LINE).for_each(|offset| line((start as *const u8).wrapping_add(offset)));
     }
+}
+
+/// Word `at` of a value, as it lies there; zero behind its end.
+#[inline]
+pub(crate) fn word_of<T>(value: &T, at: usize) -> usize {
+    let words = std::ptr::from_ref(value).cast::<usize>();
+    if at < size_of::<T>() / size_of::<usize>() { word(words.wrapping_add(at)) } else { 0 }
 }
 
 const LINE: usize = 64;
@@ -46,7 +50,7 @@ const PAGE: usize = 4096;
 #[inline]
 fn word(address: *const usize) -> usize {
     let word;
-    // SAFETY: the caller's value spans the address, which is read only. What the CPU finds there is a number, whether or not the
+    // SAFETY: the caller's value spans the word at the address, which is read only. What the CPU finds there is a number, whether or not the
     // language calls it initialised; it is used for nothing but hints.
     unsafe {
         std::arch::asm!("mov {word}, [{address}]", address = in(reg) address, word = out(reg) word,
@@ -88,9 +92,9 @@ mod tests {
         let bytes = [7; 640];
         for nowhere in [0, 1, usize::MAX, usize::MAX / 2, 1 << 47, PAGE] {
             let mixed = Mixed { small: 1, pointer: bytes.as_ptr(), nowhere };
-            prefetch_behind(&mixed, 640);
+            (0..4).for_each(|at| prefetch_behind(&mixed, at, 640));
             assert_eq!((mixed.small, mixed.nowhere, bytes), (1, nowhere, [7; 640]));
         }
-        prefetch_behind(&3u8, 640);
+        prefetch_behind(&3u8, 0, 640);
     }
 }

@@ -56,15 +56,6 @@ fn a_dropped_slot_leaves_nothing_behind() {
 }
 
 #[test]
-fn end_train_cuts() {
-    let mut batch = TxBatch::new(1000, 8);
-    batch.reserve(path(1), 10).expect("room").commit(10);
-    batch.end_train();
-    batch.reserve(path(1), 10).expect("room").commit(10);
-    assert_eq!(batch.trains().len(), 2);
-}
-
-#[test]
 fn a_full_batch_gives_no_slot_until_it_is_cleared() {
     let mut batch = TxBatch::new(1000, 2);
     assert!(batch.reserve(path(1), 1001).is_err());

@@ -130,11 +130,6 @@ impl TxBatch {
             && self.trains.last().is_some_and(|train| train.path != *path)
     }
 
-    /// The next datagram starts a train of its own, even to the same destination.
-    pub fn end_train(&mut self) {
-        self.open = false;
-    }
-
     /// Whether nothing has been committed since the last flush.
     pub fn is_empty(&self) -> bool {
         self.trains.is_empty()

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use ringmain_shared::command::SubscriptionSpec;
-use ringmain_shared::id::{SubscriptionId, TrackId, TransportId};
+use ringmain_shared::id::{SubscriptionId, TrackId};
 use ringmain_shared::limits::KEYFRAME_INTERVAL;
 use ringmain_shared::media::{Kind, PayloadType, SpatialLayer, Ssrc, TemporalLayer};
 use ringmain_shared::{DropReason, Now};
@@ -464,11 +464,6 @@ const RESEND_OVERHEAD: usize = 80;
 
 /// What control needs to know to name a subscription.
 impl Subscription {
-    /// The subscriber's connection.
-    pub fn transport_id(&self) -> TransportId {
-        self.spec.transport
-    }
-
     /// The track.
     pub fn track_id(&self) -> TrackId {
         self.spec.track

@@ -9,8 +9,6 @@
 //! Both kernel links send trains with `UDP_SEGMENT`. [`open()`] picks one and says why. A link is opened with the sockets that it keeps
 //! (media, TURN) and takes in others while it runs (relays); [`table`] knows which is which.
 
-#[cfg(test)]
-mod added_tests;
 mod address;
 mod diverted;
 pub mod memory;

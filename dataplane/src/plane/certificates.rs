@@ -1,4 +1,4 @@
-//! A TLS certificate in PEM files that are replaced now and then, as tools that renew certificates do.
+//! A certificate in PEM files that are replaced now and then, as tools that renew certificates do; for TLS and for DTLS.
 //!
 //! The files are looked at when a client comes, but not at each. New ones that cannot be used are reported once, and the old ones stay.
 
@@ -13,16 +13,32 @@ use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
-/// A certificate chain and its key, read again when their files have changed.
+use crate::stream::dtls::Context;
+
+/// For TLS.
+pub type CertificateFiles = Renewed<CertifiedKey>;
+/// For DTLS.
+pub type DtlsCertificateFiles = Renewed<Context>;
+
+/// What a certificate chain and its key are made into, made again when their files have changed.
 #[derive(Debug)]
-pub struct CertificateFiles {
+pub struct Renewed<T> {
     interval: Duration,
-    present: Mutex<Present>,
+    present: Mutex<Present<T>>,
+}
+
+/// What is made of a certificate chain and its key.
+pub trait FromFiles: Sized {
+    /// What it is for, as operators know it.
+    const PROTOCOL: &str;
+
+    /// Reads both files. The error says what is wrong with them.
+    fn read(certificate: &Path, key: &Path) -> Result<Self, String>;
 }
 
 #[derive(Debug)]
-struct Present {
-    pair: Arc<CertifiedKey>,
+struct Present<T> {
+    made: Arc<T>,
     files: Watched,
     looked: Instant,
 }
@@ -31,16 +47,16 @@ struct Present {
 /// time of its last change is no copy's or archive's to set, as that of the last write is.
 type Stamp = [Option<(u64, u64, i64, i64)>; 2];
 
-impl CertificateFiles {
+impl<T: FromFiles> Renewed<T> {
     /// Reads the files, which are looked at again at most this often. The error says what is wrong with them.
     pub fn open(certificate: &Path, key: &Path, interval: Duration) -> Result<Self, String> {
         let files = Watched::new(certificate, key);
-        let pair = Arc::new(read(certificate, key)?);
-        Ok(Self { interval, present: Mutex::new(Present { pair, files, looked: Instant::now() }) })
+        let made = Arc::new(T::read(certificate, key)?);
+        Ok(Self { interval, present: Mutex::new(Present { made, files, looked: Instant::now() }) })
     }
 
-    /// The present pair.
-    pub fn pair(&self) -> Arc<CertifiedKey> {
+    /// What was made of them last.
+    pub fn present(&self) -> Arc<T> {
         let mut present = self.lock();
         if present.looked.elapsed() >= self.interval {
             present.looked = Instant::now();
@@ -48,7 +64,7 @@ impl CertificateFiles {
                 present.read_again(false);
             }
         }
-        present.pair.clone()
+        present.made.clone()
     }
 
     /// Reads the files now, as an operator wishes who has replaced them.
@@ -56,20 +72,22 @@ impl CertificateFiles {
         self.lock().read_again(true);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Present> {
+    fn lock(&self) -> MutexGuard<'_, Present<T>> {
         // Nothing that holds it can leave it half changed.
         self.present.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Present {
+impl<T: FromFiles> Present<T> {
     fn read_again(&mut self, asked: bool) {
-        match self.files.read(read) {
-            Ok(pair) => {
-                tracing::info!("the TLS certificate in {} was read anew", self.files.paths[0].display());
-                self.pair = Arc::new(pair);
+        match self.files.read(T::read) {
+            Ok(made) => {
+                tracing::info!("the {} certificate in {} was read anew", T::PROTOCOL, self.files.paths[0].display());
+                self.made = Arc::new(made);
             }
-            Err((error, is_new)) if asked || is_new => tracing::warn!("the old TLS certificate stays in use: {error}"),
+            Err((error, is_new)) if asked || is_new => {
+                tracing::warn!("the old {} certificate stays in use: {error}", T::PROTOCOL);
+            }
             Err(_) => {}
         }
     }
@@ -77,7 +95,7 @@ impl Present {
 
 /// Whether two files have changed since they were last read with success.
 #[derive(Debug)]
-pub(super) struct Watched {
+struct Watched {
     paths: [PathBuf; 2],
     stamp: Stamp,
     /// What could not be read, as it was.
@@ -85,20 +103,17 @@ pub(super) struct Watched {
 }
 
 impl Watched {
-    pub(super) fn new(certificate: &Path, key: &Path) -> Self {
+    fn new(certificate: &Path, key: &Path) -> Self {
         Self { stamp: stamp(certificate, key), paths: [certificate.into(), key.into()], failed: None }
     }
 
-    pub(super) fn has_changed(&self) -> bool {
+    fn has_changed(&self) -> bool {
         let [certificate, key] = &self.paths;
         stamp(certificate, key) != self.stamp
     }
 
     /// Reads them. What fails has changed for as long as it does; besides the error, whether these files fail for the first time.
-    pub(super) fn read<T>(
-        &mut self,
-        read: impl FnOnce(&Path, &Path) -> Result<T, String>,
-    ) -> Result<T, (String, bool)> {
+    fn read<T>(&mut self, read: impl FnOnce(&Path, &Path) -> Result<T, String>) -> Result<T, (String, bool)> {
         let [certificate, key] = &self.paths;
         // Before they are read: what is written meanwhile is found the next time.
         let stamp = stamp(certificate, key);
@@ -114,7 +129,7 @@ impl Watched {
 
 impl ResolvesServerCert for CertificateFiles {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.pair())
+        Some(self.present())
     }
 }
 
@@ -125,20 +140,35 @@ fn stamp(certificate: &Path, key: &Path) -> Stamp {
     })
 }
 
-fn read(certificate: &Path, key: &Path) -> Result<CertifiedKey, String> {
-    let chain = CertificateDer::pem_file_iter(certificate)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| format!("cannot read certificates from {}: {error}", certificate.display()))?;
-    if chain.is_empty() {
-        return Err(format!("there is no certificate in {}", certificate.display()));
+impl FromFiles for CertifiedKey {
+    const PROTOCOL: &str = "TLS";
+
+    fn read(certificate: &Path, key: &Path) -> Result<Self, String> {
+        let chain = CertificateDer::pem_file_iter(certificate)
+            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+            .map_err(|error| format!("cannot read certificates from {}: {error}", certificate.display()))?;
+        if chain.is_empty() {
+            return Err(format!("there is no certificate in {}", certificate.display()));
+        }
+        let private = PrivateKeyDer::from_pem_file(key)
+            .map_err(|error| format!("cannot read a private key from {}: {error}", key.display()))?;
+        let signer =
+            any_supported_type(&private).map_err(|error| format!("{} cannot be used: {error}", key.display()))?;
+        let pair = CertifiedKey::new(chain, signer);
+        pair.keys_match().map_err(|error| {
+            format!("{} and {} do not belong together: {error}", certificate.display(), key.display())
+        })?;
+        Ok(pair)
     }
-    let private = PrivateKeyDer::from_pem_file(key)
-        .map_err(|error| format!("cannot read a private key from {}: {error}", key.display()))?;
-    let signer = any_supported_type(&private).map_err(|error| format!("{} cannot be used: {error}", key.display()))?;
-    let pair = CertifiedKey::new(chain, signer);
-    pair.keys_match()
-        .map_err(|error| format!("{} and {} do not belong together: {error}", certificate.display(), key.display()))?;
-    Ok(pair)
+}
+
+impl FromFiles for Context {
+    const PROTOCOL: &str = "DTLS";
+
+    fn read(certificate: &Path, key: &Path) -> Result<Self, String> {
+        let read = |path: &Path| std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()));
+        Self::from_pem(&read(certificate)?, &read(key)?)
+    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,6 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::AsRawFd;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
@@ -16,13 +15,11 @@ use ringmain_shared::id::WorkerIndex;
 use rtrb::{Consumer, Producer, PushError};
 use socket2::{Domain, Socket, Type};
 
-use super::certificates::Watched;
 use super::now;
 use super::streams::{BELL, StreamListener, StreamSettings, Streams, is_bell};
 use super::watchdog::Pulse;
 use crate::io::{WakeHandle, socket};
 use crate::stream::connection::{Offer, tls_config};
-use crate::stream::dtls::Context;
 use crate::stream::{FromStream, ToStream};
 
 /// From control, by way of the router.
@@ -110,7 +107,7 @@ impl Workers {
 
 /// Runs until control lets go of its end.
 pub(crate) fn run(core: Core, mut ports: Ports, start: Instant) {
-    let Core { mut streams, mut poll, mut files } = core;
+    let Core { mut streams, mut poll } = core;
     let mut events = Events::with_capacity(EVENTS_MAX);
     let mut swept = now(start);
     let mut told = StreamStats::default();
@@ -149,15 +146,6 @@ pub(crate) fn run(core: Core, mut ports: Ports, start: Instant) {
         streams.time_dtls(poll.registry(), moment, &mut ports.to_workers);
         if moment.since(swept) >= SWEEP {
             swept = moment;
-            if let Some(files) = files.as_mut()
-                && files.has_changed()
-            {
-                match files.read(read_dtls) {
-                    Ok(context) => streams.set_dtls(context),
-                    Err((error, true)) => tracing::warn!("the old DTLS certificate stays in use: {error}"),
-                    Err((_, false)) => {}
-                }
-            }
             streams.sweep(poll.registry(), moment, &mut ports.to_workers);
             let stats = StreamStats { lost: ports.to_workers.lost, ..streams.stats() };
             if stats != told && ports.events.push(Event::Streams(stats)).is_ok() {
@@ -197,34 +185,24 @@ pub(crate) fn open(settings: &StreamSettings, bell: &WakeHandle) -> Result<(Core
         });
         addresses.push(bound.map_err(|error| format!("cannot listen on {address} (TCP): {error}"))?);
     }
-    let mut files = None;
     if let Some(dtls) = &settings.dtls {
-        let mut watched = Watched::new(&dtls.certificate, &dtls.key);
-        let context = watched.read(read_dtls).map_err(|(error, _)| format!("DTLS has no certificate: {error}"))?;
-        streams.set_dtls(context);
+        streams.set_dtls(dtls.certificate.clone());
         for &address in &dtls.addresses {
+            let seed = super::start::seed().map_err(|error| error.to_string())?;
             let bound = socket::bind(address).and_then(|socket| {
                 let bound = socket.local_addr()?;
-                streams.listen_dtls(socket, &super::seed()?, poll.registry()).map(|()| bound)
+                streams.listen_dtls(socket, &seed, poll.registry()).map(|()| bound)
             });
             addresses.push(bound.map_err(|error| format!("cannot listen on {address} (UDP, for DTLS): {error}"))?);
         }
-        files = Some(watched);
     }
-    Ok((Core { streams, poll, files }, addresses))
+    Ok((Core { streams, poll }, addresses))
 }
 
 /// What a stream thread begins with.
 pub(crate) struct Core {
     streams: Streams,
     poll: Poll,
-    /// The certificate for DTLS.
-    files: Option<Watched>,
-}
-
-fn read_dtls(certificate: &Path, key: &Path) -> Result<Context, String> {
-    let read = |path: &Path| std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()));
-    Context::from_pem(&read(certificate)?, &read(key)?)
 }
 
 /// A host without IPv6 has no `[::]`; there, every address is every IPv4 address.

@@ -62,11 +62,6 @@ impl KeyframeArbiter {
         self.wish = Wish::None;
     }
 
-    /// A wish waits for its keyframe.
-    pub fn is_waiting(&self) -> bool {
-        self.wish != Wish::None
-    }
-
     /// When to poll next; the past when a request is due.
     pub fn next_deadline(&self) -> Option<Now> {
         let wait = match self.wish {
@@ -119,7 +114,7 @@ mod tests {
         assert!(arbiter.request(at(1_000)));
         assert!(!arbiter.request(at(1_200)));
         arbiter.keyframe_arrived();
-        assert!(!arbiter.is_waiting());
+        assert_eq!(arbiter.next_deadline(), None);
         assert!(!arbiter.poll(at(9_000)));
         arbiter.keyframe_arrived();
         assert!(arbiter.request(at(9_000)), "the keyframe before does not help who asks now");

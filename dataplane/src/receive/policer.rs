@@ -23,13 +23,6 @@ impl Policer {
         Self { rate, tokens: capacity(rate), refilled: now }
     }
 
-    /// Another rate from now on; what is in the bucket stays, as far as it fits.
-    pub fn set_rate(&mut self, rate_bps_max: u64, now: Now) {
-        self.refill(now);
-        self.rate = (rate_bps_max / 8).min(RATE_MAX);
-        self.tokens = self.tokens.min(capacity(self.rate));
-    }
-
     /// Takes a datagram of `size` bytes out of the bucket, or refuses it and takes nothing.
     pub fn admit(&mut self, size: usize, now: Now) -> Result<(), DropReason> {
         self.refill(now);
@@ -102,18 +95,10 @@ mod tests {
             let mut policer = Policer::new(rate, Now(u64::MAX));
             assert_eq!(policer.admit(DATAGRAM_SIZE_MAX, Now(u64::MAX)), Ok(()));
             assert_eq!(policer.admit(usize::MAX, Now(0)), Err(DropReason::Policed));
-            policer.set_rate(u64::MAX - rate, Now(u64::MAX));
         }
         let mut policer = Policer::new(8_000, Now::from_millis(5_000));
         assert_eq!(policer.admit(1_500, Now::from_millis(5_000)), Ok(()));
         assert_eq!(policer.admit(1, Now::from_millis(1_000)), Err(DropReason::Policed));
         assert_eq!(policer.admit(1, Now::from_millis(5_000)), Err(DropReason::Policed));
-    }
-
-    #[test]
-    fn a_lower_rate_holds_at_once() {
-        let mut policer = Policer::new(80_000_000, Now(0));
-        policer.set_rate(8_000_000, Now(0));
-        assert!(admitted(&mut policer, 1_000, 0, 1, 10_000) <= 1_000_000);
     }
 }

@@ -37,7 +37,7 @@ impl Gcm {
     #[inline]
     pub(super) fn expect_schedule(&self) {
         if self.quick.is_none() {
-            prefetch_behind(&self.key, SCHEDULE_SIZE);
+            prefetch_behind(&self.key, SCHEDULE_AT, SCHEDULE_SIZE);
         }
     }
 
@@ -107,5 +107,30 @@ impl Gcm {
     }
 }
 
+/// The word of a key that points at its schedule. The others are the algorithm, which is the same for all keys, and which kind it is.
+const SCHEDULE_AT: usize = 1;
 /// Bytes of a round-key schedule and a hash key, as aws-lc keeps them behind a pointer.
 const SCHEDULE_SIZE: usize = 640;
+
+#[cfg(all(test, target_arch = "x86_64"))]
+mod tests {
+    use super::*;
+    use crate::buf::word_of;
+
+    /// The compiler lays keys out as it likes; what is looked for elsewhere is only fetched too late.
+    #[test]
+    fn a_schedule_is_behind_the_word_where_it_is_looked_for() {
+        for (algorithm, size) in [(&AES_128_GCM, 16), (&AES_256_GCM, 32)] {
+            let key = |byte| LessSafeKey::new(UnboundKey::new(algorithm, &[byte; 32][..size]).expect("a key"));
+            let keys: Vec<LessSafeKey> = (0..8).map(key).collect();
+            let is_own = |&at: &usize| {
+                let mut words: Vec<usize> = keys.iter().map(|key| word_of(key, at)).collect();
+                words.sort_unstable();
+                words.dedup();
+                words.len() == keys.len() && words.iter().all(|word| word % align_of::<usize>() == 0)
+            };
+            let own: Vec<usize> = (0..size_of::<LessSafeKey>() / size_of::<usize>()).filter(is_own).collect();
+            assert_eq!(own, [SCHEDULE_AT]);
+        }
+    }
+}

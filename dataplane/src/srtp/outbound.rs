@@ -59,9 +59,9 @@ impl Outbound {
         self.rtp.seal_rtp(nonce, packet, header_len, clear_len)
     }
 
-    /// Like [`protect_rtp`](Self::protect_rtp), with the payload read from elsewhere: `packet` holds the header, and room. Saves
-    /// copying a payload that goes out unchanged.
-    pub fn protect_rtp_from(
+    /// Like [`protect_rtp`](Self::protect_rtp), with the payload read from elsewhere: `packet` holds the header, and room.
+    #[cfg(test)]
+    pub(crate) fn protect_rtp_from(
         &self,
         index: u64,
         payload: &[u8],
@@ -85,7 +85,8 @@ impl Outbound {
         self.rtp.seal_rtp_slot(nonce, slot, header_len, clear_len)
     }
 
-    /// Like [`protect_rtp_slot`](Self::protect_rtp_slot), with the payload read from elsewhere.
+    /// Like [`protect_rtp_slot`](Self::protect_rtp_slot), with the payload read from elsewhere: the slot holds the header, and room.
+    /// Saves copying a payload that goes out unchanged.
     pub fn protect_rtp_slot_from(
         &self,
         index: u64,

@@ -1,23 +1,23 @@
-//! How many connections there may be, in all and from one address, so that one host cannot take the place of the others, and how many
+//! How many connections there may be, in all and from one source, so that one host cannot take the place of the others, and how many
 //! handshakes a second, so that it cannot take their time.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 
-use ringmain_shared::Now;
+use ringmain_shared::{Now, Source};
 
 /// How many connections there may be, and how many handshakes a second. Zero is no bound.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct StreamLimits {
     /// Connections in all.
     pub connections_max: usize,
-    /// Those from one address, or one /64 of IPv6.
+    /// Those from one [`Source`].
     pub per_address_max: usize,
     /// Of those, the ones that anybody could have: without an allocation, a transport, or a word of HTTP.
     pub unproved_per_address_max: usize,
     /// TLS and DTLS handshakes that may begin in a second, in all.
     pub handshakes_per_second: usize,
-    /// Those from one address, or one /64 of IPv6.
+    /// Those from one [`Source`].
     pub handshakes_per_address: usize,
     /// Connections to and from peers of relays (RFC 6062), besides.
     pub peers_max: usize,
@@ -37,19 +37,19 @@ impl Default for StreamLimits {
     }
 }
 
-/// Counts connections. A /64 of IPv6 is one address: its holder has all of it.
+/// Counts connections.
 #[derive(Debug)]
 pub struct Admission {
     limits: StreamLimits,
-    connections: HashMap<IpAddr, Held>,
+    connections: HashMap<Source, Held>,
     count: usize,
-    /// Handshakes of the present second, by address and in all.
-    begun: HashMap<IpAddr, usize>,
+    /// Handshakes of the present second, by source and in all.
+    begun: HashMap<Source, usize>,
     begun_count: usize,
     second: u64,
 }
 
-/// The connections of one address.
+/// The connections of one source.
 #[derive(Debug, Default)]
 struct Held {
     count: usize,
@@ -74,7 +74,7 @@ impl Admission {
         if is_full(self.begun_count, self.limits.handshakes_per_second) {
             return false;
         }
-        let from_there = self.begun.entry(network(address)).or_default();
+        let from_there = self.begun.entry(address.into()).or_default();
         if is_full(*from_there, self.limits.handshakes_per_address) {
             return false;
         }
@@ -88,7 +88,7 @@ impl Admission {
         if is_full(self.count, self.limits.connections_max) {
             return false;
         }
-        let held = self.connections.entry(network(address)).or_default();
+        let held = self.connections.entry(address.into()).or_default();
         if is_full(held.count, self.limits.per_address_max)
             || is_full(held.unproved, self.limits.unproved_per_address_max)
         {
@@ -102,20 +102,20 @@ impl Admission {
 
     /// One that was counted has turned out to be somebody's. To be said once of each.
     pub fn prove(&mut self, address: IpAddr) {
-        if let Some(held) = self.connections.get_mut(&network(address)) {
+        if let Some(held) = self.connections.get_mut(&address.into()) {
             held.unproved -= 1;
         }
     }
 
     /// One that was counted is gone, proved or not.
     pub fn leave(&mut self, address: IpAddr, proved: bool) {
-        let network = network(address);
-        let Some(held) = self.connections.get_mut(&network) else { return };
+        let source = Source::from(address);
+        let Some(held) = self.connections.get_mut(&source) else { return };
         held.count -= 1;
         held.unproved -= usize::from(!proved);
         self.count -= 1;
         if held.count == 0 {
-            self.connections.remove(&network);
+            self.connections.remove(&source);
         }
     }
 
@@ -127,14 +127,6 @@ impl Admission {
 
 fn is_full(count: usize, max: usize) -> bool {
     max > 0 && count >= max
-}
-
-/// What is counted as one address.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),
-        v4 => v4,
-    }
 }
 
 #[cfg(test)]

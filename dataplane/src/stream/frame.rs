@@ -102,7 +102,8 @@ impl Deframer {
     }
 
     /// Nothing has come of the next message.
-    pub fn is_between_messages(&self) -> bool {
+    #[cfg(test)]
+    pub(crate) fn is_between_messages(&self) -> bool {
         self.kept.is_empty() && self.skip == 0
     }
 }

@@ -56,39 +56,8 @@ pub enum FromStream {
         /// As in its datagrams.
         path: Path,
     },
-    /// The answer to `ToStream::Connect`.
-    Connected {
-        /// As asked.
-        request: u64,
-        /// The connection to the peer, which waits to be joined; or it could not be made.
-        peer: Option<StreamId>,
-    },
-    /// The answer to `ToStream::Listen`.
-    Listening {
-        /// As asked.
-        request: u64,
-        /// Where; or it could not be.
-        address: Option<SocketAddr>,
-    },
-    /// A peer has connected to a relay's listener, and waits to be joined.
-    Arrived {
-        /// The listener's request.
-        request: u64,
-        /// The peer's connection.
-        id: StreamId,
-        /// The peer.
-        peer: SocketAddr,
-    },
-    /// So many bytes passed between a peer and the client that it is joined to. Comes when half of the credit is used, when it is over,
-    /// and once a second.
-    Relayed {
-        /// The peer's connection.
-        peer: StreamId,
-        /// Bytes since this was last told.
-        to_peer: u32,
-        /// The same, the other way.
-        to_client: u32,
-    },
+    /// Something about peers of relays.
+    Peer(PeerNews),
 }
 
 /// From a worker to a stream thread.
@@ -120,9 +89,54 @@ pub enum ToStream {
         /// Which.
         id: StreamId,
     },
+    /// Something to do about peers of relays.
+    Peer(PeerOrder),
+}
+
+/// About peers of relays that come by TCP (RFC 6062), from a stream thread to a worker.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum PeerNews {
+    /// The answer to [`PeerOrder::Connect`].
+    Connected {
+        /// As asked.
+        request: u64,
+        /// The connection to the peer, which waits to be joined; or it could not be made.
+        peer: Option<StreamId>,
+    },
+    /// The answer to [`PeerOrder::Listen`].
+    Listening {
+        /// As asked.
+        request: u64,
+        /// Where; or it could not be.
+        address: Option<SocketAddr>,
+    },
+    /// A peer has connected to a relay's listener, and waits to be joined.
+    Arrived {
+        /// The listener's request.
+        request: u64,
+        /// The peer's connection.
+        id: StreamId,
+        /// The peer.
+        peer: SocketAddr,
+    },
+    /// So many bytes passed between a peer and the client that it is joined to. Comes when half of the credit is used, when it is over,
+    /// and once a second.
+    Relayed {
+        /// The peer's connection.
+        peer: StreamId,
+        /// Bytes since this was last told.
+        to_peer: u32,
+        /// The same, the other way.
+        to_client: u32,
+    },
+}
+
+/// The same, from a worker to a stream thread.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum PeerOrder {
     /// RFC 6062 §5.2: open a connection to a peer from a relayed address.
     Connect {
-        /// Comes back in `FromStream::Connected`.
+        /// Comes back in [`PeerNews::Connected`].
         request: u64,
         /// The relayed address.
         local: SocketAddr,
@@ -133,19 +147,19 @@ pub enum ToStream {
     },
     /// Nobody waits for that any more.
     StopConnecting {
-        /// As in `Connect`.
+        /// As in [`PeerOrder::Connect`].
         request: u64,
     },
     /// RFC 6062 §5.1: accept connections of peers at a relayed address.
     Listen {
-        /// Comes back in `FromStream::Listening` and `Arrived`.
+        /// Comes back in [`PeerNews::Listening`] and [`PeerNews::Arrived`].
         request: u64,
         /// The relayed address.
         address: SocketAddr,
     },
     /// Accept no more; the connections that were accepted stay.
     StopListening {
-        /// As in `Listen`.
+        /// As in [`PeerOrder::Listen`].
         request: u64,
     },
     /// A peer that arrived is permitted, and may wait to be joined.

@@ -25,4 +25,4 @@ pub mod queue;
 #[cfg(test)]
 mod tests;
 
-pub use message::{FromStream, StreamClient, StreamId, ToStream};
+pub use message::{FromStream, PeerNews, PeerOrder, StreamClient, StreamId, ToStream};

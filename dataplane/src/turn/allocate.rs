@@ -8,10 +8,11 @@ use ringmain_shared::Now;
 use ringmain_shared::id::TurnAllocationId;
 use ringmain_shared::turn::{RelayMode, RelayProtocol, TurnEnd, TurnEvent};
 
-use super::allocation::{Allocation, AllocationKey, Client, Owner, Pending};
+use super::allocation::{Allocation, AllocationKey, Client, Owner};
 use super::between::leave;
 use super::connect::is_stream;
 use super::ledger::{Hold, User};
+use super::pending::Pending;
 use super::ports::Wish;
 use super::relay::{Holder, RelayKey};
 use super::reply::{Refusal, ReplyTo};
@@ -288,8 +289,7 @@ impl Turn {
     }
 
     fn give_ticket(&mut self, key: AllocationKey) {
-        let mut ticket = [0; 16];
-        ticket.chunks_exact_mut(8).for_each(|half| half.copy_from_slice(&self.random.next_u64().to_be_bytes()));
+        let mut ticket = self.random.bytes::<16>();
         // Whose it is, for other workers to know; 112 bits are left to guess.
         ticket[..2].copy_from_slice(&self.index.0.to_be_bytes());
         let Some(allocation) = self.allocations.get_mut(key) else { return };

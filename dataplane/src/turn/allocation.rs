@@ -16,8 +16,8 @@ use super::credential::AccountKey;
 use super::ledger::Hold;
 use super::link::LinkIndex;
 use super::peer::PermittedPeer;
+use super::pending::Pending;
 use super::relay::RelayKey;
-use super::reply::ReplyTo;
 use crate::io::Path;
 use crate::packet::stun::TransactionId;
 
@@ -90,15 +90,6 @@ pub(super) struct Allocation {
     pub(super) pending: Option<Pending>,
     pub(super) traffic: TurnTraffic,
     pub(super) timer: Option<Now>,
-}
-
-/// A request whose answer depends on whether a relay socket opens.
-#[derive(Debug)]
-pub(super) struct Pending {
-    pub(super) reply: ReplyTo,
-    /// Ports tried for an Allocate; zero for other requests.
-    pub(super) tries: u8,
-    pub(super) failed: bool,
 }
 
 /// A number for a peer (RFC 8656 §12).

@@ -1,17 +1,17 @@
 //! What is given to those who have proved nothing, and how often the proven may ask for more. The counts are all workers'
 //! ([`ledger`](super::ledger)).
 //!
-//! Strangers are counted by their address without the port, or by the /64 of IPv6, in a table of fixed size: a million of them cost
+//! Strangers are counted by their [`Source`], in a table of fixed size: a million of them cost
 //! no byte more than one. Two who share a place in it share its replies.
 
 use std::hash::BuildHasher;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::SeqCst;
 
 use foldhash::fast::RandomState;
-use ringmain_shared::Now;
+use ringmain_shared::{Now, Source};
 
 use super::ledger::Ledger;
 
@@ -32,7 +32,7 @@ impl ReplyBudget {
     /// Whether to answer a stranger at `address`. `known` ones do not compete with all the others.
     pub(super) fn take(&self, address: SocketAddr, known: bool, now: Now) -> bool {
         let strangers = self.ledger.strangers();
-        let place = strangers.hasher.hash_one(source(address)) as usize % SOURCES;
+        let place = strangers.hasher.hash_one(Source::from(address)) as usize % SOURCES;
         let Some(source) = strangers.sources.get(place) else { return false };
         // Looked at before anything is written: in a flood workers would do nothing but write to what they share.
         if !known && Second::in_cell(&strangers.all).is_full(self.per_second, now) {
@@ -46,7 +46,7 @@ impl ReplyBudget {
     /// one address, whose members each allocate, is let in as fast as it answers, and one that only asks is not.
     pub(super) fn redeem(&self, address: SocketAddr, now: Now) {
         let strangers = self.ledger.strangers();
-        let place = strangers.hasher.hash_one(source(address)) as usize % SOURCES;
+        let place = strangers.hasher.hash_one(Source::from(address)) as usize % SOURCES;
         if let Some(source) = strangers.sources.get(place) {
             Second::take_from_cell(source, now);
             Second::take_from_cell(&strangers.all, now);
@@ -133,19 +133,13 @@ fn second_of(now: Now) -> u32 {
     (now.as_millis() / 1000) as u32
 }
 
-/// Who is counted as one: an IPv4 address, or the network of an IPv6 address, which whoever has one has all of.
-fn source(address: SocketAddr) -> u64 {
-    match address.ip().to_canonical() {
-        IpAddr::V4(ip) => u64::from(ip.to_bits()),
-        IpAddr::V6(ip) => (ip.to_bits() >> 64) as u64 | 1 << 63,
-    }
-}
-
 /// Places in the table of sources: half a megabyte, so that 10,000 strangers a second hardly ever share one.
 const SOURCES: usize = 64 * 1024;
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
 
     fn answered(budget: &ReplyBudget, second: u64, address: impl Fn(u32) -> SocketAddr) -> usize {

@@ -14,12 +14,11 @@ use super::Turn;
 use super::allocation::{Allocation, AllocationKey, Client};
 use super::connection::{Connection, ConnectionKey, PeerRequest, Stage};
 use super::ledger::User;
-use super::permission::random_id;
 use super::relay::{Holder, RelayKey};
 use super::reply::{Refusal, transmit};
 use super::request::Known;
 use crate::io::Transmit;
-use crate::packet::stun::{Class, Message, MessageWriter, attribute, error, method};
+use crate::packet::stun::{Class, Message, MessageWriter, TransactionId, attribute, error, method};
 use crate::stream::StreamId;
 
 impl Turn {
@@ -125,7 +124,7 @@ impl Turn {
         self.connections.set_unbound(connection, stream, now);
         self.stats.connected += 1;
         let mut bytes = [0; INDICATION_SIZE_MAX];
-        let transaction = random_id(&mut self.random);
+        let transaction = TransactionId(self.random.bytes());
         let mut message = MessageWriter::new(&mut bytes, Class::Indication, method::CONNECTION_ATTEMPT, transaction);
         message.xor_address(attribute::XOR_PEER_ADDRESS, named);
         message.attribute(attribute::CONNECTION_ID, &id.to_be_bytes());

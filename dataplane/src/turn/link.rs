@@ -4,19 +4,23 @@
 //! Client and media may be different workers' ([`between`](super::between)). Then each has a number for the link, and the media's worker
 //! has its client as a guest.
 //!
-//! Owns which numbers are in use. A number that was used rests as long as possible before it is used again.
+//! Owns which numbers are in use, and what is told of each to whom it leads to. A number that was used rests as long as possible before
+//! it is used again.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 
 use foldhash::fast::RandomState;
+use ringmain_shared::Now;
 use ringmain_shared::id::WorkerIndex;
 
+use super::Turn;
 use super::allocation::AllocationKey;
 use super::between::{FarLink, TurnItem};
 use super::ledger::User;
-use crate::buf::{LinkBudgets, Prefix};
+use crate::buf::{Bandwidth, LinkBudgets, Prefix};
 use crate::io::{Path, SocketIndex};
+use crate::packet::stun::TransactionId;
 
 /// A link's place.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -210,6 +214,62 @@ impl Links {
     #[cfg(test)]
     pub(super) fn count(&self) -> usize {
         self.links.iter().flatten().count()
+    }
+}
+
+impl Turn {
+    /// The way to our own media, which is a worker's, opened at its first use.
+    pub(super) fn link_to(
+        &mut self,
+        key: AllocationKey,
+        media: SocketAddr,
+        worker: WorkerIndex,
+        now: Now,
+    ) -> Option<LinkIndex> {
+        if let Some(link) = self.allocations.get(key)?.link(media) {
+            return Some(link);
+        }
+        let relay = self.relay_of(key, media.is_ipv4())?;
+        let outer = self.relays.get(relay)?.outer;
+        let link = if worker == self.index {
+            self.links.open(key, outer, self.link_budgets(key))?
+        } else {
+            let owner = self.allocations.get(key)?.owner.account;
+            let user = self.ledger.user(&self.accounts.get(owner)?.user);
+            self.links.open_far(key, outer, worker, user)?
+        };
+        self.allocations.get_mut(key)?.links.push((media, link));
+        self.set_links(key, now);
+        Some(link)
+    }
+
+    /// What our own media may send to the client of an allocation: out of the same as what its peers send. What has no bound costs nothing.
+    pub(super) fn link_budgets(&self, key: AllocationKey) -> LinkBudgets {
+        let account = self.allocations.get(key).and_then(|allocation| self.accounts.get(allocation.owner.account));
+        let budgets = [account.map(|account| &account.bandwidth), Some(&self.bandwidth)];
+        budgets.map(|budget| budget.filter(|budget| budget.is_bounded()).cloned())
+    }
+
+    /// The same for the client of another worker's.
+    pub(super) fn guest_budgets(&self, user: User) -> LinkBudgets {
+        let budgets = [self.ledger.bandwidth_of(user, self.spec.quotas.user_bps), self.bandwidth.clone()];
+        budgets.map(|budget| Some(budget).filter(Bandwidth::is_bounded))
+    }
+
+    /// Says how datagrams of our media look on their way to the client: ChannelData where there is a channel. Without a permission
+    /// there is no way, whether there is a channel or not (RFC 8656 §12).
+    pub(super) fn set_links(&mut self, key: AllocationKey, now: Now) {
+        let Some(allocation) = self.allocations.get(key) else { return };
+        let client = allocation.client;
+        for &(media, link) in &allocation.links {
+            let channel = allocation.channel_of(media, now).map(|channel| channel.number);
+            let prefix = || match channel {
+                Some(number) => Prefix::channel(client.path, number),
+                None => Prefix::indication(client.path, media, TransactionId(self.random.bytes())),
+            };
+            let is_permitted = allocation.is_permitted(media.ip(), now);
+            self.links.set(link, is_permitted.then(prefix));
+        }
     }
 }
 

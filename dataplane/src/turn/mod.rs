@@ -5,9 +5,10 @@
 //! and no socket here.
 //!
 //! In the order of a client's life: [`request`] finds out who asks ([`nonce`], [`credential`]), strangers within their [`budget`];
-//! [`allocate`] gives a relayed address ([`ports`], [`relay`]); [`permission`] lets peers in that [`peer`] allows; [`relaying`] moves
-//! the packets; [`upkeep`] ends what is over. A peer that is our own media gets a [`link`] instead of a socket. Peers over TCP (RFC
-//! 6062) are [`connection`]s, which [`connect`] lets in and out; their bytes pass by the stream thread.
+//! [`allocate`] gives a relayed address ([`ports`], [`relay`]); [`permission`] lets peers in that [`peer`] allows; what takes a
+//! socket is [`pending`] until that is open; [`relaying`] moves the packets; [`upkeep`] ends what is over. A peer that is our own
+//! media gets a [`link`] instead of a socket. Peers over TCP (RFC 6062) are [`connection`]s, which [`connect`] lets in and out;
+//! their bytes pass by the stream thread.
 //!
 //! What is left out, and why: ICMP errors are not passed on, since sockets do not queue them here; TTL, ECN and DSCP of relayed
 //! datagrams are the host's own; a datagram without payload is not relayed.
@@ -27,6 +28,7 @@ mod ledger;
 mod link;
 mod nonce;
 mod peer;
+mod pending;
 mod permission;
 mod ports;
 mod relay;
@@ -135,13 +137,9 @@ pub struct ForMedia {
 }
 
 impl Turn {
-    /// A server on the worker `index` that counts for itself. `seed` makes it unguessable, or repeatable in a test.
-    pub fn new(index: WorkerIndex, spec: TurnSpec, unix_nanos_at_start: u64, seed: [u8; 32]) -> Self {
-        Self::sharing(Arc::new(Ledger::new(seed)), index, spec, unix_nanos_at_start, seed)
-    }
-
-    /// One of several workers that are one server.
-    pub fn sharing(
+    /// A server on the worker `index`; those who are given the same ledger are one server. `seed` makes it unguessable, or repeatable in
+    /// a test.
+    pub fn new(
         ledger: Arc<Ledger>,
         index: WorkerIndex,
         spec: TurnSpec,

@@ -50,6 +50,17 @@ pub(super) struct Relay {
     pub(super) waiting: Vec<AllocationKey>,
 }
 
+impl Relay {
+    /// Its socket, if it is open.
+    #[inline]
+    pub(super) fn open_socket(&self) -> Option<SocketIndex> {
+        match self.socket {
+            Socket::Open(socket) => Some(socket),
+            _ => None,
+        }
+    }
+}
+
 /// Whether there is a socket.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Socket {

@@ -11,14 +11,13 @@ use super::allocation::{AllocationKey, Client, Route};
 use super::between::TurnItem;
 use super::link::{Ends, LinkIndex, TurnLink};
 use super::peer::PermittedPeer;
-use super::permission::{open_socket, random_id};
-use super::relay::Holder;
+use super::relay::{Holder, Relay};
 use super::reply::write;
 use super::{ForMedia, Turn};
 use crate::buf::Prefix;
 use crate::io::{Path, SocketIndex, Transmit};
 use crate::packet::bytes::u16_at;
-use crate::packet::stun::{Message, attribute};
+use crate::packet::stun::{Message, TransactionId, attribute};
 
 impl Turn {
     /// RFC 8656 §12.6.
@@ -103,7 +102,7 @@ impl Turn {
         out: &mut dyn Transmit,
     ) -> Result<(), DropReason> {
         let Route::Relay(relay) = route else { return Err(DropReason::TurnNoRelay) };
-        let socket = self.relays.get(relay).and_then(open_socket).ok_or(DropReason::TurnNoRelay)?;
+        let socket = self.relays.get(relay).and_then(Relay::open_socket).ok_or(DropReason::TurnNoRelay)?;
         let path = Path { socket, remote: peer.address() };
         write(path, payload.len(), |room| room.copy_from_slice(payload), out)?;
         self.count_to_peer(key, payload.len(), false);
@@ -162,7 +161,7 @@ impl Turn {
             let named = self.peers.outer(from);
             self.peers.permit(named)?;
             self.spend(key, bytes.len(), now)?;
-            let id = random_id(&mut self.random);
+            let id = TransactionId(self.random.bytes());
             wrap(&Prefix::indication(client.path, named, id), bytes, out)?;
         }
         if let Some(allocation) = self.allocations.get_mut(key) {

@@ -16,8 +16,6 @@ pub mod relay;
 mod repair;
 mod stats;
 mod streams;
-#[cfg(test)]
-mod tests;
 mod timers;
 mod turn;
 mod turn_peers;
@@ -124,16 +122,16 @@ pub struct Worker {
     times: Box<ArrayVec<Option<Now>, ARRIVALS_MAX>>,
     outbox: Outbox,
     turn: Option<Box<Turn>>,
-    /// What it counts by, if it is a server of TURN.
-    ledger: Option<Arc<Ledger>>,
+    /// What a server of TURN counts by.
+    ledger: Arc<Ledger>,
     /// Datagrams of other workers' clients and of TCP since what waits was last forwarded.
     brought: usize,
     turn_streams: TurnStreams,
 }
 
 impl Worker {
-    /// A worker without transports.
-    pub fn new(settings: WorkerSettings) -> Self {
+    /// A worker without transports. If it is a server of TURN, it counts together with others who are given the same ledger.
+    pub fn new(settings: WorkerSettings, ledger: Arc<Ledger>) -> Self {
         Self {
             transports: SlotMap::with_key(),
             tracks: SlotMap::with_key(),
@@ -159,16 +157,11 @@ impl Worker {
             times: Box::default(),
             outbox: Outbox::default(),
             turn: None,
-            ledger: None,
+            ledger,
             brought: 0,
             turn_streams: TurnStreams::default(),
             settings,
         }
-    }
-
-    /// What its TURN server counts is counted together with others' who are given the same ledger.
-    pub fn share_ledger(&mut self, ledger: Arc<Ledger>) {
-        self.ledger = Some(ledger);
     }
 
     /// One turn: takes in the batch, forwards, answers, does what is due. What is for other threads is in the outbox afterwards.

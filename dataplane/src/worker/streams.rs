@@ -27,12 +27,9 @@ impl Worker {
             FromStream::Message { id, mut bytes } => self.turn_stream_message(id, &mut bytes, now, out),
             FromStream::Closed { id } => {
                 self.turn_stream_closed(id, now);
-                self.handle_turn_peers(item, now, out);
+                self.turn_peer_closed(id);
             }
-            FromStream::Arrived { .. }
-            | FromStream::Connected { .. }
-            | FromStream::Listening { .. }
-            | FromStream::Relayed { .. } => self.handle_turn_peers(item, now, out),
+            FromStream::Peer(news) => self.handle_turn_peer_news(news, now, out),
         }
     }
 

@@ -15,7 +15,7 @@ use crate::handshake::Datagram;
 use crate::io::{Path, SocketIndex, Transmit};
 use crate::packet::stun::{Class, Message, attribute, method};
 use crate::stream::ToStream;
-use crate::turn::{Client, Elsewhere, Ledger, LinkChange, RelayKey, Turn, TurnItem};
+use crate::turn::{Client, Elsewhere, LinkChange, RelayKey, Turn, TurnItem};
 
 /// What came by a socket.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -186,11 +186,8 @@ impl Worker {
         match (&mut self.turn, command) {
             (Some(turn), command) => turn.handle_command(command, now),
             (none, TurnCommand::Configure(spec)) => {
-                let mut seed = [0; 32];
-                seed.chunks_exact_mut(8).for_each(|chunk| chunk.copy_from_slice(&self.random.next_u64().to_be_bytes()));
                 let (index, start) = (self.settings.index, self.settings.unix_nanos_at_start);
-                let ledger = self.ledger.get_or_insert_with(|| Arc::new(Ledger::new(seed)));
-                let mut turn = Turn::sharing(Arc::clone(ledger), index, *spec, start, seed);
+                let mut turn = Turn::new(Arc::clone(&self.ledger), index, *spec, start, self.random.bytes());
                 let FixedSockets { media, turn: listeners, .. } = self.settings.sockets;
                 turn.share_sockets(media..media + listeners);
                 *none = Some(Box::new(turn));

@@ -6,6 +6,7 @@ mod between;
 mod forwarding;
 mod layers;
 mod media;
+mod naps;
 mod paths;
 mod repair;
 mod reports;

@@ -131,11 +131,7 @@ impl World {
             sockets,
         };
         let ledger = Arc::new(Ledger::new([seed; 32]));
-        let worker = |index| {
-            let mut worker = Worker::new(settings(index));
-            worker.share_ledger(Arc::clone(&ledger));
-            worker
-        };
+        let worker = |index| Worker::new(settings(index), Arc::clone(&ledger));
         Self {
             workers: (0..workers as u16).map(worker).collect(),
             links: (0..workers).map(|_| MemoryLink::new()).collect(),

@@ -297,7 +297,7 @@ fn viewer(sid: &str) -> Value {
 /// Connects from an address and joins; the reply.
 fn come(world: &mut World, number: u64, from: [u8; 4]) -> Value {
     let connection = ConnectionId(number);
-    world.rooms.handle_opened(connection, from.into(), world.now);
+    world.rooms.handle_opened(connection, std::net::IpAddr::from(from).into(), world.now);
     world.request(connection, "join", viewer(&format!("room {}", number % 50)))
 }
 

@@ -5,7 +5,7 @@
 mod dtls12;
 mod dtls13;
 pub(crate) mod pipe;
-mod records;
+pub mod records;
 mod signing;
 
 use std::fmt;

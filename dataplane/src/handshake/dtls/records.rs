@@ -3,6 +3,7 @@
 //! What made the handshake keeps 54 KiB of buffers for as long as it lives; what comes after needs two keys, two counters and a
 //! replay window. Knows nothing of handshakes: content types go in and come out. Its caller says what a record means.
 
+use std::fmt;
 use std::ops::Range;
 
 use aws_lc_rs::aead::{self, AES_128_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, UnboundKey};
@@ -14,7 +15,7 @@ use zeroize::Zeroizing;
 use super::Datagram;
 
 /// Both directions of one association.
-pub(super) struct Records {
+pub struct Records {
     suite: Suite,
     read: Key,
     write: Key,
@@ -23,29 +24,40 @@ pub(super) struct Records {
     window: Window,
 }
 
+impl fmt::Debug for Records {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Records({:?}, {:?}, …)", self.suite, self.next)
+    }
+}
+
 /// What a record of ours was numbered with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Numbers {
+pub struct Numbers {
     /// 48 bits, in the header.
-    pub(super) sequence: u64,
+    pub sequence: u64,
     /// In front of the ciphertext, where the suite has it there. Whoever sealed the first records may count from anywhere.
-    pub(super) explicit: u64,
+    pub explicit: u64,
 }
 
 /// A record that was authentic.
-pub(super) struct Opened {
-    pub(super) content: u8,
+#[derive(Debug)]
+pub struct Opened {
+    /// What it says that it is.
+    pub content: u8,
     /// Where its plaintext is in the datagram.
-    pub(super) plaintext: Range<usize>,
+    pub plaintext: Range<usize>,
     /// It was not seen before.
-    pub(super) is_new: bool,
+    pub is_new: bool,
 }
 
 /// The suites that are offered, by what they seal with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Suite {
+pub enum Suite {
+    /// RFC 5289.
     Aes128Gcm,
+    /// RFC 5289, with SHA-384 to derive keys.
     Aes256Gcm,
+    /// RFC 7905.
     ChaCha20Poly1305,
 }
 
@@ -72,13 +84,7 @@ const KEY_SIZE_MAX: usize = 32;
 
 impl Records {
     /// `role` is ours, `randoms` are the client's and the server's, `next` has not been used.
-    pub(super) fn new(
-        suite: Suite,
-        role: DtlsRole,
-        master: &[u8],
-        randoms: (&[u8], &[u8]),
-        next: Numbers,
-    ) -> Option<Self> {
+    pub fn new(suite: Suite, role: DtlsRole, master: &[u8], randoms: (&[u8], &[u8]), next: Numbers) -> Option<Self> {
         let (key_size, iv_size) = (suite.key_size(), suite.iv_size());
         let (client_random, server_random) = randoms;
         // RFC 5246 §6.3: the server's first, here alone.
@@ -97,7 +103,7 @@ impl Records {
     }
 
     /// One record with `data`; `None` when it is too long for a datagram, or all numbers are used up.
-    pub(super) fn seal(&mut self, content: u8, data: &[u8]) -> Option<Datagram> {
+    pub fn seal(&mut self, content: u8, data: &[u8]) -> Option<Datagram> {
         let Numbers { sequence, explicit } = self.next;
         let explicit_size = self.suite.explicit_size();
         let size = explicit_size + data.len() + TAG_SIZE;
@@ -123,7 +129,7 @@ impl Records {
     }
 
     /// Opens the record at `at` in place. `None` when it is not authentic: such a record is passed over (RFC 6347 §4.1.2.7).
-    pub(super) fn open(&mut self, datagram: &mut [u8], at: Range<usize>) -> Option<Opened> {
+    pub fn open(&mut self, datagram: &mut [u8], at: Range<usize>) -> Option<Opened> {
         let (header, body) = datagram.get_mut(at.clone())?.split_first_chunk_mut::<HEADER_SIZE>()?;
         let [content, major, minor, number @ .., _, _] = *header;
         let number = u64::from_be_bytes(number);
@@ -143,7 +149,7 @@ impl Records {
 }
 
 /// Where the records of a datagram are, up to the first that is cut short.
-pub(super) fn split(datagram: &[u8]) -> impl Iterator<Item = Range<usize>> + use<> {
+pub fn split(datagram: &[u8]) -> impl Iterator<Item = Range<usize>> + use<> {
     let mut ranges = arrayvec::ArrayVec::<_, RECORDS_MAX>::new();
     let mut at = 0;
     while let Some(&[.., high, low]) = datagram.get(at..).and_then(|rest| rest.first_chunk::<HEADER_SIZE>()) {
@@ -157,7 +163,7 @@ pub(super) fn split(datagram: &[u8]) -> impl Iterator<Item = Range<usize>> + use
 }
 
 /// Epoch of a record, and what it is numbered with if it is protected; the explicit part is meaningful where the suite has one.
-pub(super) fn numbers(record: &[u8]) -> Option<(u16, Numbers)> {
+pub fn numbers(record: &[u8]) -> Option<(u16, Numbers)> {
     let (header, body) = record.split_first_chunk::<HEADER_SIZE>()?;
     let [_, _, _, number @ .., _, _] = *header;
     let number = u64::from_be_bytes(number);
@@ -174,7 +180,7 @@ impl Numbers {
 
 impl Suite {
     /// By its number in the registry of TLS cipher suites.
-    pub(super) fn of(id: [u8; 2]) -> Option<Self> {
+    pub fn of(id: [u8; 2]) -> Option<Self> {
         match id {
             [0xc0, 0x2b | 0x2f] => Some(Self::Aes128Gcm),
             [0xc0, 0x2c | 0x30] => Some(Self::Aes256Gcm),

@@ -83,16 +83,7 @@ pub struct Template {
 impl Template {
     /// Whether a decode target uses these frames at all.
     pub fn is_for_target(&self, target: usize) -> bool {
-        self.indication(target) != 0
-    }
-
-    /// Whether these frames can be left out for a decode target without harm to others of it.
-    pub fn is_discardable_for_target(&self, target: usize) -> bool {
-        self.indication(target) == DISCARDABLE
-    }
-
-    fn indication(&self, target: usize) -> u64 {
-        if target < TARGETS_MAX { self.indications >> (2 * target) & 3 } else { 0 }
+        target < TARGETS_MAX && self.indications >> (2 * target) & 3 != 0
     }
 }
 
@@ -212,5 +203,3 @@ const TEMPORAL_MAX: u8 = 8;
 const MANDATORY_LEN: usize = 3;
 /// Bits before the structure: mandatory fields and five flags.
 const FLAGS_END: usize = 8 * MANDATORY_LEN + 5;
-/// Decode target indication D.
-const DISCARDABLE: u64 = 1;

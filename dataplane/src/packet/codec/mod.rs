@@ -23,7 +23,7 @@ mod vp9;
 /// What forwarding needs to know of a payload.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Description {
-    /// Begins a picture that needs no other: a decoder can start here.
+    /// Begins a picture that needs no other: a decoder can start here. Never for audio, which needs no start.
     pub keyframe: bool,
     /// Begins a frame, as far as the payload tells. Always for audio.
     pub start_of_frame: bool,
@@ -48,11 +48,6 @@ pub fn describe(codec: Codec, payload: &[u8]) -> Description {
         }
     }
     .unwrap_or_default()
-}
-
-/// Whether a decoder can start with this packet. Never for audio, which needs no start.
-pub fn is_keyframe_start(codec: Codec, payload: &[u8]) -> bool {
-    describe(codec, payload).keyframe
 }
 
 /// A picture id and where it is, to be rewritten in its own width (RFC 7741 §4.2, RFC 9628 §4.2).

@@ -36,7 +36,7 @@ fn vp8_ids_are_rewritten_in_their_own_width() {
 
 #[test]
 fn vp8_other_packets_are_no_keyframes() {
-    let keyframe = |payload: &[u8]| is_keyframe_start(Codec::Vp8, payload);
+    let keyframe = |payload: &[u8]| describe(Codec::Vp8, payload).keyframe;
     assert!(keyframe(&[0x10, 0x00]));
     assert!(!keyframe(&[0x10, 0x01]), "interframe");
     assert!(!keyframe(&[0x00, 0x00]), "continuation");
@@ -69,9 +69,9 @@ fn vp9_layers_references_and_upper_spatial_layers() {
     assert_eq!((vp9.header_len, vp9.keyframe()), (5, false));
     assert_eq!(Vp9::parse(&[0xf4, 0x05, 0x52, 0x03, 0x05, 0x07, 0xaa]), None, "more than three references");
     // Not predicted, but of spatial layer 1: it needs layer 0.
-    assert!(!is_keyframe_start(Codec::Vp9, &[0x28, 0x03, 0x01, 0xaa]));
-    assert!(is_keyframe_start(Codec::Vp9, &[0x28, 0x00, 0x01, 0xaa]));
-    assert!(!is_keyframe_start(Codec::Vp9, &[0x20, 0x00, 0x01, 0xaa]), "continuation");
+    assert!(!describe(Codec::Vp9, &[0x28, 0x03, 0x01, 0xaa]).keyframe);
+    assert!(describe(Codec::Vp9, &[0x28, 0x00, 0x01, 0xaa]).keyframe);
+    assert!(!describe(Codec::Vp9, &[0x20, 0x00, 0x01, 0xaa]).keyframe, "continuation");
 }
 
 #[test]
@@ -121,8 +121,8 @@ fn av1_new_sequence_is_a_keyframe() {
     let av1 = Av1::parse(AV1_KEYFRAME).unwrap();
     assert!(av1.keyframe() && av1.new_sequence && av1.sequence_header && av1.start_of_frame);
     assert_eq!((av1.temporal, av1.spatial), (Some(2), Some(1)));
-    assert!(!is_keyframe_start(Codec::Av1, &[0x10, 0x30, 0]), "a frame alone");
-    assert!(!is_keyframe_start(Codec::Av1, &[0x90, 0x08, 0]), "the rest of an OBU looks like any");
+    assert!(!describe(Codec::Av1, &[0x10, 0x30, 0]).keyframe, "a frame alone");
+    assert!(!describe(Codec::Av1, &[0x90, 0x08, 0]).keyframe, "the rest of an OBU looks like any");
     for wrong in [&[][..], &[0x28], &[0x98, 0x08], &[0x20, 9, 0x08], &[0x30, 1, 0x08], &[0x00, 0x80, 0x80]] {
         assert_eq!(Av1::parse(wrong), None, "{wrong:x?}");
     }
@@ -167,7 +167,7 @@ fn dependency_structure_is_read() {
     assert_eq!(descriptor.active_targets(&value, &structure), Some(0b01));
     let upper = &structure.templates[2];
     assert_eq!((upper.spatial, upper.temporal), (0, 1));
-    assert!(!upper.is_for_target(0) && upper.is_for_target(1) && upper.is_discardable_for_target(1));
+    assert!(!upper.is_for_target(0) && upper.is_for_target(1));
     assert!(!upper.is_for_target(usize::MAX));
     for len in 0..value.len() {
         assert_eq!(Structure::parse(&value[..len]), None, "cut to {len}");

@@ -33,7 +33,8 @@ impl<'a> Nack<'a> {
     }
 
     /// Sequence numbers in the order named; at most 17 per entry and 64 entries.
-    pub fn sequences(&self) -> impl Iterator<Item = u16> + use<'a> {
+    #[cfg(test)]
+    pub(crate) fn sequences(&self) -> impl Iterator<Item = u16> + use<'a> {
         self.entries().flat_map(|(first, bits)| {
             let following = (0..16u16).filter(move |bit| bits >> bit & 1 != 0);
             std::iter::once(first).chain(following.map(move |bit| first.wrapping_add(bit + 1)))

@@ -66,11 +66,6 @@ pub struct SenderInfo {
 }
 
 impl SenderInfo {
-    /// What a receiver repeats as `last_sr`: the middle 32 bits of the NTP time.
-    pub fn ntp_middle(&self) -> u32 {
-        (self.ntp >> 16) as u32
-    }
-
     pub(super) fn write(&self, out: &mut Writer<'_>) {
         out.put_u32(self.ssrc.0);
         out.put(&self.ntp.to_be_bytes());
@@ -93,7 +88,7 @@ pub struct ReportBlock {
     pub highest_sequence: u32,
     /// Interarrival jitter in units of the RTP clock.
     pub jitter: u32,
-    /// `SenderInfo::ntp_middle` of the last sender report, zero if there was none.
+    /// The middle 32 bits of the last sender report's NTP time, zero if there was none.
     pub last_sr: u32,
     /// Time since then, 1/65536 s.
     pub delay_since_last_sr: u32,

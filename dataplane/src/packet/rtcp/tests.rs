@@ -79,7 +79,6 @@ fn reports_and_descriptions_of_another_stack_are_read() {
     let packets = parsed(&bytes);
     let Packet::SenderReport(report) = &packets[0] else { panic!("{packets:?}") };
     assert_eq!(report.info, INFO);
-    assert_eq!(report.info.ntp_middle(), 0x3344_5566);
     assert!(report.blocks().eq([BLOCK; 31]));
     let Packet::Description(description) = &packets[1] else { panic!("{packets:?}") };
     assert!(description.chunks().eq((1..20).map(|source| (Ssrc(source), Some("name")))));
@@ -355,7 +354,7 @@ fn random_bytes_do_no_harm() {
                 Packet::ReceiverReport(report) => assert!(report.blocks().count() <= 31),
                 Packet::Description(description) => assert!(description.chunks().count() <= 31),
                 Packet::Bye(bye) => assert!(bye.ssrcs().count() <= 31),
-                Packet::Nack(nack) => assert!(nack.sequences().count() <= 64 * 17),
+                Packet::Nack(nack) => assert!(nack.entries().count() <= 64),
                 Packet::TransportFeedback(feedback) => {
                     assert_eq!(feedback.statuses().count(), usize::from(feedback.status_count));
                 }

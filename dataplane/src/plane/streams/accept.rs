@@ -12,8 +12,8 @@ use ringmain_shared::Now;
 use super::stream::{Role, Socket, Stream};
 use super::{Content, Listens, Streams, canonical};
 use crate::plane::stream_loop::Workers;
-use crate::stream::FromStream;
 use crate::stream::connection::{Connection, Offer};
+use crate::stream::{FromStream, PeerNews};
 
 impl Streams {
     /// Accepts connections from here on. Listeners come first, and stay.
@@ -43,7 +43,7 @@ impl Streams {
                     Listens::Relay { worker, request } => {
                         let arrived = self.accept_peer(socket, remote, worker, request, registry, now);
                         let Some(id) = arrived else { continue };
-                        workers.give(worker, FromStream::Arrived { request, id, peer: remote });
+                        workers.give(worker, FromStream::Peer(PeerNews::Arrived { request, id, peer: remote }));
                     }
                 },
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use mio::Registry;
 use mio::net::UdpSocket;
@@ -11,10 +12,11 @@ use ringmain_shared::Now;
 use ringmain_shared::turn::TurnTransport;
 
 use super::{Content, Streams, worker_of};
+use crate::plane::DtlsCertificateFiles;
 use crate::plane::stream_loop::Workers;
 use crate::stream::connection::End;
 use crate::stream::cookie::{Cookies, Hello, Verdict};
-use crate::stream::dtls::{Context, Session};
+use crate::stream::dtls::Session;
 use crate::stream::{FromStream, StreamClient, StreamId};
 
 /// A socket and its clients.
@@ -57,9 +59,9 @@ impl Streams {
         self.insert(Content::DtlsListener(Box::new(listener)), registry).map(|_| ())
     }
 
-    /// New handshakes use this from here on.
-    pub(crate) fn set_dtls(&mut self, context: Context) {
-        self.dtls = Some(context);
+    /// New handshakes use what this has then.
+    pub(crate) fn set_dtls(&mut self, certificate: Arc<DtlsCertificateFiles>) {
+        self.dtls = Some(certificate);
     }
 
     /// Takes in what came, a bounded amount of it.
@@ -174,7 +176,7 @@ impl Streams {
             // RFC 6347 §4.2.8: a client that began anew, and has proved that it is there.
             self.end_dtls(client, End::Closed, registry, workers);
         }
-        let Some(context) = &self.dtls else { return };
+        let Some(certificate) = &self.dtls else { return };
         // A signature for each: who ends one to begin the next holds no place, but takes our time. A client asks again by itself.
         if !self.admission.begin(remote.ip(), now) {
             self.stats.handshakes_put_off += 1;
@@ -186,7 +188,7 @@ impl Streams {
             return;
         }
         self.stats.accepted += 1;
-        let session = Session::new(context, hello, now);
+        let session = Session::new(&certificate.present(), hello, now);
         let client = session.and_then(|session| {
             let client = DtlsClient { listener, remote, session, worker, proved: false, opened: false };
             self.insert(Content::DtlsClient(Box::new(client)), registry).ok()

@@ -9,8 +9,8 @@ use ringmain_shared::Now;
 use super::stream::Role;
 use super::{Content, READS_MAX, Streams};
 use crate::plane::stream_loop::Workers;
-use crate::stream::FromStream;
 use crate::stream::connection::End;
+use crate::stream::{FromStream, PeerNews};
 
 impl Streams {
     /// Everything is written. Who closes while there is something to read has the kernel say so with a reset, which overtakes what the
@@ -71,7 +71,7 @@ impl Streams {
             Role::Turn { worker } => workers.give(worker, FromStream::Closed { id }),
             Role::Connecting { worker, request } => {
                 self.connecting.remove(&(worker, request));
-                workers.give(worker, FromStream::Connected { request, peer: None });
+                workers.give(worker, FromStream::Peer(PeerNews::Connected { request, peer: None }));
             }
             Role::Ice { path, worker } => {
                 // The path may have come to be another's: the same client, connected anew.

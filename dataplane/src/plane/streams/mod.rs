@@ -25,11 +25,12 @@ use std::time::Duration;
 use mio::event::Event;
 use mio::net::{TcpListener, UnixStream};
 use mio::{Interest, Registry, Token};
-use ringmain_shared::Now;
 use ringmain_shared::event::StreamStats;
 use ringmain_shared::id::WorkerIndex;
 use ringmain_shared::turn::TurnTransport;
+use ringmain_shared::{Now, Source};
 
+use super::DtlsCertificateFiles;
 use super::stream_loop::{StreamOrder, Workers};
 use crate::io::{Path, SocketIndex};
 use crate::packet::stun::Message;
@@ -37,7 +38,6 @@ use crate::stream::admission::Admission;
 pub use crate::stream::admission::StreamLimits;
 use crate::stream::classify::{Protocol, TLS_HANDSHAKE};
 use crate::stream::connection::{Arrived, Connection, End, Offer};
-use crate::stream::dtls::Context;
 use crate::stream::queue::QUEUE_SIZE_MAX;
 use crate::stream::{FromStream, StreamClient, StreamId, ToStream};
 use dtls::{DtlsClient, DtlsListener};
@@ -73,7 +73,7 @@ pub(crate) struct Streams {
     peers_max: usize,
     http: Option<HttpSink>,
     /// What handshakes of DTLS are made with.
-    dtls: Option<Context>,
+    dtls: Option<Arc<DtlsCertificateFiles>>,
     /// Clients of DTLS on their way.
     handshaking: Vec<usize>,
     stats: StreamStats,
@@ -258,7 +258,7 @@ impl Streams {
                     self.finish(slot, now);
                 }
             }
-            about_peers => self.handle_peer_item(worker, about_peers, registry, now, workers),
+            ToStream::Peer(order) => self.handle_peer_order(worker, order, registry, now, workers),
         }
     }
 
@@ -551,12 +551,8 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 
 /// The worker of a client of TURN.
 fn worker_of(address: IpAddr, count: usize) -> usize {
-    let number = match address.to_canonical() {
-        IpAddr::V4(v4) => u128::from(v4.to_bits()),
-        IpAddr::V6(v6) => v6.to_bits() >> 64,
-    };
     // Neighbours go to different workers.
-    (number % count as u128) as usize
+    (Source::from(address).number() % count as u64) as usize
 }
 
 /// Whether an event is the thread's bell.

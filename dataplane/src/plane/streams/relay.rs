@@ -19,50 +19,45 @@ use super::{Content, Listens, PAIR_ROOM, READ_SIZE, Streams};
 use crate::plane::stream_loop::Workers;
 use crate::stream::connection::{Connection, End};
 use crate::stream::queue::QUEUE_SIZE_MAX;
-use crate::stream::{FromStream, StreamId, ToStream};
+use crate::stream::{FromStream, PeerNews, PeerOrder, StreamId};
 
 impl Streams {
-    pub(super) fn handle_peer_item(
+    pub(super) fn handle_peer_order(
         &mut self,
         worker: usize,
-        item: ToStream,
+        order: PeerOrder,
         registry: &Registry,
         now: Now,
         workers: &mut Workers,
     ) {
-        match item {
-            ToStream::Connect { request, local, peer, relayed } => {
+        match order {
+            PeerOrder::Connect { request, local, peer, relayed } => {
                 let refused = relayed && !self.is_listening(peer);
                 if refused || self.connect(worker, request, local, peer, registry, now).is_err() {
-                    workers.give(worker, FromStream::Connected { request, peer: None });
+                    workers.give(worker, FromStream::Peer(PeerNews::Connected { request, peer: None }));
                 }
             }
-            ToStream::StopConnecting { request } => {
+            PeerOrder::StopConnecting { request } => {
                 if let Some(slot) = self.connecting.remove(&(worker, request)) {
                     self.remove(slot, registry);
                 }
             }
-            ToStream::Listen { request, address } => {
+            PeerOrder::Listen { request, address } => {
                 let address = self.listen_for_peers(worker, request, address, registry).ok();
-                workers.give(worker, FromStream::Listening { request, address });
+                workers.give(worker, FromStream::Peer(PeerNews::Listening { request, address }));
             }
-            ToStream::StopListening { request } => {
+            PeerOrder::StopListening { request } => {
                 if let Some((slot, _)) = self.relays.remove(&(worker, request)) {
                     self.remove(slot, registry);
                 }
             }
-            ToStream::Admit { peer } => {
+            PeerOrder::Admit { peer } => {
                 let at = self.find(peer).and_then(|slot| self.stream_mut(slot)?.unjudged.take());
                 self.judged(at);
             }
-            ToStream::Join { client, peer, answer } => self.join(client, peer, &answer, registry, now, workers),
-            ToStream::Grant { peer, bytes } => self.grant(peer, bytes),
-            ToStream::Cut { peer } => self.cut(peer, registry, now, workers),
-            // Not about peers.
-            ToStream::Message { .. }
-            | ToStream::Datagram { .. }
-            | ToStream::Close { .. }
-            | ToStream::ClosePath { .. } => {}
+            PeerOrder::Join { client, peer, answer } => self.join(client, peer, &answer, registry, now, workers),
+            PeerOrder::Grant { peer, bytes } => self.grant(peer, bytes),
+            PeerOrder::Cut { peer } => self.cut(peer, registry, now, workers),
         }
     }
 
@@ -257,7 +252,7 @@ impl Streams {
         let Some(stream) = self.stream_mut(slot) else { return };
         let (Some(worker), Some(meter)) = (stream.owner, stream.meter.as_mut()) else { return };
         if let Some((to_peer, to_client)) = meter.take() {
-            workers.give(worker, FromStream::Relayed { peer, to_peer, to_client });
+            workers.give(worker, FromStream::Peer(PeerNews::Relayed { peer, to_peer, to_client }));
         }
     }
 
@@ -279,7 +274,7 @@ impl Streams {
                 self.connecting.remove(&(worker, request));
                 let Some(stream) = self.stream_mut(slot) else { return };
                 (stream.role, stream.since) = (Role::Waiting, now);
-                workers.give(worker, FromStream::Connected { request, peer: Some(id) });
+                workers.give(worker, FromStream::Peer(PeerNews::Connected { request, peer: Some(id) }));
             }
             (Ok(None), Err(error)) if error.kind() == io::ErrorKind::NotConnected => {}
             _ => self.end(slot, End::Closed, registry, now, workers),

@@ -3,11 +3,11 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream as StdUnixStream;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls::server::ResolvesServerCert;
 
+use crate::plane::DtlsCertificateFiles;
 use crate::stream::admission::StreamLimits;
 use crate::stream::classify::Protocols;
 
@@ -27,14 +27,12 @@ pub struct StreamSettings {
 }
 
 /// TURN over DTLS 1.2.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub struct DtlsSettings {
     /// UDP addresses, none unspecified: answers leave from the address that was asked.
     pub addresses: Vec<SocketAddr>,
-    /// The certificate chain, in PEM. It and the key are read again when they have changed.
-    pub certificate: PathBuf,
-    /// Its key, in PEM.
-    pub key: PathBuf,
+    /// Asked for at each handshake.
+    pub certificate: Arc<DtlsCertificateFiles>,
 }
 
 /// One address, and what may be spoken there. All of it may share a port.

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ringmain_shared::id::WorkerIndex;
@@ -17,7 +18,7 @@ use crate::packet::stun::{
     Class, IntegrityKey, IntegrityKey256, Message, MessageWriter, TransactionId, attribute, method,
 };
 use crate::stream::StreamId;
-use crate::turn::{Client, ForMedia, LinkChange, PeerRequest, RelayKey, SocketRequest, Turn, derive_keys};
+use crate::turn::{Client, ForMedia, Ledger, LinkChange, PeerRequest, RelayKey, SocketRequest, Turn, derive_keys};
 
 pub(super) const UNIX: u64 = 1_800_000_000;
 pub(super) const RELAY_V4: &str = "198.51.100.1";
@@ -81,7 +82,7 @@ impl World {
     pub(super) fn new(spec: TurnSpec) -> Self {
         let seed = [1; 32];
         Self {
-            turn: Turn::new(WorkerIndex(0), spec, UNIX * 1_000_000_000, seed),
+            turn: Turn::new(Arc::new(Ledger::new(seed)), WorkerIndex(0), spec, UNIX * 1_000_000_000, seed),
             link: MemoryLink::new(),
             now: Now::from_millis(1_000_000),
             sent: Vec::new(),

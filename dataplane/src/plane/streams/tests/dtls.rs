@@ -51,9 +51,14 @@ impl DtlsPeer {
     }
 }
 
+fn files(dir: &tempdir::Dir) -> Arc<DtlsCertificateFiles> {
+    let files = DtlsCertificateFiles::open(&dir.path("cert.pem"), &dir.path("key.pem"), Duration::ZERO);
+    Arc::new(files.expect("a certificate"))
+}
+
 fn dtls_world(dir: &tempdir::Dir) -> World {
     let addresses = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
-    let dtls = DtlsSettings { addresses, certificate: dir.path("cert.pem"), key: dir.path("key.pem") };
+    let dtls = DtlsSettings { addresses, certificate: files(dir) };
     World::with(StreamSettings { dtls: Some(dtls), ..StreamSettings::default() })
 }
 
@@ -215,8 +220,7 @@ impl DtlsBench {
     fn new(dir: &tempdir::Dir, handshakes_per_address: usize) -> Self {
         let poll = mio::Poll::new().expect("epoll");
         let mut streams = Streams::new(StreamLimits { handshakes_per_address, ..StreamLimits::default() }, None);
-        let file = |name| std::fs::read(dir.path(name)).expect("a file");
-        streams.set_dtls(Context::from_pem(&file("cert.pem"), &file("key.pem")).expect("a certificate"));
+        streams.set_dtls(files(dir));
         let socket = UdpSocket::bind("127.0.0.1:0").expect("loopback");
         socket.set_nonblocking(true).expect("a socket");
         let address = socket.local_addr().expect("bound");

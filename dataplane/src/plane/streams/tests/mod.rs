@@ -24,6 +24,7 @@ use crate::plane::stream_loop::{self, Ports};
 use crate::plane::watchdog::Pulse;
 use crate::stream::classify::Protocols;
 use crate::stream::frame::Framing;
+use crate::stream::{PeerNews, PeerOrder};
 
 mod dtls;
 mod relay;

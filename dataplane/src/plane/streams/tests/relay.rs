@@ -18,12 +18,20 @@ fn a_client_is_joined_to_a_peer_that_we_connect_to() {
     let relayed = SocketAddr::from(([127, 0, 0, 1], 0));
     let (mut client, client_id) = turn_client(&world);
     let address = peer.local_addr().expect("bound");
-    world.say.send(ToStream::Connect { request: 7, local: relayed, peer: address, relayed: false }).expect("runs");
+    world
+        .say
+        .send(ToStream::Peer(PeerOrder::Connect { request: 7, local: relayed, peer: address, relayed: false }))
+        .expect("runs");
     let (mut far, _) = peer.accept().expect("we connect");
     far.write_all(b"before they were joined").expect("open");
-    let FromStream::Connected { request: 7, peer: Some(peer_id) } = world.hear() else { panic!("connected") };
-    world.say.send(ToStream::Join { client: client_id, peer: peer_id, answer: stun(4) }).expect("runs");
-    world.say.send(ToStream::Grant { peer: peer_id, bytes: 8_000_000 }).expect("runs");
+    let FromStream::Peer(PeerNews::Connected { request: 7, peer: Some(peer_id) }) = world.hear() else {
+        panic!("connected")
+    };
+    world
+        .say
+        .send(ToStream::Peer(PeerOrder::Join { client: client_id, peer: peer_id, answer: stun(4) }))
+        .expect("runs");
+    world.say.send(ToStream::Peer(PeerOrder::Grant { peer: peer_id, bytes: 8_000_000 })).expect("runs");
     assert_eq!(read_exactly(&mut client, 24), stun(4));
     assert_eq!(read_exactly(&mut client, 23), b"before they were joined");
     let body: Vec<u8> = (0..3_000_000u32).map(|number| (number / 3) as u8).collect();
@@ -40,7 +48,9 @@ fn a_client_is_joined_to_a_peer_that_we_connect_to() {
     while gone.len() < 2 {
         match world.hear() {
             FromStream::Closed { id } => _ = gone.insert(id),
-            FromStream::Relayed { peer, to_peer, to_client } if peer == peer_id && !gone.contains(&peer_id) => {
+            FromStream::Peer(PeerNews::Relayed { peer, to_peer, to_client })
+                if peer == peer_id && !gone.contains(&peer_id) =>
+            {
                 relayed = (relayed.0 + to_peer, relayed.1 + to_client);
             }
             other => panic!("{other:?}"),
@@ -56,20 +66,30 @@ fn a_pair_relays_what_it_has_credit_for_and_no_more() {
     let (mut client, client_id) = turn_client(&world);
     let address = peer.local_addr().expect("bound");
     let local = SocketAddr::from(([127, 0, 0, 1], 0));
-    world.say.send(ToStream::Connect { request: 7, local, peer: address, relayed: false }).expect("runs");
+    world
+        .say
+        .send(ToStream::Peer(PeerOrder::Connect { request: 7, local, peer: address, relayed: false }))
+        .expect("runs");
     let (mut far, _) = peer.accept().expect("we connect");
-    let FromStream::Connected { request: 7, peer: Some(peer_id) } = world.hear() else { panic!("connected") };
-    world.say.send(ToStream::Join { client: client_id, peer: peer_id, answer: stun(0) }).expect("runs");
+    let FromStream::Peer(PeerNews::Connected { request: 7, peer: Some(peer_id) }) = world.hear() else {
+        panic!("connected")
+    };
+    world
+        .say
+        .send(ToStream::Peer(PeerOrder::Join { client: client_id, peer: peer_id, answer: stun(0) }))
+        .expect("runs");
     read_exactly(&mut client, 20);
     far.write_all(&[1; 100_000]).expect("the kernel takes it");
     client.set_read_timeout(Some(Duration::from_millis(200))).expect("any socket has one");
     for credit in [0, 1, 999, 50_000] {
         if credit > 0 {
-            world.say.send(ToStream::Grant { peer: peer_id, bytes: credit as u32 }).expect("runs");
+            world.say.send(ToStream::Peer(PeerOrder::Grant { peer: peer_id, bytes: credit as u32 })).expect("runs");
             read_exactly(&mut client, credit);
             let mut told = 0;
             while told < credit {
-                let FromStream::Relayed { peer, to_peer: 0, to_client } = world.hear() else { panic!("it tells") };
+                let FromStream::Peer(PeerNews::Relayed { peer, to_peer: 0, to_client }) = world.hear() else {
+                    panic!("it tells")
+                };
                 assert_eq!(peer, peer_id);
                 told += to_client as usize;
             }
@@ -80,7 +100,7 @@ fn a_pair_relays_what_it_has_credit_for_and_no_more() {
     }
     // The other way takes from the same.
     client.write_all(b"hello").expect("the kernel takes it");
-    world.say.send(ToStream::Cut { peer: peer_id }).expect("runs");
+    world.say.send(ToStream::Peer(PeerOrder::Cut { peer: peer_id })).expect("runs");
     assert_closed(&mut client);
     assert_closed(&mut far);
     let gone = HashSet::from([world.hear(), world.hear()].map(|item| match item {
@@ -95,16 +115,24 @@ fn a_relayed_address_is_reached_only_where_we_listen() {
     let world = World::new();
     let foreign = TcpListener::bind("127.0.0.1:0").expect("loopback").local_addr().expect("bound");
     let local = SocketAddr::from(([127, 0, 0, 1], 0));
-    world.say.send(ToStream::Connect { request: 1, local, peer: foreign, relayed: true }).expect("runs");
-    assert_eq!(world.hear(), FromStream::Connected { request: 1, peer: None });
-    world.say.send(ToStream::Listen { request: 5, address: local }).expect("runs");
-    let FromStream::Listening { request: 5, address: Some(relayed) } = world.hear() else { panic!("listens") };
-    world.say.send(ToStream::Connect { request: 2, local, peer: relayed, relayed: true }).expect("runs");
+    world
+        .say
+        .send(ToStream::Peer(PeerOrder::Connect { request: 1, local, peer: foreign, relayed: true }))
+        .expect("runs");
+    assert_eq!(world.hear(), FromStream::Peer(PeerNews::Connected { request: 1, peer: None }));
+    world.say.send(ToStream::Peer(PeerOrder::Listen { request: 5, address: local })).expect("runs");
+    let FromStream::Peer(PeerNews::Listening { request: 5, address: Some(relayed) }) = world.hear() else {
+        panic!("listens")
+    };
+    world
+        .say
+        .send(ToStream::Peer(PeerOrder::Connect { request: 2, local, peer: relayed, relayed: true }))
+        .expect("runs");
     let (mut connected, mut arrived) = (None, None);
     for _ in 0..2 {
         match world.hear() {
-            FromStream::Connected { request: 2, peer } => connected = peer,
-            FromStream::Arrived { request: 5, id, .. } => arrived = Some(id),
+            FromStream::Peer(PeerNews::Connected { request: 2, peer }) => connected = peer,
+            FromStream::Peer(PeerNews::Arrived { request: 5, id, .. }) => arrived = Some(id),
             other => panic!("{other:?}"),
         }
     }
@@ -121,12 +149,12 @@ fn nothing_is_heard_of_a_connection_that_nobody_waits_for() {
     full.listen(0).expect("listens");
     let peer = full.local_addr().expect("bound").as_socket().expect("IPv4");
     let _held: Vec<_> = (0..2).map(|_| TcpStream::connect_timeout(&peer, Duration::from_millis(100))).collect();
-    world.say.send(ToStream::Connect { request: 1, local, peer, relayed: false }).expect("runs");
-    world.say.send(ToStream::StopConnecting { request: 1 }).expect("runs");
+    world.say.send(ToStream::Peer(PeerOrder::Connect { request: 1, local, peer, relayed: false })).expect("runs");
+    world.say.send(ToStream::Peer(PeerOrder::StopConnecting { request: 1 })).expect("runs");
     drop(full);
-    world.say.send(ToStream::Listen { request: 5, address: local }).expect("runs");
+    world.say.send(ToStream::Peer(PeerOrder::Listen { request: 5, address: local })).expect("runs");
     let next = world.hear();
-    assert!(matches!(next, FromStream::Listening { request: 5, address: Some(_) }), "{next:?}");
+    assert!(matches!(next, FromStream::Peer(PeerNews::Listening { request: 5, address: Some(_) })), "{next:?}");
 }
 
 #[test]
@@ -134,30 +162,41 @@ fn a_peer_that_cannot_be_reached_is_told_of() {
     let world = World::new();
     let closed = TcpListener::bind("127.0.0.1:0").expect("loopback").local_addr().expect("bound");
     let relayed = SocketAddr::from(([127, 0, 0, 1], 0));
-    world.say.send(ToStream::Connect { request: 3, local: relayed, peer: closed, relayed: false }).expect("runs");
-    assert_eq!(world.hear(), FromStream::Connected { request: 3, peer: None });
+    world
+        .say
+        .send(ToStream::Peer(PeerOrder::Connect { request: 3, local: relayed, peer: closed, relayed: false }))
+        .expect("runs");
+    assert_eq!(world.hear(), FromStream::Peer(PeerNews::Connected { request: 3, peer: None }));
     let foreign = SocketAddr::from(([192, 0, 2, 1], 9));
-    world.say.send(ToStream::Connect { request: 4, local: foreign, peer: closed, relayed: false }).expect("runs");
-    assert_eq!(world.hear(), FromStream::Connected { request: 4, peer: None });
+    world
+        .say
+        .send(ToStream::Peer(PeerOrder::Connect { request: 4, local: foreign, peer: closed, relayed: false }))
+        .expect("runs");
+    assert_eq!(world.hear(), FromStream::Peer(PeerNews::Connected { request: 4, peer: None }));
 }
 
 #[test]
 fn a_peer_can_connect_to_a_relayed_address_until_it_is_closed() {
     let world = World::new();
     let (mut client, client_id) = turn_client(&world);
-    world.say.send(ToStream::Listen { request: 5, address: ([127, 0, 0, 1], 0).into() }).expect("runs");
-    let FromStream::Listening { request: 5, address: Some(relayed) } = world.hear() else { panic!("listens") };
+    world
+        .say
+        .send(ToStream::Peer(PeerOrder::Listen { request: 5, address: ([127, 0, 0, 1], 0).into() }))
+        .expect("runs");
+    let FromStream::Peer(PeerNews::Listening { request: 5, address: Some(relayed) }) = world.hear() else {
+        panic!("listens")
+    };
     let mut far = TcpStream::connect(relayed).expect("listens");
-    let FromStream::Arrived { request: 5, id, peer } = world.hear() else { panic!("arrives") };
+    let FromStream::Peer(PeerNews::Arrived { request: 5, id, peer }) = world.hear() else { panic!("arrives") };
     assert_eq!(peer, far.local_addr().expect("bound"));
-    world.say.send(ToStream::Join { client: client_id, peer: id, answer: stun(0) }).expect("runs");
-    world.say.send(ToStream::Grant { peer: id, bytes: 1000 }).expect("runs");
+    world.say.send(ToStream::Peer(PeerOrder::Join { client: client_id, peer: id, answer: stun(0) })).expect("runs");
+    world.say.send(ToStream::Peer(PeerOrder::Grant { peer: id, bytes: 1000 })).expect("runs");
     read_exactly(&mut client, 20);
     far.write_all(b"hello").expect("open");
     assert_eq!(read_exactly(&mut client, 5), b"hello");
     client.write_all(b"\x00\x01 these are no frames").expect("open");
     assert_eq!(read_exactly(&mut far, 22), b"\x00\x01 these are no frames");
-    world.say.send(ToStream::StopListening { request: 5 }).expect("runs");
+    world.say.send(ToStream::Peer(PeerOrder::StopListening { request: 5 })).expect("runs");
     let start = Instant::now();
     while TcpStream::connect(relayed).is_ok() {
         assert!(start.elapsed() < PATIENCE, "it still listens");
@@ -171,10 +210,15 @@ fn a_peer_can_connect_to_a_relayed_address_until_it_is_closed() {
 #[test]
 fn strangers_at_a_relayed_address_take_no_more_places_than_a_worker_looks_at() {
     let mut world = World::new();
-    world.say.send(ToStream::Listen { request: 5, address: ([127, 0, 0, 1], 0).into() }).expect("runs");
-    let FromStream::Listening { request: 5, address: Some(relayed) } = world.hear() else { panic!("listens") };
+    world
+        .say
+        .send(ToStream::Peer(PeerOrder::Listen { request: 5, address: ([127, 0, 0, 1], 0).into() }))
+        .expect("runs");
+    let FromStream::Peer(PeerNews::Listening { request: 5, address: Some(relayed) }) = world.hear() else {
+        panic!("listens")
+    };
     let arrive = |world: &World| match world.hear() {
-        FromStream::Arrived { request: 5, id, .. } => id,
+        FromStream::Peer(PeerNews::Arrived { request: 5, id, .. }) => id,
         other => panic!("{other:?}"),
     };
     let max = super::super::relay::UNJUDGED_MAX;
@@ -183,8 +227,8 @@ fn strangers_at_a_relayed_address_take_no_more_places_than_a_worker_looks_at() {
     assert_closed(&mut TcpStream::connect(relayed).expect("the kernel accepts"));
     world.wait_for("one too many", |stats| stats.refused == 1);
     // One is permitted, one is not: either makes room.
-    world.say.send(ToStream::Admit { peer: arrived[0] }).expect("runs");
-    world.say.send(ToStream::Cut { peer: arrived[1] }).expect("runs");
+    world.say.send(ToStream::Peer(PeerOrder::Admit { peer: arrived[0] })).expect("runs");
+    world.say.send(ToStream::Peer(PeerOrder::Cut { peer: arrived[1] })).expect("runs");
     assert_closed(&mut crowd[1]);
     assert_eq!(world.hear(), FromStream::Closed { id: arrived[1] });
     crowd.extend((0..2).map(|_| TcpStream::connect(relayed).expect("listens")));

@@ -244,5 +244,4 @@ const SPECIAL_V6: &[(Ipv6Addr, u32)] = &[
 ];
 
 #[cfg(test)]
-#[path = "peer_tests.rs"]
 mod tests;

@@ -1,5 +1,7 @@
 //! Every behaviour of a link, on every kernel link, over IPv4 and IPv6.
 
+mod sockets;
+
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
@@ -10,14 +12,14 @@ use super::uring::UringLink;
 use super::*;
 use crate::buf::RX_BATCH_MAX;
 
-pub(super) type Make = fn(Vec<UdpSocket>) -> Box<dyn Link>;
+type Make = fn(Vec<UdpSocket>) -> Box<dyn Link>;
 
-pub(super) const LINKS: [Make; 2] = [
+const LINKS: [Make; 2] = [
     |sockets| Box::new(UringLink::open(sockets).map_err(|(why, _)| why).expect("io_uring")),
     |sockets| Box::new(MmsgLink::open(sockets).expect("recvmmsg")),
 ];
-pub(super) const HOSTS: [&str; 2] = ["127.0.0.1:0", "[::1]:0"];
-pub(super) const SECOND: Option<Duration> = Some(Duration::from_secs(1));
+const HOSTS: [&str; 2] = ["127.0.0.1:0", "[::1]:0"];
+const SECOND: Option<Duration> = Some(Duration::from_secs(1));
 
 fn each(test: impl Fn(Make, SocketAddr)) {
     for make in LINKS {
@@ -28,7 +30,7 @@ fn each(test: impl Fn(Make, SocketAddr)) {
 }
 
 /// A link on one socket, its address, and a peer's socket.
-pub(super) fn with_peer(make: Make, host: SocketAddr) -> (Box<dyn Link>, SocketAddr, UdpSocket, SocketAddr) {
+fn with_peer(make: Make, host: SocketAddr) -> (Box<dyn Link>, SocketAddr, UdpSocket, SocketAddr) {
     let ours = socket::bind(host).expect("a socket");
     let theirs = socket::bind(host).expect("a socket");
     theirs.set_nonblocking(false).expect("a socket");
@@ -37,7 +39,7 @@ pub(super) fn with_peer(make: Make, host: SocketAddr) -> (Box<dyn Link>, SocketA
     (make(vec![ours]), our_address, theirs, their_address)
 }
 
-pub(super) fn send(link: &mut dyn Link, path: Path, bytes: &[u8]) {
+fn send(link: &mut dyn Link, path: Path, bytes: &[u8]) {
     let (_, out) = link.parts();
     if !out.batch().has_room(bytes.len()) {
         out.flush();
@@ -47,13 +49,13 @@ pub(super) fn send(link: &mut dyn Link, path: Path, bytes: &[u8]) {
     slot.commit(bytes.len());
 }
 
-pub(super) fn submit(link: &mut dyn Link) {
+fn submit(link: &mut dyn Link) {
     link.parts().1.flush();
     link.receive(Some(Duration::ZERO)).expect("works");
 }
 
 /// Receives until `count` datagrams have come or nothing does any more.
-pub(super) fn collect(link: &mut dyn Link, count: usize) -> Vec<(Path, Vec<u8>)> {
+fn collect(link: &mut dyn Link, count: usize) -> Vec<(Path, Vec<u8>)> {
     let (mut all, mut quiet) = (Vec::new(), 0);
     while all.len() < count && quiet < 3 {
         link.receive(Some(Duration::from_millis(300))).expect("works");

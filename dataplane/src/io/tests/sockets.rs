@@ -1,9 +1,5 @@
 //! Sockets that come and go while a link runs, on every kernel link.
 
-use std::net::UdpSocket;
-use std::time::Duration;
-
-use super::tests::{HOSTS, LINKS, SECOND, collect, send, submit, with_peer};
 use super::*;
 
 fn bind() -> UdpSocket {
@@ -33,7 +29,7 @@ fn raise_descriptor_limit() {
 }
 
 /// A link on one socket; the socket's address.
-fn link(make: fn(Vec<UdpSocket>) -> Box<dyn Link>) -> (Box<dyn Link>, SocketAddr) {
+fn link(make: Make) -> (Box<dyn Link>, SocketAddr) {
     let (link, ours, ..) = with_peer(make, HOSTS[0].parse().expect("an address"));
     (link, ours)
 }

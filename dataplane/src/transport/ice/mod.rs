@@ -596,5 +596,4 @@ impl Check {
 }
 
 #[cfg(test)]
-#[path = "ice_tests.rs"]
 mod tests;
