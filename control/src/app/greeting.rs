@@ -72,6 +72,9 @@ pub fn turn_lines(config: &Config, listeners: &Listeners, offer: Option<&Offer>)
         let hint = "TURN over TLS and DTLS: off, for want of certificate files (turn.tls_cert, turn.tls_key)";
         lines.push(Line::Info(hint.into()));
     }
+    if turn.nat_discovery {
+        lines.push(Line::Info(discovery_line(turn.alt_port(), listeners)));
+    }
     if turn.realm.len() > REALM_SIZE_GOOD {
         lines.push(Line::Warn(format!(
             "turn.realm has {} characters, and is in every answer to strangers: up to {REALM_SIZE_GOOD} make those no more than twice \
@@ -84,6 +87,19 @@ pub fn turn_lines(config: &Config, listeners: &Listeners, offer: Option<&Offer>)
         lines.push(Line::Warn(hint.into()));
     }
     lines
+}
+
+/// Whether NATs can be discovered, and by which addresses.
+fn discovery_line(alt_port: u16, listeners: &Listeners) -> String {
+    let others: Vec<String> =
+        listeners.udp.iter().filter(|at| at.port() == alt_port).map(SocketAddr::to_string).collect();
+    match others.is_empty() {
+        true => {
+            "NAT behaviour discovery (RFC 5780): off, for want of two addresses of a kind to listen on (turn.listen)"
+                .into()
+        }
+        false => format!("NAT behaviour discovery (RFC 5780): also at {} (UDP)", others.join(", ")),
+    }
 }
 
 fn link_line(asked: Link, got: &str) -> Line {

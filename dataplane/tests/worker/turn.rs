@@ -52,6 +52,7 @@ pub fn spec(workers: u16) -> TurnSpec {
         users: vec![credential],
         secrets: Vec::new(),
         binding: false,
+        discovery: Vec::new(),
         password_algorithms: PasswordAlgorithms::Never,
         peers: PeerPolicy {
             own_media: (0..workers).zip(MEDIA).map(|(index, address)| own_media(address, index)).collect(),
