@@ -13,6 +13,7 @@
 mod certificates;
 mod handshake_loop;
 mod orders;
+mod pace;
 mod router;
 mod stream_loop;
 mod streams;

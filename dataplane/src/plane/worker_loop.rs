@@ -7,6 +7,7 @@ use ringmain_shared::turn::TurnEvent;
 use ringmain_shared::{DropReason, Now};
 use rtrb::{Consumer, Producer, PushError};
 
+use super::pace::Pace;
 use super::watchdog::Pulse;
 use super::{Waker, now};
 use crate::handshake::{FromHandshake, ToHandshake};
@@ -54,12 +55,11 @@ const ITEMS_PER_TURN: usize = 256;
 /// Runs until control lets go of its end.
 pub(crate) fn run(mut worker: Worker, mut link: Box<dyn Link>, mut ports: Ports, start: Instant) {
     let mut deeds = Vec::new();
+    let (mut pace, mut gather) = (Pace::default(), Duration::ZERO);
     loop {
         let mut before = now(start);
-        if worker.outbox().is_empty()
-            && !ports.more_waits()
-            && let Some(nap) = worker.nap(before)
-        {
+        let nap = worker.nap(before).unwrap_or(gather);
+        if !nap.is_zero() && worker.outbox().is_empty() && !ports.more_waits() {
             // Answers and calls of the last turn may only be queued; nobody is to wait for them until we wake.
             link.parts().1.flush();
             std::thread::sleep(nap);
@@ -79,6 +79,7 @@ pub(crate) fn run(mut worker: Worker, mut link: Box<dyn Link>, mut ports: Ports,
         ports.pulse.turned(moment);
         let (rx, tx) = link.parts();
         ports.take_in(&mut worker, moment, tx);
+        gather = pace.handle_turn(moment, rx.len());
         worker.turn(moment, rx, tx);
         carry_out_sockets(&mut worker, &mut *link, moment);
         let (_, tx) = link.parts();
