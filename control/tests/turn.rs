@@ -118,14 +118,17 @@ fn echo(server: &Server, arguments: &[&str]) {
 fn coturn_s_clients_lose_nothing_by_any_way() {
     // These clients reserve a second port for RTCP, and come for it to whichever worker the kernel gives them.
     let server = Server::start("ways", 2, (21_000, 22_999), "");
-    for way in [&[][..], &["-t"], &["-t", "-S"], &["-S"]] {
-        for size in ["100", "1200"] {
-            for method in [&[][..], &["-s"]] {
-                let all = [way, method, &["-y", "-n", "10", "-m", "2", "-z", "5", "-l", size]].concat();
-                echo(&server, &all);
-            }
+    let server = &server;
+    // All ways at once: most of its time this client sleeps.
+    std::thread::scope(|scope| {
+        for way in [&[][..], &["-t"], &["-t", "-S"], &["-S"]] {
+            scope.spawn(move || {
+                for (size, method) in [("100", &[][..]), ("100", &["-s"]), ("1200", &[]), ("1200", &["-s"])] {
+                    echo(server, &[way, method, &["-y", "-n", "10", "-m", "2", "-z", "5", "-l", size]].concat());
+                }
+            });
         }
-    }
+    });
     // Their clients end without a word; the log has them all the same.
     assert!(server.log().contains("allocated"), "verbose is applied: {}", server.log());
 }
@@ -199,11 +202,15 @@ fn a_rotated_log_goes_on_in_a_new_file() {
 #[test]
 fn coturn_s_client_reaches_peers_over_tcp() {
     let server = Server::start("tcp", 2, (20_000, 20_499), "");
-    for way in [&["-T"][..], &["-T", "-S"]] {
-        for size in ["100", "1200"] {
-            echo(&server, &[way, &["-n", "20", "-m", "6", "-z", "5", "-l", size]].concat());
+    std::thread::scope(|scope| {
+        for way in [&["-T"][..], &["-T", "-S"]] {
+            for size in ["100", "1200"] {
+                let arguments = [way, &["-n", "20", "-m", "6", "-z", "5", "-l", size]].concat();
+                let server = &server;
+                scope.spawn(move || echo(server, &arguments));
+            }
         }
-    }
+    });
     // Peers that connect to it: these do not count what they send themselves as received.
     let Some(mut client) = tool("turnutils_uclient") else { return };
     let client = client.args(["-P", "-m", "2", "-n", "5", "-u", "test", "-w", "test123", "-p"]);

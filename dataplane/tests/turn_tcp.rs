@@ -230,7 +230,7 @@ fn clients_and_peers_connect_through_every_worker() {
         assert_closed(&mut data);
         let start = Instant::now();
         while connect([127, 0, 0, 9], relayed).is_ok() {
-            assert!(start.elapsed() < Duration::from_secs(5), "it still listens");
+            assert!(start.elapsed() < Duration::from_secs(20), "it still listens");
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -238,7 +238,7 @@ fn clients_and_peers_connect_through_every_worker() {
 
 #[test]
 fn a_user_s_connections_are_counted_on_all_workers_together() {
-    let (_plane, server) = start(45_300, TurnQuotas { connections_per_user: 1, ..TurnQuotas::default() });
+    let (_plane, server) = start(14_300, TurnQuotas { connections_per_user: 1, ..TurnQuotas::default() });
     let echo = echo();
     let [mut one, mut other] = [[127, 0, 0, 1], [127, 0, 0, 2]].map(|from| Client::new(server, from));
     one.allocate();
@@ -248,7 +248,7 @@ fn a_user_s_connections_are_counted_on_all_workers_together() {
     drop(one.bind(&id));
     let start = Instant::now();
     while other.connect(echo).is_err() {
-        assert!(start.elapsed() < Duration::from_secs(5), "what is over counts no more");
+        assert!(start.elapsed() < Duration::from_secs(20), "what is over counts no more");
         std::thread::sleep(Duration::from_millis(100));
     }
 }

@@ -7,7 +7,7 @@ import { networkInterfaces } from 'node:os';
 import { test } from 'node:test';
 import { coreTests } from './lib/core.js';
 import { roomTest, start } from './lib/harness.js';
-import { freePorts, freeTcpPort } from './lib/ports.js';
+import { freePort, freePorts } from './lib/ports.js';
 import { binary } from './lib/server.js';
 
 let chosen;
@@ -20,19 +20,20 @@ coreTests(' when their room spreads over two workers', () => (spread ??= start({
 const FORBIDDEN = ['strace', '-f', '-qq', '--seccomp-bpf', '-o', '/dev/null', '-e', 'trace=io_uring_setup', '-e', 'inject=io_uring_setup:error=EPERM'];
 
 let forbidden;
-coreTests(' where io_uring is forbidden', () => (forbidden ??= start({ wrapper: FORBIDDEN })));
+const whereForbidden = () => (forbidden ??= start({ wrapper: FORBIDDEN }));
+coreTests(' where io_uring is forbidden', whereForbidden);
 
 test('where io_uring is forbidden the log says which link is used instead, and why', async () => {
-  const log = (await forbidden).log();
+  const log = (await whereForbidden()).log();
   assert.match(log, /WARN io_uring is not used.*io_uring_setup: Operation not permitted.*seccomp/, log);
   assert.match(log, /WARN link: mmsg/, log);
 });
 
 test('where io_uring is demanded and forbidden the server does not start, and says why', async () => {
-  const listen = ['--listen', `127.0.0.1:${await freeTcpPort()}`, '--metrics', 'off', '--bind', '127.0.0.1'];
+  const listen = ['--listen', `127.0.0.1:${await freePort()}`, '--metrics', 'off', '--bind', '127.0.0.1'];
   const media = ['--base-port', ...(await freePorts(1)), '--workers', 1, '--link', 'io_uring'];
   const [command, ...args] = [...FORBIDDEN, binary(), ...listen, ...media].map(String);
-  const { status, stderr, stdout } = spawnSync(command, args, { encoding: 'utf8', timeout: 10_000 });
+  const { status, stderr, stdout } = spawnSync(command, args, { encoding: 'utf8', timeout: 20_000 });
   assert.equal(status, 1, stderr + stdout);
   assert.match(stderr + stdout, /io_uring_setup: Operation not permitted/);
 });

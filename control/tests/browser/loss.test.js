@@ -58,7 +58,7 @@ roomTest('a short loss of the network is over when the network is back', async (
   relay.loss = { up: 1, down: 1 };
   await sleep(4000);
   relay.loss = { up: 0, down: 0 };
-  await bob.decodes(stream, { frames: 10, timeout: 10_000 });
+  await bob.decodes(stream, { frames: 10, timeout: 20_000 });
   await bob.hears(stream);
 }, { serverOf: behindRelay });
 

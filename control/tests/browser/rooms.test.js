@@ -14,16 +14,21 @@ roomTest('a late joiner sees the picture within a second of its track', async (r
   const early = await room.join('early');
   await early.decodes(stream);
 
-  const late = await room.join('late');
-  const seen = await until('the late joiner to see the first frame', async () => {
-    const remote = (await late.call('remoteStreams')).find(({ id }) => id === stream);
-    return remote?.frameAt && remote;
-  });
-  const afterTrack = seen.frameAt - seen.trackAt;
-  const afterJoin = seen.frameAt - (await late.read('joinCalledAt'));
-  t.diagnostic(`first frame ${afterTrack.toFixed()} ms after the track, ${afterJoin.toFixed()} ms after the join began`);
-  assert.ok(afterTrack < 1000, `the first frame came ${afterTrack} ms after the track`);
-  assert.ok(afterJoin < 2500, `the first frame came ${afterJoin} ms after the join began`);
+  // Three in a row, of whom the one in the middle counts: a browser may be slow for reasons of its own.
+  const waits = { track: [], join: [] };
+  for (const uid of ['first', 'second', 'third']) {
+    const late = await room.join(uid);
+    const seen = await until(`the ${uid} late joiner to see the first frame`, async () => {
+      const remote = (await late.call('remoteStreams')).find(({ id }) => id === stream);
+      return remote?.frameAt && remote;
+    });
+    waits.track.push(seen.frameAt - seen.trackAt);
+    waits.join.push(seen.frameAt - (await late.read('joinCalledAt')));
+  }
+  const [afterTrack, afterJoin] = [waits.track, waits.join].map((ms) => Math.round(ms.sort((a, b) => a - b)[1]));
+  t.diagnostic(`first frame ${afterTrack} ms after the track, ${afterJoin} ms after the join began`);
+  assert.ok(afterTrack < 1000, `the first frame came ${waits.track} ms after the track`);
+  assert.ok(afterJoin < 2500, `the first frame came ${waits.join} ms after the join began`);
 });
 
 roomTest('who leaves takes his tracks along', async (room) => {

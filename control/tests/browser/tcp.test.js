@@ -80,7 +80,7 @@ roomTest('a call goes by UDP while it can, by TCP when UDP dies, and back', asyn
       timeout,
       show: async () => [await protocols(alice), await protocols(bob)],
     });
-  await become('udp,udp', 5_000);
+  await become('udp,udp', 15_000);
   relay.loss = { up: 1, down: 1 };
   await become('tcp,tcp', 20_000);
   await bob.decodes(stream, { frames: 40, timeout: 20_000 });

@@ -8,7 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after } from 'node:test';
 import { roomTest, start } from './lib/harness.js';
-import { freePorts, freeTcpPort } from './lib/ports.js';
+import { freePort, freePorts } from './lib/ports.js';
 import { until } from './lib/until.js';
 
 const directory = mkdtempSync(join(tmpdir(), 'ringmain-turn-'));
@@ -21,7 +21,7 @@ async function serverOf() {
     const subject = ['-subj', '/CN=localhost', '-addext', 'subjectAltName=IP:127.0.0.1'];
     const made = ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-days', '2'];
     execFileSync('openssl', [...made, '-keyout', key, '-out', cert, ...subject], { stdio: 'ignore' });
-    const ports = ['--turn-port', ...(await freePorts(1)), '--turn-tls-port', await freeTcpPort()];
+    const ports = ['--turn-port', ...(await freePorts(1)), '--turn-tls-port', await freePort()];
     return start({ args: ['--turn', ...ports, '--turn-tls-cert', cert, '--turn-tls-key', key] });
   })();
   return server;

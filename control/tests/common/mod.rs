@@ -5,13 +5,19 @@
 use std::net::{TcpListener, UdpSocket};
 use std::path::Path;
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU32, Ordering};
 
-/// A port that is free for UDP and TCP.
+/// Below the ports that the kernel gives to anybody, and none of those that these tests have relays at.
+const PORTS: std::ops::Range<u32> = 16_000..19_000;
+
+/// A port that is free for UDP and TCP, and that no test beside this one takes before its server has it.
 pub(crate) fn free_port() -> u16 {
-    for _ in 0..100 {
-        let socket = UdpSocket::bind("127.0.0.1:0").expect("loopback");
-        let port = socket.local_addr().expect("bound").port();
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    for _ in 0..1000 {
+        // Tests that run at once are processes of neighbouring ids, or threads of one.
+        let number = std::process::id() * 16 + TAKEN.fetch_add(1, Ordering::Relaxed);
+        let port = (PORTS.start + number % PORTS.len() as u32) as u16;
+        if UdpSocket::bind(("127.0.0.1", port)).is_ok() && TcpListener::bind(("127.0.0.1", port)).is_ok() {
             return port;
         }
     }

@@ -1,15 +1,15 @@
 // The real server as its own process on ports that nobody else uses.
 
 import { spawn } from "node:child_process";
-import { createSocket } from "node:dgram";
-import { freeTcpPort } from "../lib/ports.js";
+import { freePort } from "../lib/ports.js";
 import { binary } from "../lib/server.js";
 
 /** A running server; `log()` is what it wrote. `ports` are those of an earlier one that is to come back. */
 export async function start({ ports, flags = [] } = {}) {
-  const { tcp, udp } = ports ?? { tcp: await freeTcpPort(), udp: await free_udp() };
+  const { tcp, udp } = ports ?? { tcp: await freePort(), udp: await freePort() };
   const child = spawn(binary(), [
-    "--listen", `127.0.0.1:${tcp}`, "--bind", "127.0.0.1", "--base-port", String(udp), "--workers", "1", "--metrics", "off", ...flags,
+    "--listen", `127.0.0.1:${tcp}`, "--bind", "127.0.0.1", "--base-port", String(udp), "--workers", "1", "--pin=false", "--metrics", "off",
+    ...flags,
   ]);
   let log = "";
   for (const output of [child.stdout, child.stderr]) output.on("data", (bytes) => { log += bytes; });
@@ -19,6 +19,7 @@ export async function start({ ports, flags = [] } = {}) {
   await answers(url, () => log, ended);
   const stop = (signal = "SIGTERM") => {
     child.kill(signal);
+    setTimeout(() => child.kill("SIGKILL"), 10_000).unref();
     return ended;
   };
   return { url, ports: { tcp, udp }, log: () => log, stop };
@@ -32,13 +33,4 @@ async function answers(url, log, ended) {
     if (over !== null) break;
   }
   throw new Error(`the server does not answer:\n${log()}`);
-}
-
-function free_udp() {
-  return new Promise((resolve) => {
-    const socket = createSocket("udp4").bind(0, "127.0.0.1", () => {
-      const { port } = socket.address();
-      socket.close(() => resolve(port));
-    });
-  });
 }

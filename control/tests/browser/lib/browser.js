@@ -119,7 +119,7 @@ export class Peer {
   }
 
   /** Waits until the video of a remote stream decodes `frames` more frames; gives the last statistics. */
-  async decodes(streamId, { frames = 5, timeout = 15_000 } = {}) {
+  async decodes(streamId, { frames = 5, timeout = 20_000 } = {}) {
     let first;
     return until(
       `${this.uid} to decode ${frames} frames of ${streamId}`,
@@ -134,7 +134,7 @@ export class Peer {
   }
 
   /** Waits until sound of a remote stream is heard: energy that grows. */
-  async hears(streamId, { timeout = 15_000 } = {}) {
+  async hears(streamId, { timeout = 20_000 } = {}) {
     let first;
     return until(
       `${this.uid} to hear ${streamId}`,

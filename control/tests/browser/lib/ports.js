@@ -3,22 +3,21 @@
 import dgram from 'node:dgram';
 import net from 'node:net';
 
+// Below those that the kernel gives to anybody, and each given once: nobody takes one before its server has it.
+let next = 20000 + Math.floor(Math.random() * 10000);
+
 /** A run of `count` neighbouring ports that are free for UDP and TCP on every loopback address; gives them all. */
 export async function freePorts(count) {
   for (;;) {
-    const first = 20000 + Math.floor(Math.random() * 10000);
-    const ports = Array.from({ length: count }, (_, index) => first + index);
+    const ports = Array.from({ length: count }, (_, index) => next + index);
+    next = next + count > 32000 ? 20000 : next + count;
     if ((await Promise.all(ports.flatMap((port) => [udpIsFree(port), tcpIsFree(port)]))).every(Boolean)) return ports;
   }
 }
 
-/** A free TCP port of 127.0.0.1. */
-export async function freeTcpPort() {
-  const server = net.createServer();
-  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const { port } = server.address();
-  await new Promise((resolve) => server.close(resolve));
-  return port;
+/** One such port. */
+export async function freePort() {
+  return (await freePorts(1))[0];
 }
 
 async function tcpIsFree(port) {

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import { freePorts, freeTcpPort } from './ports.js';
+import { freePort, freePorts } from './ports.js';
 import { until } from './until.js';
 
 const WORKERS = 2;
@@ -17,7 +17,7 @@ export class Server {
   static async start({ args = [], wrapper = [], announce = '127.0.0.1', env = {}, workers = WORKERS, onePort } = {}) {
     const server = new Server();
     server.mediaPorts = onePort ? [onePort] : await freePorts(WORKERS);
-    const [listen, metrics] = [onePort ?? (await freeTcpPort()), await freeTcpPort()];
+    const [listen, metrics] = [onePort ?? (await freePort()), await freePort()];
     const secure = onePort ? 's' : '';
     server.url = `http${secure}://127.0.0.1:${listen}/`;
     server.ws = `ws${secure}://127.0.0.1:${listen}/ws`;

@@ -3,7 +3,7 @@
 export const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 /** Asks `probe` until it gives something truthy, and gives that; fails after `timeout` ms with `what` and the last answer. */
-export async function until(what, probe, { timeout = 15_000, every = 50, show = undefined } = {}) {
+export async function until(what, probe, { timeout = 20_000, every = 50, show = undefined } = {}) {
   const deadline = Date.now() + timeout;
   let last;
   for (;;) {

@@ -31,6 +31,8 @@ mod tcp;
 mod tls;
 
 const ORDERS: usize = 4096;
+/// What must come is waited for, however busy the host is.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 struct World {
     address: SocketAddr,
@@ -132,14 +134,14 @@ impl World {
     }
 
     fn hear(&self) -> FromStream {
-        self.heard.recv_timeout(Duration::from_secs(5)).expect("the worker hears of it")
+        self.heard.recv_timeout(PATIENCE).expect("the worker hears of it")
     }
 
     /// The counters, once they are like this.
     fn wait_for(&mut self, what: &str, right: impl Fn(&StreamStats) -> bool) -> StreamStats {
         let start = Instant::now();
         let mut last = StreamStats::default();
-        while start.elapsed() < Duration::from_secs(5) {
+        while start.elapsed() < PATIENCE {
             while let Ok(event) = self.told.pop() {
                 let Event::Streams(stats) = event else { panic!("{event:?}") };
                 last = stats;

