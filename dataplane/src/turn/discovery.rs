@@ -90,7 +90,12 @@ impl Turn {
         };
         let path = Path { socket: plan.origin.socket, remote: plan.remote };
         let bytes = reply.compose::<RECEIVED_SIZE_MAX>(Class::Success, attributes).ok_or(DropReason::TxFull)?;
-        transmit(path, &bytes, out)
+        transmit(path, &bytes, out)?;
+        if plan.is_padded {
+            // What the path refuses in one piece goes in fragments when the link hears of that: now, not when it next wakes up.
+            out.flush();
+        }
+        Ok(())
     }
 
     fn plan(&self, origins: &Origins, client: Client, message: &Message<'_>) -> Result<Plan, Refusal> {
