@@ -283,6 +283,7 @@ fn spec() -> TurnSpec {
         }],
         secrets: Vec::new(),
         binding: false,
+        discovery: Vec::new(),
         password_algorithms: PasswordAlgorithms::Never,
         peers: PeerPolicy { open: true, ..PeerPolicy::default() },
         relay: RelaySpec {

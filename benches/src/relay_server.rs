@@ -69,6 +69,7 @@ pub fn spec(relay: IpAddr, listener: SocketAddr) -> TurnSpec {
         users: vec![TurnCredential { username: USER.into(), keys, user: USER.into(), bound: None, expires: None }],
         secrets: Vec::new(),
         binding: false,
+        discovery: Vec::new(),
         password_algorithms: PasswordAlgorithms::Never,
         peers: PeerPolicy {
             listeners: vec![listener],

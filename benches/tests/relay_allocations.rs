@@ -223,6 +223,7 @@ fn spec() -> TurnSpec {
         }],
         secrets: Vec::new(),
         binding: false,
+        discovery: Vec::new(),
         password_algorithms: PasswordAlgorithms::Never,
         peers: PeerPolicy { own_media: vec![own], open: true, ..PeerPolicy::default() },
         relay: RelaySpec {

@@ -266,6 +266,71 @@ fn what_is_asked_without_credentials_is_answered_as_coturn_does() {
     assert!(server.allocations().is_empty());
 }
 
+/// A file that names two addresses, and with them the server of RFC 5780 that coturn then is.
+fn with_two_addresses(name: &str, ports: (u16, u16)) -> (Server, u16) {
+    let alt_port = free_port();
+    let more = format!("listening-ip=127.0.0.2\nexternal-ip=127.0.0.2/127.0.0.2\nalt-listening-port={alt_port}\n");
+    (Server::start(name, 2, ports, &more), alt_port)
+}
+
+#[test]
+fn coturn_s_client_finds_out_that_there_is_no_nat() {
+    let (server, alt_port) = with_two_addresses("discovery", (27_100, 27_199));
+    let other = format!("Other addr: : 127.0.0.2:{alt_port}");
+    for (arguments, answers, found) in [
+        (&["-m"][..], 2, "NAT with Endpoint Independent Mapping!"),
+        (&["-f"], 2, "NAT with Endpoint Independent Filtering!"),
+        (&["-m", "-f", "-P"], 4, "NAT with Endpoint Independent Filtering!"),
+        // The answer to a second socket's request comes to the first (RESPONSE-PORT).
+        (&["-t", "-T", "1"], 2, &other),
+        (&["-c", "-A", "127.0.0.3"], 2, &other),
+    ] {
+        let Some(mut client) = tool("turnutils_natdiscovery") else { return };
+        let client = client.args(["-L", "127.0.0.1", "-p", &server.port.to_string()]).args(arguments).arg("127.0.0.1");
+        let told = text(&client.output().expect("a client"));
+        assert!(told.contains(found) && told.contains(&other), "{arguments:?}: {told}");
+        assert_eq!(told.matches("RFC 5780 response").count(), answers, "{arguments:?}: {told}");
+        assert!(!told.contains("error") && !told.contains("timeout"), "{arguments:?}: {told}");
+    }
+}
+
+#[test]
+fn answers_leave_from_the_address_and_port_that_a_client_wants_whichever_worker_it_came_to() {
+    let (server, alt_port) = with_two_addresses("origins", (27_200, 27_299));
+    let at = |host: u8, port: u16| SocketAddr::from(([127, 0, 0, host], port));
+    let mut bytes = [0; 2048];
+    for (first, second, port, other_port) in [(1, 2, server.port, alt_port), (2, 1, alt_port, server.port)] {
+        let origins =
+            [(0, at(first, port)), (4, at(second, port)), (2, at(first, other_port)), (6, at(second, other_port))];
+        // The kernel gives every one of them to one of two workers. An address of strangers' gets ten answers a second.
+        for host in 0..8 {
+            let client = UdpSocket::bind((std::net::Ipv4Addr::new(127, 0, first, 10 + host), 0)).expect("a socket");
+            client.set_read_timeout(Some(Duration::from_secs(5))).expect("a socket's");
+            for (flags, origin) in origins {
+                let mut request = [0; 28];
+                request[..8].copy_from_slice(&[0, 1, 0, 8, 0x21, 0x12, 0xa4, 0x42]);
+                request[20..].copy_from_slice(&[0, 3, 0, 4, 0, 0, 0, flags]);
+                client.send_to(&request, at(first, port)).expect("sent");
+                let (size, from) = client.recv_from(&mut bytes).expect("an answer");
+                assert_eq!((from, size, &bytes[..2]), (origin, 56, &[1, 1][..]), "{flags}");
+            }
+        }
+    }
+    // A request that no Ethernet carries in one piece is answered in the same size; what is no Binding request is not.
+    let client = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    client.set_read_timeout(Some(Duration::from_secs(5))).expect("a socket's");
+    let mut padded = [0; 1524];
+    padded[..8].copy_from_slice(&[0, 1, 5, 0xe0, 0x21, 0x12, 0xa4, 0x42]);
+    padded[20..24].copy_from_slice(&[0, 0x26, 5, 0xdc]);
+    let mut strange = padded;
+    strange[1] = 3;
+    for (request, port) in [(strange, server.port), (padded, server.port)] {
+        client.send_to(&request, at(1, port)).expect("sent");
+    }
+    let (size, from) = client.recv_from(&mut bytes).expect("an answer");
+    assert_eq!((size, from, &bytes[..2]), (1524, at(1, server.port), &[1, 1][..]));
+}
+
 #[test]
 fn an_operator_lists_kills_and_drains() {
     use std::os::unix::fs::PermissionsExt;

@@ -36,6 +36,7 @@ fn spec(port_min: u16) -> TurnSpec {
         }],
         secrets: Vec::new(),
         binding: true,
+        discovery: Vec::new(),
         password_algorithms: PasswordAlgorithms::Never,
         peers: PeerPolicy { allow: vec![IpRange::network(here, 32).expect("a range")], ..PeerPolicy::default() },
         relay: RelaySpec {

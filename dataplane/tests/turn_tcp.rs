@@ -39,6 +39,7 @@ fn start(port_min: u16, quotas: TurnQuotas) -> (Plane, SocketAddr) {
         }],
         secrets: Vec::new(),
         binding: true,
+        discovery: Vec::new(),
         password_algorithms: PasswordAlgorithms::Never,
         peers: PeerPolicy {
             allow: vec![IpRange::network(here, 8).expect("a range")],

@@ -136,6 +136,13 @@ fn stun() -> Vec<Vec<u8>> {
     bare.truncate(20);
     bare[2..4].fill(0);
     seeds.push(bare);
+    // RFC 5780: from another address and port; to another port; padded.
+    seeds.push(with(Class::Request, &|message| message.attribute(attribute::CHANGE_REQUEST, &[0, 0, 0, 6])));
+    seeds.push(with(Class::Request, &|message| {
+        message.attribute(attribute::RESPONSE_PORT, &[0x9c, 0x40, 0, 0]);
+        message.attribute(attribute::CHANGE_REQUEST, &[0, 0, 0, 2]);
+    }));
+    seeds.push(with(Class::Request, &|message| message.attribute(attribute::PADDING, &[0; 80])));
     seeds
 }
 

@@ -23,7 +23,7 @@ use ringmain_dataplane::worker::{FixedSockets, Worker, WorkerCommand, WorkerSett
 use ringmain_shared::command::{Command, ReceiveSpec, SubscriptionSpec, TrackSpec};
 use ringmain_shared::event::{CloseReason, Event};
 use ringmain_shared::id::{PeerId, RoomId, SubscriptionId, TrackId, TransportId, WorkerIndex};
-use ringmain_shared::limits::DATAGRAM_SIZE_MAX;
+use ringmain_shared::limits::{DATAGRAM_SIZE_MAX, RECEIVED_SIZE_MAX};
 use ringmain_shared::media::{
     Codec, Extension, ExtensionIds, Kind, Mid, PayloadType, ReceiveCodec, Rid, RidLayer, SendCodec, Ssrc, SsrcLayer,
 };
@@ -201,7 +201,7 @@ impl Scene {
     // What peers and strangers send.
 
     fn push(&mut self, from: Path, bytes: &[u8]) {
-        let bytes = &bytes[..bytes.len().min(DATAGRAM_SIZE_MAX)];
+        let bytes = &bytes[..bytes.len().min(RECEIVED_SIZE_MAX)];
         self.ledger.received(from, bytes.len());
         if from.socket.is_ice_stream() {
             self.closed.remove(&from);

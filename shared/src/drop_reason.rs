@@ -87,7 +87,7 @@ reasons! {
     SendFailed => "send_failed",
     /// The link had no buffer to receive into.
     RxFull => "rx_full",
-    /// The datagram was longer than a receive buffer.
+    /// The datagram was longer than any that is used.
     RxTruncated => "rx_truncated",
     /// The ring to another worker is full.
     RelayFull => "relay_full",

@@ -5,6 +5,9 @@ use std::time::Duration;
 /// Bytes of a UDP datagram that are used; longer ones are dropped. An Ethernet MTU, which is what peers send.
 pub const DATAGRAM_SIZE_MAX: usize = 1500;
 
+/// Bytes of a UDP datagram that a link takes in: a Binding request that is padded with an Ethernet MTU, lest it fit one (RFC 5780 §7.6).
+pub const RECEIVED_SIZE_MAX: usize = 1536;
+
 /// Published SSRCs of one transport (media and retransmission).
 pub const SSRCS_PER_TRANSPORT_MAX: usize = 64;
 

@@ -23,6 +23,9 @@ pub struct TurnSpec {
     pub secrets: Vec<TurnSecret>,
     /// Answer STUN Binding requests of anyone, within the budget for strangers.
     pub binding: bool,
+    /// Listeners over UDP, in the order in which the plane opened them; those by which clients can find out what their NAT does (RFC 5780)
+    /// know of each other.
+    pub discovery: Vec<Option<DiscoveryListener>>,
     /// When to offer SHA-256 keys.
     pub password_algorithms: PasswordAlgorithms,
     /// Whom clients may reach.
@@ -35,6 +38,19 @@ pub struct TurnSpec {
     pub lifetimes: TurnLifetimes,
     /// What is off unless wanted.
     pub features: TurnFeatures,
+}
+
+/// A listener, and the numbers of those from which its answers leave when a client wants that (RFC 5780 §6.1).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct DiscoveryListener {
+    /// As clients know it.
+    pub announce: SocketAddr,
+    /// It has another address and the same port.
+    pub other_address: u16,
+    /// It has the same address and another port.
+    pub other_port: u16,
+    /// It has another address and another port: OTHER-ADDRESS.
+    pub other: u16,
 }
 
 /// When PASSWORD-ALGORITHMS and the nonce cookie that goes with them (RFC 8489 §9.2) are sent.

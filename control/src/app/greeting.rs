@@ -75,6 +75,9 @@ pub fn turn_lines(config: &Config, listeners: &Listeners, offer: Option<&Offer>)
     if !config.turn_only {
         lines.extend(nameless_tls_hint(&offer.urls));
     }
+    if turn.nat_discovery {
+        lines.push(Line::Info(discovery_line(turn.alt_port(), listeners)));
+    }
     if turn.realm.len() > REALM_SIZE_GOOD {
         lines.push(Line::Warn(format!(
             "turn.realm has {} characters, and is in every answer to strangers: up to {REALM_SIZE_GOOD} make those no more than twice \
@@ -95,6 +98,19 @@ fn nameless_tls_hint(urls: &[String]) -> Option<Line> {
         |host: &str| host.starts_with('[') || host.split(':').next().is_some_and(|ip| ip.parse::<IpAddr>().is_ok());
     let hint = "TURN over TLS: clients are told an address, by which Firefox does not come; set turn.host to the certificate's name";
     urls.iter().filter_map(|url| url.strip_prefix("turns:")).any(is_address).then(|| Line::Warn(hint.into()))
+}
+
+/// Whether NATs can be discovered, and by which addresses.
+fn discovery_line(alt_port: u16, listeners: &Listeners) -> String {
+    let others: Vec<String> =
+        listeners.udp.iter().filter(|at| at.port() == alt_port).map(SocketAddr::to_string).collect();
+    match others.is_empty() {
+        true => {
+            "NAT behaviour discovery (RFC 5780): off, for want of two addresses of a kind to listen on (turn.listen)"
+                .into()
+        }
+        false => format!("NAT behaviour discovery (RFC 5780): also at {} (UDP)", others.join(", ")),
+    }
 }
 
 fn link_line(asked: Link, got: &str) -> Line {

@@ -79,6 +79,7 @@ impl Reader {
         turn.binding = true;
         turn.even_port = true;
         turn.tcp_relay = true;
+        turn.nat_discovery = true;
         turn.user_connections = 0;
         Self {
             config,
@@ -101,6 +102,8 @@ impl Reader {
             "relay-ip" => turn.relay_addresses.push(value.address()?),
             "external-ip" => turn.external.push(external(&value)?),
             "listening-port" => turn.port = value.port()?,
+            // Zero is the port after `listening-port`.
+            "alt-listening-port" => turn.alt_port = value.number(0, 65_535)?,
             "tls-listening-port" => {
                 turn.tls_port = value.port()?;
                 self.tls_wanted = true;
@@ -118,6 +121,7 @@ impl Reader {
             "no-stun" => turn.binding = !on,
             // Binding requests must prove themselves there; here they are answered to nobody then.
             "secure-stun" => turn.binding = !on,
+            "no-rfc5780" => turn.nat_discovery = !on,
             "mobility" => turn.mobility = on,
             "user-quota" => turn.user_allocations = value.number(0, 1_000_000)?,
             "total-quota" => turn.allocations = value.number(0, 1_000_000)?,
@@ -151,6 +155,8 @@ impl Reader {
 
     fn finish(mut self, name: &str) -> Translated {
         let turn = &mut self.config.turn;
+        // Without Binding there is nothing to discover a NAT by.
+        turn.nat_discovery &= turn.binding;
         // An address that is both allowed and denied is allowed there, and denied here.
         let denied = std::mem::take(&mut self.denied);
         turn.deny_peers = turn
@@ -201,7 +207,6 @@ fn verdict(key: &str, on: bool) -> Result<Verdict, String> {
         | "no-tlsv1"
         | "no-tlsv1_1"
         | "no-software-attribute"
-        | "no-rfc5780"
         | "no-stun-backward-compatibility"
         | "response-origin-only-with-rfc5780"
         | "log-file"
@@ -221,7 +226,7 @@ fn verdict(key: &str, on: bool) -> Result<Verdict, String> {
         _ if !on && REFUSED_WHEN_ON.contains(&key) => Ok(Verdict::Applied),
         "server-name" => nothing("it is of use with OAuth only"),
         "listening-device" | "relay-device" => nothing("addresses are chosen by `listening-ip` and `relay-ip`"),
-        "alt-listening-port" | "alt-tls-listening-port" => nothing("NAT behaviour discovery (RFC 5780) is not served"),
+        "alt-tls-listening-port" => nothing("NAT behaviour discovery (RFC 5780) is served over UDP only"),
         "aux-server" | "alternate-server" | "tls-alternate-server" => nothing("clients are not sent to other servers"),
         "tcp-proxy-port" => nothing("the PROXY protocol is not spoken"),
         "udp-self-balance" | "ne" => nothing("the kernel spreads clients over the workers"),
@@ -352,6 +357,22 @@ mod tests {
             assert!(!refused(&format!("{key}=1\n")).contains("is no key"), "{key}");
         }
         assert!(count > 100, "{count}");
+    }
+
+    #[test]
+    fn nats_are_discovered_as_coturn_does_it_unless_the_file_says_no() {
+        let turn = |text: &str| translate("t", &format!("user=a:b\n{text}\n")).config.turn;
+        let ports = |text: &str| (turn(text).nat_discovery, turn(text).alt_port());
+        assert_eq!(ports(""), (true, 3479));
+        assert_eq!(ports("alt-listening-port=0\nlistening-port=5000"), (true, 5001));
+        assert_eq!(ports("alt-listening-port=3500"), (true, 3500));
+        // The next port is the one of TLS and DTLS.
+        assert_eq!(ports("tls-listening-port=3479"), (true, 3480));
+        assert_eq!(ports("listening-port=65535"), (true, 65_534));
+        for no in ["no-rfc5780", "no-stun", "secure-stun"] {
+            assert!(!turn(no).nat_discovery, "{no}");
+        }
+        assert!(refused("alt-listening-port=x").contains("alt-listening-port"));
     }
 
     #[test]

@@ -239,6 +239,10 @@ impl Loader {
                 "with `one_port`, TURN listens where page and media do; leave it out".into(),
             );
         }
+        if self.config.turn.nat_discovery {
+            let message = "needs two ports; with `one_port`, leave it out";
+            self.problem_at("turn.nat_discovery", message.into());
+        }
         if self.config.turn.tls_cert.is_some() {
             let message = "one port has one certificate: with `one_port`, set `tls.cert` and `tls.key`";
             self.problem_at("turn.tls_cert", message.into());
@@ -370,6 +374,9 @@ impl Loader {
         }
         if turn.enabled && turn.port == turn.tls_port && config.one_port.is_none() {
             self.problem_at("turn.tls_port", "is `turn.port`; UDP and DTLS need ports of their own".into());
+        }
+        if turn.enabled && turn.nat_discovery && [turn.port, turn.tls_port].contains(&turn.alt_port()) {
+            self.problem_at("turn.alt_port", "is a port of TURN's already; NAT discovery needs one of its own".into());
         }
         self.check_addresses("turn.listen", &turn.listen, |address| {
             address.is_multicast().then_some("is a multicast address")

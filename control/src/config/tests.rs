@@ -370,6 +370,21 @@ fn tcp_candidates_are_the_addresses_that_are_listened_on() {
 }
 
 #[test]
+fn nat_discovery_has_a_port_of_its_own() {
+    let turn = |text: &str| taken(&format!("[turn]\nenabled = true\nnat_discovery = true\n{text}")).config.turn;
+    assert_eq!((turn("").alt_port(), turn("alt_port = 4000").alt_port()), (3479, 4000));
+    assert!(!taken("[turn]\nenabled = true").config.turn.nat_discovery, "unless wanted");
+    for (text, key) in [
+        ("[turn]\nenabled = true\nnat_discovery = true\nalt_port = 3478", "turn.alt_port"),
+        ("[turn]\nenabled = true\nnat_discovery = true\nalt_port = 5349", "turn.alt_port"),
+        ("one_port = 443\n[turn]\nenabled = true\nnat_discovery = true", "turn.nat_discovery"),
+    ] {
+        let ConfigError(problems) = file(text).expect_err(text);
+        assert_eq!(problems.iter().map(|problem| problem.key.as_str()).collect::<Vec<_>>(), [key], "{text}");
+    }
+}
+
+#[test]
 fn media_addresses_follow_bind_and_announce() {
     let host: Vec<IpAddr> = ["192.0.2.1", "2001:db8::1", "127.0.0.1"].map(|text| text.parse().expect("ip")).to_vec();
     let all = taken("").config;

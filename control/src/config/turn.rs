@@ -71,6 +71,10 @@ pub struct Turn {
     pub nonce_lifetime: Duration,
     /// Answer STUN Binding requests of strangers.
     pub binding: bool,
+    /// Let clients find out what their NAT does (RFC 5780), by Binding requests.
+    pub nat_discovery: bool,
+    /// The other UDP port for that; 0 is the one after `port`.
+    pub alt_port: u16,
     /// EVEN-PORT and RESERVATION-TOKEN.
     pub even_port: bool,
     /// RFC 8016.
@@ -118,12 +122,27 @@ impl Default for Turn {
             channel_lifetime: Duration::from_secs(600),
             nonce_lifetime: Duration::from_secs(600),
             binding: false,
+            nat_discovery: false,
+            alt_port: 0,
             even_port: false,
             mobility: false,
             tcp_relay: false,
             user_connections: 64,
             tls_cert: None,
             tls_key: None,
+        }
+    }
+}
+
+impl Turn {
+    /// The other UDP port of NAT behaviour discovery.
+    pub fn alt_port(&self) -> u16 {
+        let mut following = (self.port..=u16::MAX)
+            .chain((1..self.port).rev())
+            .filter(|port| ![self.port, self.tls_port].contains(port));
+        match self.alt_port {
+            0 => following.next().unwrap_or_default(),
+            port => port,
         }
     }
 }

@@ -259,6 +259,22 @@ pub(super) fn keys() -> Vec<Key> {
             |config| config.turn.binding.to_string(),
         ),
         key!(
+            "turn.nat_discovery",
+            "turn-nat-discovery",
+            "BOOL",
+            "Let clients find out what their NAT does (RFC 5780); needs two addresses of a kind to listen on, and answers Binding requests at more length.",
+            |config, value| value.boolean().map(|yes| config.turn.nat_discovery = yes),
+            |config| config.turn.nat_discovery.to_string(),
+        ),
+        key!(
+            "turn.alt_port",
+            "turn-alt-port",
+            "PORT",
+            "The other UDP port for that; 0 for the one after TURN's.",
+            |config, value| value.number(0, 65_535).map(|port| config.turn.alt_port = port),
+            |config| config.turn.alt_port.to_string(),
+        ),
+        key!(
             "turn.even_port",
             "turn-even-port",
             "BOOL",

@@ -1,9 +1,11 @@
-//! The control side of TURN (RFC 8656): `spec` makes of the configuration what the data plane is told, `credential` makes passwords,
+//! The control side of TURN (RFC 8656): `spec` makes of the configuration what the data plane is told, `discovery` which of its
+//! listeners answer for each other, `credential` makes passwords,
 //! `admin` is the operator's socket and `client` its other end. Nothing of it relays: that is `ringmain_dataplane::turn`.
 
 mod admin;
 mod client;
 mod credential;
+mod discovery;
 mod spec;
 mod users;
 

@@ -14,15 +14,15 @@ use ringmain_shared::turn::{
     TurnQuotas, TurnSecret, TurnSpec,
 };
 
-use super::Offer;
 use super::users::credentials;
+use super::{Offer, discovery};
 use crate::config::{Config, TcpPort, TlsMode, Turn, TurnPeers, TurnTransport};
 use crate::http::tls::{Certificate, LOOK_INTERVAL};
 
 /// Where TURN listens.
 #[derive(Clone, Debug, Default)]
 pub struct Listeners {
-    /// Plain UDP.
+    /// Plain UDP; behind the addresses at TURN's port those at the other port of NAT behaviour discovery, if there is any.
     pub udp: Vec<SocketAddr>,
     /// Plain UDP, at the ports of media.
     pub on_media: bool,
@@ -84,6 +84,10 @@ pub fn listeners(
         ..StreamSettings::default()
     };
     let udp = if has(TurnTransport::Udp) { at(turn.port) } else { Vec::new() };
+    let media = if config.turn_only { 0 } else { media.len() };
+    let others = discovery::addresses(config, &addresses, media + udp.len());
+    let others = others.into_iter().map(|address| SocketAddr::new(address, turn.alt_port()));
+    let udp = udp.iter().copied().chain(others.filter(|_| !udp.is_empty())).collect();
     Ok(Listeners { udp, on_media: false, streams })
 }
 
@@ -106,7 +110,8 @@ pub fn spec(
         realm: turn.realm.clone(),
         users,
         secrets: turn.shared_secrets.iter().map(|secret| TurnSecret(secret.0.clone().into_bytes())).collect(),
-        binding: turn.binding,
+        binding: turn.binding || turn.nat_discovery,
+        discovery: discovery::listeners(config, hello.workers.first().map_or(&[], |worker| &worker.turn)),
         // Whoever is known by an MD5 key alone could not answer an offer of SHA-256.
         password_algorithms: if keys_only { PasswordAlgorithms::Never } else { PasswordAlgorithms::default() },
         peers: PeerPolicy {
@@ -209,14 +214,20 @@ fn relay_addresses(config: &Config, listened: &[IpAddr]) -> Vec<RelayAddress> {
     let family = |v4: bool| {
         let those = || candidates.iter().copied().filter(move |address| address.is_ipv4() == v4);
         let bind = those().find(|address| !address.is_loopback()).or_else(|| those().next())?;
-        let mapped = turn.external.iter().find(|external| external.private == Some(bind)).or_else(|| {
-            turn.external.iter().find(|external| external.private.is_none() && external.public.is_ipv4() == v4)
-        });
-        let announced = || config.announce.iter().copied().find(|address| address.is_ipv4() == v4);
-        let announce = mapped.map(|external| external.public).or_else(announced).unwrap_or(bind);
-        Some(RelayAddress { bind, announce })
+        Some(RelayAddress { bind, announce: announced(config, bind) })
     };
     [true, false].into_iter().filter_map(family).collect()
+}
+
+/// What the world calls an address that TURN has.
+pub(super) fn announced(config: &Config, bind: IpAddr) -> IpAddr {
+    let external = &config.turn.external;
+    let mapped = external.iter().find(|external| external.private == Some(bind)).or_else(|| {
+        external.iter().find(|external| external.private.is_none() && external.public.is_ipv4() == bind.is_ipv4())
+    });
+    let told = || config.announce.iter().copied().filter(|address| address.is_ipv4() == bind.is_ipv4());
+    let announced = || told().find(|&address| address == bind).or_else(|| told().next());
+    mapped.map(|external| external.public).or_else(announced).unwrap_or(bind)
 }
 
 /// Every address that this host may be known by.
@@ -244,8 +255,9 @@ fn own_listeners(
         TcpPort::Off | TcpPort::Auto => None,
     };
     let metrics = config.metrics.map(|metrics| metrics.port);
+    let other = Some(turn.alt_port()).filter(|_| turn.nat_discovery);
     let ports: BTreeSet<u16> =
-        [Some(turn.port), Some(turn.tls_port), page, tcp, metrics].into_iter().flatten().collect();
+        [Some(turn.port), other, Some(turn.tls_port), page, tcp, metrics].into_iter().flatten().collect();
     let media: BTreeSet<&SocketAddr> =
         hello.workers.iter().flat_map(|worker| &worker.addresses).chain(candidates.iter().flatten()).collect();
     let all = addresses.iter().flat_map(|&address| ports.iter().map(move |&port| SocketAddr::new(address, port)));
@@ -333,6 +345,25 @@ mod tests {
         let listeners = spec(&config, &hello, &[told(443), told(444)], &host).expect("sound").peers.listeners;
         assert!(!listeners.contains(&media(443)) && !listeners.contains(&told(443)[0]), "{listeners:?}");
         assert!(listeners.contains(&media(8100)), "{listeners:?}");
+    }
+
+    #[test]
+    fn nats_are_discovered_by_the_sockets_that_the_data_plane_has() {
+        let config = config("[turn]\nenabled = true\nnat_discovery = true\nlisten = [\"192.0.2.1\", \"192.0.2.2\"]\n");
+        let host = ips(&["192.0.2.1", "192.0.2.2", "127.0.0.1"]);
+        let listeners = listeners(&config, None, &host, &host).expect("sound");
+        let texts: Vec<String> = listeners.udp.iter().map(SocketAddr::to_string).collect();
+        assert_eq!(texts, ["192.0.2.1:3478", "192.0.2.2:3478", "192.0.2.1:3479", "192.0.2.2:3479"]);
+        assert_eq!(listeners.streams.listeners.len(), 2, "TCP has the one port");
+        let hello = Hello {
+            fingerprint: Fingerprint { hash: FingerprintHash::Sha256, value: vec![0; 32] },
+            workers: vec![WorkerInfo { addresses: Vec::new(), turn: listeners.udp.clone(), link: String::new() }],
+        };
+        let spec = spec(&config, &hello, &[], &host).expect("sound");
+        assert!(spec.binding, "by Binding requests");
+        let told: Vec<SocketAddr> = spec.discovery.iter().flatten().map(|listener| listener.announce).collect();
+        assert_eq!(told, listeners.udp);
+        assert!(told.iter().all(|listener| spec.peers.listeners.contains(listener)), "none of them is a peer");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::io;
 use std::net::UdpSocket;
 use std::time::Duration;
 
-use ringmain_shared::limits::DATAGRAM_SIZE_MAX;
+use ringmain_shared::limits::RECEIVED_SIZE_MAX;
 
 use super::send::count_sent;
 use super::{
@@ -38,7 +38,7 @@ impl MemoryLink {
     /// A link that keeps what is sent until it is taken.
     pub fn new() -> Self {
         Self {
-            rx: RxBatch::new(RX_BATCH_MAX * DATAGRAM_SIZE_MAX),
+            rx: RxBatch::new(RX_BATCH_MAX * RECEIVED_SIZE_MAX),
             incoming: VecDeque::new(),
             incoming_bytes: VecDeque::new(),
             sockets: Vec::new(),
@@ -61,7 +61,7 @@ impl MemoryLink {
 
     /// A datagram arrives. It is seen at the next `receive` that has room.
     pub fn push(&mut self, path: Path, bytes: &[u8]) {
-        if bytes.len() > DATAGRAM_SIZE_MAX {
+        if bytes.len() > RECEIVED_SIZE_MAX {
             self.out.counters.rx_truncated += 1;
             return;
         }
@@ -88,7 +88,7 @@ impl Link for MemoryLink {
             && let Some((path, size)) = self.incoming.pop_front()
         {
             let index = self.rx.len();
-            self.rx.push(index * DATAGRAM_SIZE_MAX, size, path);
+            self.rx.push(index * RECEIVED_SIZE_MAX, size, path);
             let datagram = self.rx.bytes_mut(index);
             let (front, back) = self.incoming_bytes.as_slices();
             let from_front = front.len().min(size);
@@ -176,7 +176,7 @@ mod tests {
         for number in 0..600u16 {
             link.push(path(number), &number.to_be_bytes().repeat(1 + usize::from(number) % 700));
         }
-        link.push(path(0), &[0; DATAGRAM_SIZE_MAX + 1]);
+        link.push(path(0), &[0; RECEIVED_SIZE_MAX + 1]);
         let mut number = 0u16;
         for count in [256, 256, 88, 0] {
             link.receive(None).expect("works");

@@ -8,7 +8,7 @@ use std::net::UdpSocket;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
-use ringmain_shared::limits::DATAGRAM_SIZE_MAX;
+use ringmain_shared::limits::RECEIVED_SIZE_MAX;
 
 use super::address::{self, NAME_SIZE, Name};
 use super::send::{Refusals, SendHeader, count_sent, handle_refusal, send_singly};
@@ -238,7 +238,7 @@ impl Inbox {
         let mut vectors: Box<[libc::iovec]> = (0..RX_BATCH_MAX)
             .map(|slot| libc::iovec {
                 iov_base: rx.slab().base().wrapping_add(slot * SLOT_SIZE).cast::<libc::c_void>(),
-                iov_len: DATAGRAM_SIZE_MAX,
+                iov_len: RECEIVED_SIZE_MAX,
             })
             .collect();
         let messages = names
@@ -412,7 +412,7 @@ fn wait(polls: &mut [libc::pollfd], timeout: Option<Duration>) -> io::Result<boo
 }
 
 /// A slot begins on a cache line.
-const SLOT_SIZE: usize = DATAGRAM_SIZE_MAX.next_multiple_of(64);
+const SLOT_SIZE: usize = RECEIVED_SIZE_MAX.next_multiple_of(64);
 /// Datagrams taken from an added socket before the next one has its turn, as the kernel does it for io_uring.
 const SHARE: usize = 32;
 /// Added sockets told of at once.

@@ -193,7 +193,7 @@ pub struct LinkCounters {
     pub trains: u64,
     /// Datagrams dropped because the socket's receive buffer was full (`DropReason::RxFull`).
     pub rx_full: u64,
-    /// Datagrams longer than `limits::DATAGRAM_SIZE_MAX` (`DropReason::RxTruncated`).
+    /// Datagrams longer than `limits::RECEIVED_SIZE_MAX` (`DropReason::RxTruncated`).
     pub rx_truncated: u64,
     /// Datagrams that the kernel refused to send (`DropReason::SendFailed`).
     pub send_failed: u64,

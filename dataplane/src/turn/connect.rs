@@ -15,7 +15,7 @@ use super::allocation::{Allocation, AllocationKey, Client};
 use super::connection::{Connection, ConnectionKey, PeerRequest, Stage};
 use super::ledger::User;
 use super::relay::{Holder, RelayKey};
-use super::reply::{Refusal, transmit};
+use super::reply::{REPLY_SIZE_MAX, Refusal, transmit};
 use super::request::Known;
 use crate::io::Transmit;
 use crate::packet::stun::{Class, Message, MessageWriter, TransactionId, attribute, error, method};
@@ -149,7 +149,8 @@ impl Turn {
         if allocation.ok_or(error::BAD_REQUEST)?.owner.username != known.claim.username {
             return Err(error::WRONG_CREDENTIALS.into());
         }
-        let answer = known.reply.compose(Class::Success, |_| {}).ok_or(error::INSUFFICIENT_CAPACITY)?.to_vec();
+        let answer =
+            known.reply.compose::<REPLY_SIZE_MAX>(Class::Success, |_| {}).ok_or(error::INSUFFICIENT_CAPACITY)?.to_vec();
         let peer = self.connections.set_bound(key, client.path).ok_or(error::BAD_REQUEST)?;
         self.relays.peer_requests.push(PeerRequest::Join { client: client.path, peer, answer });
         self.grant(key, credit(&self.spec.quotas), now);

@@ -9,6 +9,7 @@
 //! socket is [`pending`] until that is open; [`relaying`] moves the packets; [`upkeep`] ends what is over. A peer that is our own
 //! media gets a [`link`] instead of a socket. Peers over TCP (RFC 6062) are [`connection`]s, which [`connect`] lets in and out;
 //! their bytes pass by the stream thread.
+//! What a NAT does on the way to us can be found out by [`discovery`], without an allocation.
 //!
 //! What is left out, and why: ICMP errors are not passed on, since sockets do not queue them here; TTL, ECN and DSCP of relayed
 //! datagrams are the host's own; a datagram without payload is not relayed.
@@ -24,6 +25,7 @@ mod budget;
 mod connect;
 mod connection;
 mod credential;
+mod discovery;
 mod ledger;
 mod link;
 mod nonce;

@@ -9,7 +9,7 @@ use crate::io::{Path, Transmit};
 use crate::packet::stun::{Class, IntegrityKey, IntegrityKey256, MessageWriter, TransactionId, error};
 
 /// Bytes of the longest answer: a challenge with the longest realm, or a 420 with all that it may name.
-const REPLY_SIZE_MAX: usize = 512;
+pub(super) const REPLY_SIZE_MAX: usize = 512;
 /// Attributes that a 420 names.
 pub(super) const UNKNOWN_MAX: usize = 16;
 
@@ -53,17 +53,17 @@ impl ReplyTo {
         attributes: impl FnOnce(&mut MessageWriter<'_>),
         out: &mut dyn Transmit,
     ) -> Result<(), DropReason> {
-        let reply = self.compose(class, attributes).ok_or(DropReason::TxFull)?;
+        let reply = self.compose::<REPLY_SIZE_MAX>(class, attributes).ok_or(DropReason::TxFull)?;
         transmit(self.client.path, &reply, out)
     }
 
-    /// Such an answer, for somebody else to send.
-    pub(super) fn compose(
+    /// Such an answer of up to `SIZE` bytes, to be sent otherwise.
+    pub(super) fn compose<const SIZE: usize>(
         &self,
         class: Class,
         attributes: impl FnOnce(&mut MessageWriter<'_>),
-    ) -> Option<ArrayVec<u8, REPLY_SIZE_MAX>> {
-        let mut reply = ArrayVec::from([0; REPLY_SIZE_MAX]);
+    ) -> Option<ArrayVec<u8, SIZE>> {
+        let mut reply = ArrayVec::from([0; SIZE]);
         let mut message = MessageWriter::new(&mut reply, class, self.method, self.transaction_id);
         attributes(&mut message);
         match &self.seal {

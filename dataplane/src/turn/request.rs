@@ -11,7 +11,7 @@ use super::allocation::{Allocation, AllocationKey, Client};
 use super::credential::Claim;
 use super::nonce::Features;
 use super::reply::{Refusal, ReplyTo, Seal, UNKNOWN_MAX};
-use super::{ForMedia, Turn};
+use super::{ForMedia, Turn, discovery};
 use crate::io::Transmit;
 use crate::packet::demux::{Protocol, classify};
 use crate::packet::stun::{Class, IntegrityKey, IntegrityKey256, Message, MessageWriter, attribute, error, method};
@@ -54,7 +54,9 @@ impl Turn {
                     (Class::Indication, method::SEND) => self.handle_send(client, bytes, &message, now, out),
                     // RFC 8489 §6.3.2: a Binding indication keeps NATs open and wants nothing.
                     (Class::Indication, method::BINDING) => Ok(None),
-                    (Class::Request, method::BINDING) => self.handle_binding(client, &message, now, out).map(|()| None),
+                    (Class::Request, method::BINDING) => {
+                        self.handle_binding(client, bytes.len(), &message, now, out).map(|()| None)
+                    }
                     (Class::Request, _) => self.handle_request(client, bytes.len(), message, now, out).map(|()| None),
                     _ => Err(DropReason::TurnMalformed),
                 }
@@ -63,10 +65,11 @@ impl Turn {
         }
     }
 
-    /// RFC 8489 §6.3.1. At most 1.25 times the request.
+    /// RFC 8489 §6.3.1. At most 1.25 times the request, if nothing of NATs is told.
     fn handle_binding(
         &mut self,
         client: Client,
+        size: usize,
         message: &Message<'_>,
         now: Now,
         out: &mut dyn Transmit,
@@ -77,7 +80,12 @@ impl Turn {
         self.spend_reply(client, now)?;
         self.stats.bindings += 1;
         let reply = reply_to(client, message);
-        if let Some(refusal) = refuse_unknown(message, attribute::KNOWN_IN_BINDING) {
+        if let Some(origins) = self.origins(client.path.socket) {
+            return self.discover(&origins, reply, message, size, out);
+        }
+        if let Some(refusal) = refuse_unknown(message, attribute::KNOWN_IN_BINDING)
+            && !(refusal.unknown[..] == [attribute::CHANGE_REQUEST] && discovery::asks_no_change(message))
+        {
             return reply.refuse(&refusal, out);
         }
         let mapped = |message: &mut MessageWriter<'_>| {
@@ -303,7 +311,7 @@ fn reply_to(client: Client, message: &Message<'_>) -> ReplyTo {
 }
 
 /// RFC 8489 §6.3.1: a request with an attribute that must be understood and is not gets error 420.
-fn refuse_unknown(message: &Message<'_>, known: &[u16]) -> Option<Refusal> {
+pub(super) fn refuse_unknown(message: &Message<'_>, known: &[u16]) -> Option<Refusal> {
     let unknown: ArrayVec<u16, UNKNOWN_MAX> = message.unknown_required(known).take(UNKNOWN_MAX).collect();
     (!unknown.is_empty()).then_some(Refusal { code: error::UNKNOWN_ATTRIBUTE, unknown })
 }

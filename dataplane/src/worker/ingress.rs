@@ -48,6 +48,10 @@ impl Worker {
         now: Now,
         out: &mut dyn Transmit,
     ) -> Result<(), DropReason> {
+        // Links take in longer ones for the sake of those who discover what their NAT does with fragments.
+        if datagram.len() > DATAGRAM_SIZE_MAX && !self.is_discovery(path.socket, datagram) {
+            return Err(DropReason::RxTruncated);
+        }
         match self.role(path.socket) {
             Role::Media => self.handle_media(path, datagram, now, out),
             Role::TurnClients => self.handle_turn_client(path, datagram, now, out),

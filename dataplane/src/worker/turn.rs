@@ -57,6 +57,12 @@ impl Worker {
             })
     }
 
+    /// Whether a long datagram may be a Binding request with PADDING (RFC 5780 §7.6): nothing else comes in fragments.
+    #[cold]
+    pub(super) fn is_discovery(&self, socket: SocketIndex, datagram: &[u8]) -> bool {
+        self.role(socket) == Role::TurnClients && datagram.starts_with(&BINDING_REQUEST)
+    }
+
     /// A datagram of a TURN client's.
     pub(super) fn handle_turn_client(
         &mut self,
@@ -250,3 +256,6 @@ impl Worker {
         self.outbox.streams.extend(over.map(|id| ToStream::Close { id }));
     }
 }
+
+/// The first two bytes of a Binding request (RFC 8489 §5).
+const BINDING_REQUEST: [u8; 2] = [0x00, 0x01];

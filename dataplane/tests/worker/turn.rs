@@ -52,6 +52,7 @@ pub fn spec(workers: u16) -> TurnSpec {
         users: vec![credential],
         secrets: Vec::new(),
         binding: false,
+        discovery: Vec::new(),
         password_algorithms: PasswordAlgorithms::Never,
         peers: PeerPolicy {
             own_media: (0..workers).zip(MEDIA).map(|(index, address)| own_media(address, index)).collect(),
@@ -210,6 +211,30 @@ fn what_came_to_the_port_of_media_goes_to_turn_only_if_it_is_turns() {
     Camera::new(10_000, 0).send(&mut world, peer, true, 4);
     world.run_ms(10);
     assert_eq!(world.peers[viewer].rtp.len(), 4);
+}
+
+#[test]
+fn what_is_longer_than_any_datagram_of_ours_is_a_padded_binding_request_or_nothing() {
+    let mut world = World::new(1);
+    configure(&mut world);
+    let padded = |class| {
+        let mut bytes = vec![0; 1524];
+        let mut message = MessageWriter::new(&mut bytes, class, method::BINDING, TransactionId([1; 12]));
+        message.attribute(attribute::PADDING, &[0; 1500]);
+        assert_eq!(message.finish_bare(), Some(1524));
+        bytes
+    };
+    let client = SocketAddr::from(([10, 9, 0, 9], 50_000));
+    world.push(0, client, &padded(Class::Request));
+    for bytes in [padded(Class::Indication), wrap(&[0; 1500])] {
+        world.push_turn(0, client, &bytes);
+    }
+    world.settle();
+    assert_eq!(world.drops(), [(DropReason::RxTruncated, 3)]);
+    // This server answers none, but it has looked.
+    world.push_turn(0, client, &padded(Class::Request));
+    world.settle();
+    assert_eq!(world.drops(), [(DropReason::RxTruncated, 3), (DropReason::TurnMalformed, 1)]);
 }
 
 /// A room on this worker, whose peers come by the first.

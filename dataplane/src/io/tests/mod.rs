@@ -5,7 +5,7 @@ mod sockets;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use ringmain_shared::limits::DATAGRAM_SIZE_MAX;
+use ringmain_shared::limits::RECEIVED_SIZE_MAX;
 
 use super::mmsg::MmsgLink;
 use super::uring::UringLink;
@@ -330,11 +330,11 @@ fn what_nobody_takes_does_no_harm() {
 fn a_datagram_that_is_too_long_is_dropped_alone() {
     each(|make, host| {
         let (mut link, ours, peer, _) = with_peer(make, host);
-        for size in [DATAGRAM_SIZE_MAX, DATAGRAM_SIZE_MAX + 1, 9000, 0, 1] {
+        for size in [RECEIVED_SIZE_MAX, RECEIVED_SIZE_MAX + 1, 9000, 0, 1] {
             peer.send_to(&vec![5; size], ours).expect("sent");
         }
         let sizes: Vec<usize> = collect(&mut *link, 3).iter().map(|(_, bytes)| bytes.len()).collect();
-        assert_eq!(sizes, [DATAGRAM_SIZE_MAX, 0, 1]);
+        assert_eq!(sizes, [RECEIVED_SIZE_MAX, 0, 1]);
         assert_eq!(link.counters().rx_truncated, 2);
         peer.send_to(b"x", ours).expect("sent");
         assert_eq!(collect(&mut *link, 1).len(), 1);

@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use io_uring::types::BufRingEntry;
-use ringmain_shared::limits::DATAGRAM_SIZE_MAX;
+use ringmain_shared::limits::RECEIVED_SIZE_MAX;
 
 use crate::buf::Slab;
 use crate::io::address::NAME_SIZE;
@@ -12,7 +12,7 @@ use crate::io::address::NAME_SIZE;
 /// What the kernel writes before a datagram: `io_uring_recvmsg_out`, then the name.
 pub(super) const HEADER_SIZE: usize = 16 + NAME_SIZE;
 /// Bytes of one buffer that the kernel may write. A longer datagram is marked as truncated.
-pub(super) const BUFFER_SIZE: usize = HEADER_SIZE + DATAGRAM_SIZE_MAX;
+pub(super) const BUFFER_SIZE: usize = HEADER_SIZE + RECEIVED_SIZE_MAX;
 /// From one buffer to the next: whole cache lines.
 pub(super) const BUFFER_STRIDE: usize = BUFFER_SIZE.next_multiple_of(64);
 

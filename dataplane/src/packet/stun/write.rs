@@ -112,15 +112,24 @@ impl<'a> MessageWriter<'a> {
 
     /// Appends an address in the format of XOR-MAPPED-ADDRESS (RFC 8489 §14.2).
     pub fn xor_address(&mut self, attribute: u16, address: SocketAddr) {
-        let mask = self.transaction_id.xor_mask();
+        self.masked_address(attribute, address, self.transaction_id.xor_mask());
+    }
+
+    /// Appends an address in the format of MAPPED-ADDRESS (RFC 8489 §14.1).
+    pub fn address(&mut self, attribute: u16, address: SocketAddr) {
+        self.masked_address(attribute, address, 0);
+    }
+
+    /// RFC 8489 §14.2: port and address are XORed with what the mask begins with.
+    fn masked_address(&mut self, attribute: u16, address: SocketAddr, mask: u128) {
         self.attribute_of(attribute, |out| {
             out.put_u8(0);
-            let port = address.port() ^ (MAGIC_COOKIE >> 16) as u16;
+            let port = address.port() ^ (mask >> 112) as u16;
             match address.ip().to_canonical() {
                 IpAddr::V4(ip) => {
                     out.put_u8(FAMILY_IPV4);
                     out.put_u16(port);
-                    out.put_u32(ip.to_bits() ^ MAGIC_COOKIE);
+                    out.put_u32(ip.to_bits() ^ (mask >> 96) as u32);
                 }
                 IpAddr::V6(ip) => {
                     out.put_u8(FAMILY_IPV6);
@@ -171,6 +180,12 @@ impl<'a> MessageWriter<'a> {
         let tag = key.sign(self.out.written(), SHA256_LEN);
         let none = &[0; SHA256_LEN][..];
         self.attribute(attribute::MESSAGE_INTEGRITY_SHA256, tag.as_ref().map_or(none, |tag| tag.as_ref()));
+    }
+
+    /// Bytes written so far.
+    #[expect(clippy::len_without_is_empty, reason = "there is a header from the start")]
+    pub fn len(&self) -> usize {
+        self.out.len()
     }
 
     /// The length of the message as it is, without FINGERPRINT, or `None` for want of room.

@@ -113,6 +113,13 @@ impl Peers {
         self.allows(ip) || (self.relayed && self.is_relay(ip) && !self.is_denied(ip)) || media()
     }
 
+    /// Whether something of ours listens or relays there.
+    pub(super) fn is_ours(&self, named: SocketAddr) -> bool {
+        let address = canonical(named);
+        let is_relayed = self.ports.contains(&address.port()) && self.is_relay(address.ip());
+        is_relayed || self.media.contains_key(&address) || self.listeners.contains(&address)
+    }
+
     /// The address as we see its datagrams come: what we announce is bound elsewhere behind a 1:1 NAT.
     pub(super) fn inner(&self, address: SocketAddr) -> SocketAddr {
         let bound = self.relays.iter().find(|(announce, bind)| *announce == address.ip() && !bind.is_unspecified());

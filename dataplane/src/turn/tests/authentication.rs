@@ -253,7 +253,7 @@ fn binding_answers_are_short_and_can_be_turned_off() {
     let (_, reply) = world.take().pop().unwrap();
     assert_eq!(Message::parse(&reply).unwrap().xor_mapped_address(), Some(client(1).path.remote));
     assert!((reply.len() + 28) * 100 <= (request.len() + 28) * 125);
-    let unknown = raw(method::BINDING, world.transaction(), &[(0x0003, vec![0; 4])]);
+    let unknown = raw(method::BINDING, world.transaction(), &[(0x0003, vec![0, 0, 0, 2])]);
     world.say(client(2), &unknown).unwrap();
     let (_, reply) = world.take().pop().unwrap();
     let reply = Message::parse(&reply).unwrap();

@@ -2,6 +2,7 @@
 
 mod authentication;
 mod connections;
+mod discovery;
 mod lifetimes;
 mod limits;
 mod relays;

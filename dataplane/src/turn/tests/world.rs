@@ -32,6 +32,7 @@ pub(super) fn spec() -> TurnSpec {
         users: ["alice", "bob"].map(|user| credential(user, user)).into(),
         secrets: vec![TurnSecret(b"north".to_vec())],
         binding: true,
+        discovery: Vec::new(),
         password_algorithms: PasswordAlgorithms::WhenCheap,
         peers: PeerPolicy {
             own_media: vec![OwnMedia { address: MEDIA.parse().unwrap(), worker: WorkerIndex(0) }],
@@ -468,7 +469,7 @@ pub(super) fn xor_peer(address: SocketAddr, id: TransactionId) -> Vec<u8> {
 
 /// A message without a proof.
 pub(super) fn raw(method: u16, id: TransactionId, attributes: &[Attribute]) -> Vec<u8> {
-    let mut bytes = vec![0; 1400];
+    let mut bytes = vec![0; 16 * 1024];
     let mut message = MessageWriter::new(&mut bytes, Class::Request, method, id);
     attributes.iter().for_each(|(attribute, value)| message.attribute(*attribute, value));
     let len = message.finish_bare().expect("room");
