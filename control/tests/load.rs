@@ -183,6 +183,13 @@ fn a_ramp_climbs_until_a_step_fails_and_tells_the_highest_that_held() {
     let received = |step: &Value| number(step, "/window/received/packets_per_second");
     // On a host too busy for the first step the ramp goes down.
     assert!(climb < 2 || received(&steps[1]) > 1.2 * received(&steps[0]), "{json:#}");
+    // A step that was not what it says cannot hold.
+    for step in steps {
+        let rate = number(step, "/window/sent/frames") / number(step, "/window/seconds");
+        let kept_up = rate >= 0.9 * number(step, "/value");
+        assert_eq!(step["starved"] == true, !kept_up, "{step:#}");
+        assert!(kept_up || step["held"] == false, "{step:#}");
+    }
 }
 
 #[test]

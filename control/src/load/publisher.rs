@@ -300,7 +300,7 @@ impl Track {
     fn ticks(&self) -> u32 {
         match self.spec.content {
             Content::Video { shape, .. } => VIDEO_CLOCK / shape.fps.max(1),
-            Content::Audio { .. } => AUDIO_CLOCK / 50,
+            Content::Audio { .. } => AUDIO_CLOCK / AUDIO_PACKETS_PER_SECOND,
         }
     }
 
@@ -341,6 +341,8 @@ impl Track {
 }
 
 const AUDIO_INTERVAL: Duration = Duration::from_millis(20);
+/// Of each publisher that has audio.
+pub(super) const AUDIO_PACKETS_PER_SECOND: u32 = 50;
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 const BACKLOG_MAX: Duration = Duration::from_millis(500);
 const VIDEO_CLOCK: u32 = 90_000;

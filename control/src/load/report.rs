@@ -179,6 +179,8 @@ pub(super) struct Step {
     /// Subscribers per room, or frames per second.
     pub(super) value: u32,
     pub(super) held: bool,
+    /// The load itself could not send as much.
+    pub(super) starved: bool,
     pub(super) window: Window,
 }
 
@@ -355,7 +357,12 @@ impl fmt::Display for Step {
         if let Some(server) = server {
             write!(f, "server {:>5} %, {:>6} ns per packet  ", server.cpu_percent, server.cpu_ns_per_packet)?;
         }
-        write!(f, "load {load_cpu_percent:>5} %  {}", if self.held { "held" } else { "failed" })
+        let verdict = match self {
+            Self { held: true, .. } => "held",
+            Self { starved: true, .. } => "the load itself could not send as much",
+            _ => "failed",
+        };
+        write!(f, "load {load_cpu_percent:>5} %  {verdict}")
     }
 }
 

@@ -13,6 +13,7 @@ use super::client::World;
 use super::crowd::{Crowd, Joins, Role};
 use super::engine::{self, Order, Setup};
 use super::options::{Options, Ramp};
+use super::publisher::AUDIO_PACKETS_PER_SECOND;
 use super::report::{JoinsFound, Load, Messages, Outcome, Received, Sent, Server, Step, Times, Window, round};
 use super::secure::Identity;
 use super::server::{self, Usage};
@@ -232,12 +233,14 @@ impl<'o> Run<'o> {
             self.watch(Duration::from_secs_f64(self.options.duration)).await?;
             let end = self.read().await?;
             let window = self.window(&begin, &end, &end.tally, &Tail::default());
-            let held = window.received.streams >= window.received.streams_expected
+            let starved = self.sent_too_little(ramp, value, &window);
+            let held = !starved
+                && window.received.streams >= window.received.streams_expected
                 && window.received.packets > 0
                 && window.received.loss_percent < RAMP_LOSS_MAX_PERCENT
                 && window.delay.p99_us < RAMP_P99_MAX_US
                 && self.crowd.joins.failed == failed;
-            let step = Step { value, held, window };
+            let step = Step { value, held, starved, window };
             if !self.options.json {
                 self.progress.line(&step.to_string());
             }
@@ -265,6 +268,17 @@ impl<'o> Run<'o> {
             None => self.problem("no step held".to_owned()),
         }
         Ok(())
+    }
+
+    /// Whether this load had too little of its machine to send what the step is about: that says nothing of the server.
+    fn sent_too_little(&self, ramp: Ramp, value: u32, window: &Window) -> bool {
+        let publishers = f64::from(self.options.publishers) * f64::from(self.options.rooms);
+        let fps = if ramp == Ramp::Fps { value } else { self.options.fps };
+        let (sent, rate) = match fps {
+            0 => (window.sent.packets, f64::from(AUDIO_PACKETS_PER_SECOND)),
+            _ => (window.sent.frames, f64::from(fps)),
+        };
+        (sent as f64) < RAMP_SENT_MIN * publishers * rate * window.seconds
     }
 
     /// More than the numbers of clients, or a frame rate that no clock keeps.
@@ -535,3 +549,4 @@ const CHURN_GLANCE: Duration = Duration::from_millis(5);
 const RAMP_STEPS_MAX: usize = 40;
 const RAMP_LOSS_MAX_PERCENT: f64 = 0.1;
 const RAMP_P99_MAX_US: f64 = 50_000.0;
+const RAMP_SENT_MIN: f64 = 0.9;
