@@ -76,7 +76,7 @@ pub fn turn_lines(config: &Config, listeners: &Listeners, offer: Option<&Offer>)
         lines.extend(nameless_tls_hint(&offer.urls));
     }
     if turn.nat_discovery {
-        lines.push(discovery_line(alternates(config, listeners)));
+        lines.push(discovery_line(config.turn_only, alternates(config, listeners)));
     }
     if turn.realm.len() > REALM_SIZE_GOOD {
         lines.push(Line::Warn(format!(
@@ -101,7 +101,7 @@ fn nameless_tls_hint(urls: &[String]) -> Option<Line> {
 }
 
 /// Whether NATs can be discovered, and by which addresses.
-fn discovery_line(alternates: Result<Vec<SocketAddr>, Obstacle>) -> Line {
+fn discovery_line(turn_only: bool, alternates: Result<Vec<SocketAddr>, Obstacle>) -> Line {
     const WHAT: &str = "NAT behaviour discovery (RFC 5780)";
     match alternates {
         Ok(also) => {
@@ -109,7 +109,7 @@ fn discovery_line(alternates: Result<Vec<SocketAddr>, Obstacle>) -> Line {
             Line::Info(format!("{WHAT}: also at {} (UDP)", also.join(", ")))
         }
         // A file of coturn's wants it without saying so, on hosts of one address as well.
-        Err(none @ Obstacle::NoPair) => Line::Info(format!("{WHAT}: off; {none}")),
+        Err(none @ Obstacle::NoPair) if turn_only => Line::Info(format!("{WHAT}: off; {none}")),
         Err(obstacle) => Line::Warn(format!("{WHAT}: off; {obstacle}")),
     }
 }
@@ -227,7 +227,9 @@ mod tests {
         let four = ["192.0.2.1:3478", "192.0.2.2:3478", "192.0.2.1:3479", "192.0.2.2:3479"];
         let on = "NAT behaviour discovery (RFC 5780): also at 192.0.2.1:3479, 192.0.2.2:3479 (UDP)";
         assert_eq!(told("", &four), Line::Info(on.into()));
-        assert!(matches!(told("", &four[..1]), Line::Info(text) if text.contains("off; of one family")));
+        assert!(matches!(told("", &four[..1]), Line::Warn(text) if text.contains("off; of one family")));
+        let of_coturn = discovery_line(true, Err(Obstacle::NoPair));
+        assert!(matches!(of_coturn, Line::Info(text) if text.contains("off; of one family")));
         assert!(matches!(told("transports = [\"tcp\"]\n", &[]), Line::Warn(text) if text.contains("turn.transports")));
         let behind = told("external = [\"203.0.113.1\"]\n", &["10.0.0.1:3478", "10.0.0.2:3478"]);
         assert!(
