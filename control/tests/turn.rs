@@ -6,7 +6,7 @@
 
 mod common;
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -18,7 +18,7 @@ use common::{free_port, text, tool};
 fn coturn_file(port: u16, tls_port: u16, ports: (u16, u16), dir: &Path) -> String {
     let dir = dir.display();
     format!(
-        "realm=a\nserver-name=b\nfingerprint\nlistening-ip=127.0.0.1\nexternal-ip=127.0.0.1\nlistening-port={port}\n\
+        "realm=a\nserver-name=b\nfingerprint\nlistening-ip=127.0.0.1\nlistening-port={port}\n\
          min-port={}\nmax-port={}\nlog-file={dir}/turnserver.log\nverbose\nuser=test:test123\nlt-cred-mech\n\
          cert={dir}/cert.pem\npkey={dir}/key.pem\ntls-listening-port={tls_port}\nallow-loopback-peers\n",
         ports.0, ports.1
@@ -40,7 +40,8 @@ impl Server {
         std::fs::write(dir.join("cert.pem"), made.cert.pem()).expect("a file");
         std::fs::write(dir.join("key.pem"), made.signing_key.serialize_pem()).expect("a file");
         let (port, tls_port) = (free_port(), free_port());
-        let text = coturn_file(port, tls_port, ports, &dir) + more;
+        let external = if more.contains("external-ip") { "" } else { "external-ip=127.0.0.1\n" };
+        let text = coturn_file(port, tls_port, ports, &dir) + external + more;
         std::fs::write(dir.join("turnserver.conf"), text).expect("a file");
         let process = Command::new(env!("CARGO_BIN_EXE_ringmain"))
             .args(["turn", "--workers", &workers.to_string(), "--pin=false", "--coturn-config"])
@@ -267,15 +268,28 @@ fn what_is_asked_without_credentials_is_answered_as_coturn_does() {
 }
 
 /// A file that names two addresses, and with them the server of RFC 5780 that coturn then is.
-fn with_two_addresses(name: &str, ports: (u16, u16)) -> (Server, u16) {
+fn with_two_addresses(name: &str, ports: (u16, u16), more: &str) -> (Server, u16) {
     let alt_port = free_port();
-    let more = format!("listening-ip=127.0.0.2\nexternal-ip=127.0.0.2/127.0.0.2\nalt-listening-port={alt_port}\n");
+    let more = format!(
+        "listening-ip=127.0.0.2\nexternal-ip=127.0.0.1/127.0.0.1\nexternal-ip=127.0.0.2/127.0.0.2\n\
+         alt-listening-port={alt_port}\n{more}"
+    );
     (Server::start(name, 2, ports, &more), alt_port)
+}
+
+/// Binding requests that each worker has answered.
+fn bindings(metrics_port: u16) -> Vec<u64> {
+    let mut page = String::new();
+    let mut connection = std::net::TcpStream::connect(("127.0.0.1", metrics_port)).expect("metrics");
+    connection.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").expect("it reads");
+    connection.read_to_string(&mut page).expect("text");
+    let counts = page.lines().filter(|line| line.starts_with("ringmain_turn_bindings_total{"));
+    counts.map(|line| line.rsplit(' ').next().and_then(|count| count.parse().ok()).expect("a count")).collect()
 }
 
 #[test]
 fn coturn_s_client_finds_out_that_there_is_no_nat() {
-    let (server, alt_port) = with_two_addresses("discovery", (27_100, 27_199));
+    let (server, alt_port) = with_two_addresses("discovery", (27_100, 27_199), "");
     let other = format!("Other addr: : 127.0.0.2:{alt_port}");
     for (arguments, answers, found) in [
         (&["-m"][..], 2, "NAT with Endpoint Independent Mapping!"),
@@ -296,7 +310,9 @@ fn coturn_s_client_finds_out_that_there_is_no_nat() {
 
 #[test]
 fn answers_leave_from_the_address_and_port_that_a_client_wants_whichever_worker_it_came_to() {
-    let (server, alt_port) = with_two_addresses("origins", (27_200, 27_299));
+    let metrics_port = free_port();
+    let metrics = format!("prometheus\nprometheus-port={metrics_port}\n");
+    let (server, alt_port) = with_two_addresses("origins", (27_200, 27_299), &metrics);
     let at = |host: u8, port: u16| SocketAddr::from(([127, 0, 0, host], port));
     let mut bytes = [0; 2048];
     for (first, second, port, other_port) in [(1, 2, server.port, alt_port), (2, 1, alt_port, server.port)] {
@@ -316,6 +332,13 @@ fn answers_leave_from_the_address_and_port_that_a_client_wants_whichever_worker_
             }
         }
     }
+    // Counters are told once a second.
+    let end = Instant::now() + Duration::from_secs(10);
+    while bindings(metrics_port).iter().sum::<u64>() < 64 && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let asked = bindings(metrics_port);
+    assert!(asked.len() == 2 && asked.iter().all(|&count| count > 0) && asked.iter().sum::<u64>() == 64, "{asked:?}");
     // A request that no Ethernet carries in one piece is answered in the same size; what is no Binding request is not.
     let client = UdpSocket::bind("127.0.0.1:0").expect("a socket");
     client.set_read_timeout(Some(Duration::from_secs(5))).expect("a socket's");

@@ -7,7 +7,7 @@ use ringmain_shared::event::WorkerInfo;
 
 use super::run::Candidates;
 use crate::config::{Config, Link, TlsMode, TurnTransport};
-use crate::turn::{Listeners, Offer};
+use crate::turn::{Listeners, Obstacle, Offer, alternates};
 
 /// One line of the log.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -76,7 +76,7 @@ pub fn turn_lines(config: &Config, listeners: &Listeners, offer: Option<&Offer>)
         lines.extend(nameless_tls_hint(&offer.urls));
     }
     if turn.nat_discovery {
-        lines.push(Line::Info(discovery_line(turn.alt_port(), listeners)));
+        lines.push(discovery_line(config.turn_only, alternates(config, listeners)));
     }
     if turn.realm.len() > REALM_SIZE_GOOD {
         lines.push(Line::Warn(format!(
@@ -101,15 +101,16 @@ fn nameless_tls_hint(urls: &[String]) -> Option<Line> {
 }
 
 /// Whether NATs can be discovered, and by which addresses.
-fn discovery_line(alt_port: u16, listeners: &Listeners) -> String {
-    let others: Vec<String> =
-        listeners.udp.iter().filter(|at| at.port() == alt_port).map(SocketAddr::to_string).collect();
-    match others.is_empty() {
-        true => {
-            "NAT behaviour discovery (RFC 5780): off, for want of two addresses of a kind to listen on (turn.listen)"
-                .into()
+fn discovery_line(turn_only: bool, alternates: Result<Vec<SocketAddr>, Obstacle>) -> Line {
+    const WHAT: &str = "NAT behaviour discovery (RFC 5780)";
+    match alternates {
+        Ok(also) => {
+            let also: Vec<String> = also.iter().map(SocketAddr::to_string).collect();
+            Line::Info(format!("{WHAT}: also at {} (UDP)", also.join(", ")))
         }
-        false => format!("NAT behaviour discovery (RFC 5780): also at {} (UDP)", others.join(", ")),
+        // A file of coturn's wants it without saying so, on hosts of one address as well.
+        Err(none @ Obstacle::NoPair) if turn_only => Line::Info(format!("{WHAT}: off; {none}")),
+        Err(obstacle) => Line::Warn(format!("{WHAT}: off; {obstacle}")),
     }
 }
 
@@ -204,7 +205,37 @@ const URLS_MAX: usize = 8;
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::config::{Sources, load};
+
+    #[test]
+    fn whether_nats_can_be_discovered_is_told_and_why_not() {
+        let told = |text: &str, udp: &[&str]| {
+            let text = format!("[turn]\nenabled = true\nnat_discovery = true\n{text}");
+            let sources = Sources { file: Some(("f".into(), text)), cpu_count: 1, ..Sources::default() };
+            let config = load(&sources).expect("sound").config;
+            let udp = udp.iter().map(|at| at.parse().expect("a socket")).collect();
+            let offer = Offer { realm: "r".into(), urls: Vec::new(), lifetime: Duration::ZERO, unix_seconds: 0 };
+            let lines = turn_lines(&config, &Listeners { udp, ..Listeners::default() }, Some(&offer));
+            let line = |line: &Line| match line {
+                Line::Info(text) | Line::Warn(text) => text.starts_with("NAT behaviour"),
+            };
+            lines.into_iter().find(line).expect("a line")
+        };
+        let four = ["192.0.2.1:3478", "192.0.2.2:3478", "192.0.2.1:3479", "192.0.2.2:3479"];
+        let on = "NAT behaviour discovery (RFC 5780): also at 192.0.2.1:3479, 192.0.2.2:3479 (UDP)";
+        assert_eq!(told("", &four), Line::Info(on.into()));
+        assert!(matches!(told("", &four[..1]), Line::Warn(text) if text.contains("off; of one family")));
+        let of_coturn = discovery_line(true, Err(Obstacle::NoPair));
+        assert!(matches!(of_coturn, Line::Info(text) if text.contains("off; of one family")));
+        assert!(matches!(told("transports = [\"tcp\"]\n", &[]), Line::Warn(text) if text.contains("turn.transports")));
+        let behind = told("external = [\"203.0.113.1\"]\n", &["10.0.0.1:3478", "10.0.0.2:3478"]);
+        assert!(
+            matches!(behind, Line::Warn(text) if text.contains("10.0.0.1 and 10.0.0.2 are both known as 203.0.113.1"))
+        );
+    }
 
     #[test]
     fn whoever_hands_out_turn_over_tls_by_an_address_is_warned() {

@@ -62,6 +62,8 @@ struct Reader {
     metrics_port: u16,
     metrics: bool,
     tls_wanted: bool,
+    /// Clients of RFC 3489 are to be answered.
+    old_stun: bool,
 }
 
 impl Reader {
@@ -89,6 +91,7 @@ impl Reader {
             metrics_port: 9641,
             metrics: false,
             tls_wanted: false,
+            old_stun: true,
         }
     }
 
@@ -121,6 +124,7 @@ impl Reader {
             "no-stun" => turn.binding = !on,
             // Binding requests must prove themselves there; here they are answered to nobody then.
             "secure-stun" => turn.binding = !on,
+            "no-stun-backward-compatibility" => self.old_stun = !on,
             "no-rfc5780" => turn.nat_discovery = !on,
             "mobility" => turn.mobility = on,
             "user-quota" => turn.user_allocations = value.number(0, 1_000_000)?,
@@ -155,8 +159,11 @@ impl Reader {
 
     fn finish(mut self, name: &str) -> Translated {
         let turn = &mut self.config.turn;
-        // Without Binding there is nothing to discover a NAT by.
-        turn.nat_discovery &= turn.binding;
+        // Without Binding there is nothing to discover a NAT by. And one public address for all leaves no second one; coturn does not
+        // look whether there is another beside it.
+        let has_one_name = turn.external.iter().any(|external| external.private.is_none());
+        let is_off_by_name = turn.nat_discovery && turn.binding && has_one_name && turn.listen.len() > 1;
+        turn.nat_discovery &= turn.binding && !has_one_name;
         // An address that is both allowed and denied is allowed there, and denied here.
         let denied = std::mem::take(&mut self.denied);
         turn.deny_peers = turn
@@ -176,6 +183,17 @@ impl Reader {
         if self.tls_wanted && (turn.tls_cert.is_none() || turn.tls_key.is_none()) {
             self.warnings.push(at_all(
                 "nothing listens on `tls-listening-port`: TLS and DTLS need a certificate, named by `cert` and `pkey`",
+            ));
+        }
+        if is_off_by_name {
+            self.warnings.push(at_all(
+                "NAT behaviour discovery (RFC 5780) is off, as in coturn, by an `external-ip` for all addresses; give each of them \
+                 its own, as PUBLIC/PRIVATE",
+            ));
+        }
+        if turn.binding && self.old_stun {
+            self.warnings.push(at_all(
+                "unlike coturn without `no-stun-backward-compatibility`, Ringmain gives STUN clients of RFC 3489 no answer",
             ));
         }
         if turn.allow_peers.is_empty() {
@@ -207,7 +225,6 @@ fn verdict(key: &str, on: bool) -> Result<Verdict, String> {
         | "no-tlsv1"
         | "no-tlsv1_1"
         | "no-software-attribute"
-        | "no-stun-backward-compatibility"
         | "response-origin-only-with-rfc5780"
         | "log-file"
         | "no-udp"
@@ -369,10 +386,24 @@ mod tests {
         // The next port is the one of TLS and DTLS.
         assert_eq!(ports("tls-listening-port=3479"), (true, 3480));
         assert_eq!(ports("listening-port=65535"), (true, 65_534));
-        for no in ["no-rfc5780", "no-stun", "secure-stun"] {
+        for no in ["no-rfc5780", "no-stun", "secure-stun", "external-ip=203.0.113.1"] {
             assert!(!turn(no).nat_discovery, "{no}");
         }
+        assert!(turn("external-ip=203.0.113.1/10.0.0.1\nexternal-ip=203.0.113.2/10.0.0.2").nat_discovery);
         assert!(refused("alt-listening-port=x").contains("alt-listening-port"));
+    }
+
+    #[test]
+    fn what_is_not_as_in_coturn_is_told() {
+        let told = |text: &str, what: &str| {
+            let warnings = translate("t", &format!("user=a:b\n{text}\n")).warnings;
+            warnings.iter().any(|warning| warning.message.contains(what))
+        };
+        assert!(told("", "RFC 3489") && told("no-stun-backward-compatibility=0", "RFC 3489"));
+        assert!(!told("no-stun-backward-compatibility", "RFC 3489") && !told("no-stun", "RFC 3489"));
+        let two = "listening-ip=10.0.0.1\nlistening-ip=10.0.0.2\n";
+        assert!(told(&format!("{two}external-ip=203.0.113.1"), "RFC 5780"));
+        assert!(!told(two, "RFC 5780") && !told("external-ip=203.0.113.1", "RFC 5780"));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use super::keys::{KEYS, Key, PREFIX};
 use super::value::Value;
-use super::{Config, TcpPort, coturn, file, ion};
+use super::{Config, TcpPort, TlsMode, TurnTransport, coturn, file, ion};
 
 /// Where configuration comes from, each already read.
 #[derive(Clone, Debug, Default)]
@@ -74,7 +74,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
     let mut loader = Loader::default();
     if let Some((name, text)) = &sources.coturn {
         let coturn::Translated { config, warnings, problems } = coturn::translate(name, text);
-        loader = Loader { config, warnings, problems, ..loader };
+        loader = Loader { config, warnings, problems, coturn: Some(name.clone()), ..loader };
     }
     if sources.turn_only {
         loader.config.turn_only = true;
@@ -112,6 +112,8 @@ struct Loader {
     origins: BTreeMap<&'static str, Origin>,
     warnings: Vec<Problem>,
     problems: Vec<Problem>,
+    /// The name of a `turnserver.conf`, if there is one.
+    coturn: Option<String>,
     /// The last media port that ion-sfu's keys allow, and which of them said so.
     last_port: Option<(u16, String, Origin)>,
 }
@@ -375,9 +377,7 @@ impl Loader {
         if turn.enabled && turn.port == turn.tls_port && config.one_port.is_none() {
             self.problem_at("turn.tls_port", "is `turn.port`; UDP and DTLS need ports of their own".into());
         }
-        if turn.enabled && turn.nat_discovery && [turn.port, turn.tls_port].contains(&turn.alt_port()) {
-            self.problem_at("turn.alt_port", "is a port of TURN's already; NAT discovery needs one of its own".into());
-        }
+        self.check_alt_port();
         self.check_addresses("turn.listen", &turn.listen, |address| {
             address.is_multicast().then_some("is a multicast address")
         });
@@ -396,6 +396,33 @@ impl Loader {
         if !cpus.is_empty() && usize::from(config.media.workers) > cpus.len() {
             let message = format!("{} cores for {} workers; give one each", cpus.len(), config.media.workers);
             self.problem_at("media.cpus", message);
+        }
+    }
+
+    /// NAT discovery needs a UDP port that TURN does not have already.
+    fn check_alt_port(&mut self) {
+        let (turn, tls) = (&self.config.turn, &self.config.tls);
+        let has = |transport| turn.transports.contains(&transport);
+        let dtls = has(TurnTransport::Dtls) && (turn.tls_cert.is_some() || matches!(tls.mode(), TlsMode::Files { .. }));
+        let port = turn.alt_port();
+        let is_taken = port == turn.port || dtls && port == turn.tls_port;
+        if !(turn.enabled && turn.nat_discovery && has(TurnTransport::Udp) && is_taken) {
+            return;
+        }
+        // Whoever has a file of coturn's need not know of this; without it, what was served before goes on.
+        match (&self.coturn, self.origin("turn.nat_discovery")) {
+            (Some(name), Origin::Default) => {
+                let origin = Origin::File { name: name.clone(), line: 0 };
+                let message = format!(
+                    "NAT behaviour discovery (RFC 5780) is off: its port, {port}, is TURN's already; set another by `alt-listening-port`"
+                );
+                self.config.turn.nat_discovery = false;
+                self.warnings.push(Problem { key: String::new(), origin, message });
+            }
+            _ => {
+                let message = "is a port of TURN's already; NAT discovery needs one of its own";
+                self.problem_at("turn.alt_port", message.into());
+            }
         }
     }
 

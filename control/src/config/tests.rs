@@ -376,11 +376,43 @@ fn nat_discovery_has_a_port_of_its_own() {
     assert!(!taken("[turn]\nenabled = true").config.turn.nat_discovery, "unless wanted");
     for (text, key) in [
         ("[turn]\nenabled = true\nnat_discovery = true\nalt_port = 3478", "turn.alt_port"),
-        ("[turn]\nenabled = true\nnat_discovery = true\nalt_port = 5349", "turn.alt_port"),
+        (
+            "[tls]\ncert = \"c\"\nkey = \"k\"\n[turn]\nenabled = true\nnat_discovery = true\nalt_port = 5349",
+            "turn.alt_port",
+        ),
         ("one_port = 443\n[turn]\nenabled = true\nnat_discovery = true", "turn.nat_discovery"),
     ] {
         let ConfigError(problems) = file(text).expect_err(text);
         assert_eq!(problems.iter().map(|problem| problem.key.as_str()).collect::<Vec<_>>(), [key], "{text}");
+    }
+}
+
+/// A file that says nothing of it has always been taken.
+#[test]
+fn a_port_for_nat_discovery_that_a_file_of_coturn_s_does_not_leave_free_turns_it_off() {
+    let load = |text: &str, flags: &[(&str, &str)]| {
+        let text = format!("user=a:b\nno-stun-backward-compatibility\nallowed-peer-ip=10.0.0.1\n{text}");
+        let flags = flags.iter().map(|(flag, text)| (flag.to_string(), text.to_string())).collect();
+        let coturn = Some(("turnserver.conf".into(), text));
+        load(&Sources { coturn, turn_only: true, flags, cpu_count: 1, ..Sources::default() })
+    };
+    let told = |text: &str| {
+        let Loaded { config, warnings, .. } = load(text, &[]).expect("sound");
+        (config.turn.nat_discovery, warnings.iter().map(ToString::to_string).collect::<Vec<_>>())
+    };
+    // Nobody has the port of DTLS where that is not served.
+    assert_eq!(told("alt-listening-port=5349\nno-tls\nno-dtls"), (true, vec![]));
+    assert_eq!(told("alt-listening-port=5349"), (true, vec![]), "no certificate");
+    assert_eq!(told("alt-listening-port=3478\nno-udp"), (true, vec![]));
+    for text in ["alt-listening-port=5349\ncert=c\npkey=k", "alt-listening-port=3478"] {
+        let (is_on, warnings) = told(text);
+        let [warning] = &warnings[..] else { panic!("{warnings:?}") };
+        assert!(
+            !is_on && warning.starts_with("turnserver.conf: ") && warning.contains("`alt-listening-port`"),
+            "{warning}"
+        );
+        let ConfigError(problems) = load(text, &[("turn-nat-discovery", "true")]).expect_err("asked for");
+        assert_eq!(problems[0].key, "turn.alt_port");
     }
 }
 

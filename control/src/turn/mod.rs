@@ -12,5 +12,6 @@ mod users;
 pub use admin::{AdminAnswer, AdminQuestion, listen};
 pub use client::{AdminOptions, ask};
 pub use credential::{CREDENTIAL_LIFETIME_S, CredentialOptions, Handed, Offer, print_credential};
+pub use discovery::{Obstacle, alternates};
 pub use spec::{Listeners, certificate, listeners, offer, spec};
 pub use users::{Usage, Users, warnings};

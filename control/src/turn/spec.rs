@@ -106,12 +106,13 @@ pub fn spec(
     });
     let (users, keys_only) = credentials(turn)?;
     let relay = relay_addresses(config, &addresses(turn, &media, host));
+    let discovery = discovery::listeners(config, hello.workers.first().map_or(&[], |worker| &worker.turn));
     Ok(TurnSpec {
         realm: turn.realm.clone(),
         users,
         secrets: turn.shared_secrets.iter().map(|secret| TurnSecret(secret.0.clone().into_bytes())).collect(),
-        binding: turn.binding || turn.nat_discovery,
-        discovery: discovery::listeners(config, hello.workers.first().map_or(&[], |worker| &worker.turn)),
+        binding: turn.binding || discovery.iter().any(Option::is_some),
+        discovery,
         // Whoever is known by an MD5 key alone could not answer an offer of SHA-256.
         password_algorithms: if keys_only { PasswordAlgorithms::Never } else { PasswordAlgorithms::default() },
         peers: PeerPolicy {
@@ -364,6 +365,12 @@ mod tests {
         let told: Vec<SocketAddr> = spec.discovery.iter().flatten().map(|listener| listener.announce).collect();
         assert_eq!(told, listeners.udp);
         assert!(told.iter().all(|listener| spec.peers.listeners.contains(listener)), "none of them is a peer");
+        let alone = Hello {
+            workers: vec![WorkerInfo { turn: told[..1].to_vec(), ..hello.workers[0].clone() }],
+            fingerprint: hello.fingerprint,
+        };
+        let spec = super::spec(&config, &alone, &[], &host).expect("sound");
+        assert!(!spec.binding && spec.discovery == [None], "strangers are told nothing for nothing");
     }
 
     #[test]

@@ -24,12 +24,13 @@ pub(crate) fn free_port() -> u16 {
     panic!("no port is free");
 }
 
-/// A program, unless it is not installed; scripts/test installs them all.
+/// A program, unless it is not installed. scripts/test installs them all, and says by `TEST_TOOLS=required` that none may be missing.
 pub(crate) fn tool(name: &str) -> Option<Command> {
     let found = Path::new("/usr/bin").join(name);
     if found.exists() {
         return Some(Command::new(found));
     }
+    assert!(std::env::var("TEST_TOOLS").as_deref() != Ok("required"), "{name} is not installed");
     eprintln!("{name} is not installed (Debian: openssl, coturn): not tested");
     None
 }

@@ -130,6 +130,11 @@ impl TxBatch {
             && self.trains.last().is_some_and(|train| train.path != *path)
     }
 
+    /// What is committed next begins a train, whatever it is.
+    pub fn end_train(&mut self) {
+        self.open = false;
+    }
+
     /// Whether nothing has been committed since the last flush.
     pub fn is_empty(&self) -> bool {
         self.trains.is_empty()

@@ -1,5 +1,6 @@
 //! How the data plane starts: sockets of media are bound first; then threads begin, each with its ends of the rings.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -210,11 +211,9 @@ fn open_link(settings: &Settings, index: usize) -> Result<(Box<dyn Link>, Worker
         })?;
         sockets.push(socket);
     }
-    for &address in &settings.turn {
-        let socket = socket::bind_shared(address).map_err(|error| {
-            StartError(format!("cannot listen for TURN on {address} (UDP): {error}. Is another TURN server running?"))
-        })?;
-        sockets.push(socket);
+    for (number, &address) in settings.turn.iter().enumerate() {
+        let is_alternate = settings.turn[..number].iter().any(|first| first.ip() == address.ip());
+        sockets.push(socket::bind_shared(address).map_err(|error| turn_refused(address, is_alternate, &error))?);
     }
     let bound: Vec<SocketAddr> = sockets.iter().filter_map(|socket| socket.local_addr().ok()).collect();
     let (media, turn) = bound.split_at(settings.bind.len().min(bound.len()));
@@ -225,6 +224,18 @@ fn open_link(settings: &Settings, index: usize) -> Result<(Box<dyn Link>, Worker
     }
     let info = WorkerInfo { addresses, turn, link: opened.link.name().to_owned() };
     Ok((opened.link, info))
+}
+
+/// Why there is no socket for TURN. One at a second port of an address is for NAT behaviour discovery.
+fn turn_refused(address: SocketAddr, is_alternate: bool, error: &io::Error) -> StartError {
+    let hint = match is_alternate {
+        false => "Is another TURN server running?",
+        true => {
+            "This port is for NAT behaviour discovery (RFC 5780): choose another by --turn-alt-port, or alt-listening-port in a file of \
+             coturn's; or do without, by --turn-nat-discovery=false or no-rfc5780"
+        }
+    };
+    StartError(format!("cannot listen for TURN on {address} (UDP): {error}. {hint}"))
 }
 
 /// A thread whose death ends the process: a worker that is gone without a word would strand its calls.

@@ -2,8 +2,9 @@
 //! answered from whichever of them it names, to whichever port of the client's; the answer tells where it is from, and what other
 //! address there is to ask.
 //!
-//! An address may be forged. So an answer goes to the address that asked and to no port behind which a service may be, padding makes it
-//! no longer than the request, and it is counted with all that strangers get ([`budget`](super::budget)).
+//! An address may be forged. So an answer goes to the address that asked, at the port that asked or at one from 1024 up that is none of
+//! our own; padding fills it to the size of its request and no further; and it is counted with all that strangers get
+//! ([`budget`](super::budget)).
 
 use std::net::SocketAddr;
 
@@ -13,7 +14,7 @@ use ringmain_shared::turn::DiscoveryListener;
 
 use super::Turn;
 use super::allocation::Client;
-use super::reply::{Refusal, ReplyTo, transmit};
+use super::reply::{REPLY_SIZE_MAX, Refusal, ReplyTo, transmit};
 use super::request::refuse_unknown;
 use crate::io::{Path, SocketIndex, Transmit};
 use crate::packet::stun::{Class, Message, MessageWriter, attribute, error};
@@ -63,7 +64,8 @@ impl Turn {
     }
 
     /// Answers a Binding request of `size` bytes. With the headers of IP and UDP, the shortest gets 1.75 times as much over IPv4 and 2.1
-    /// times over IPv6: RFC 5780 leaves no choice. Padding adds nothing to that.
+    /// times over IPv6: RFC 5780 leaves no choice. PADDING adds its header at most where the request is shorter than what must be said,
+    /// and is cut to what a link takes in where it is longer.
     pub(super) fn discover(
         &self,
         origins: &Origins,
@@ -76,26 +78,26 @@ impl Turn {
             Ok(plan) => plan,
             Err(refusal) => return reply.refuse(&refusal, out),
         };
+        let path = Path { socket: plan.origin.socket, remote: plan.remote };
         let attributes = |answer: &mut MessageWriter<'_>| {
             answer.xor_address(attribute::XOR_MAPPED_ADDRESS, reply.client.path.remote);
             // RFC 5780 §6.1: these two are in every answer, whatever was asked.
             answer.address(attribute::RESPONSE_ORIGIN, plan.origin.announce);
             answer.address(attribute::OTHER_ADDRESS, origins.other.announce);
-            if plan.is_padded {
-                let fingerprint = if reply.fingerprint { FINGERPRINT_SIZE } else { 0 };
-                let rest = answer.len() + ATTRIBUTE_HEADER_SIZE + fingerprint;
-                let room = size.min(RECEIVED_SIZE_MAX).saturating_sub(rest);
-                answer.attribute(attribute::PADDING, ZEROS.get(..room).unwrap_or_default());
-            }
         };
-        let path = Path { socket: plan.origin.socket, remote: plan.remote };
-        let bytes = reply.compose::<RECEIVED_SIZE_MAX>(Class::Success, attributes).ok_or(DropReason::TxFull)?;
-        transmit(path, &bytes, out)?;
-        if plan.is_padded {
-            // What the path refuses in one piece goes in fragments when the link hears of that: now, not when it next wakes up.
-            out.flush();
+        if !plan.is_padded {
+            let bytes = reply.compose::<REPLY_SIZE_MAX>(Class::Success, attributes).ok_or(DropReason::TxFull)?;
+            return transmit(path, &bytes, out);
         }
-        Ok(())
+        let padded = |answer: &mut MessageWriter<'_>| {
+            attributes(answer);
+            let fingerprint = if reply.fingerprint { FINGERPRINT_SIZE } else { 0 };
+            let rest = answer.len() + ATTRIBUTE_HEADER_SIZE + fingerprint;
+            let room = size.min(RECEIVED_SIZE_MAX).saturating_sub(rest);
+            answer.attribute(attribute::PADDING, ZEROS.get(..room).unwrap_or_default());
+        };
+        let bytes = reply.compose::<RECEIVED_SIZE_MAX>(Class::Success, padded).ok_or(DropReason::TxFull)?;
+        transmit_padded(path, &bytes, out)
     }
 
     fn plan(&self, origins: &Origins, client: Client, message: &Message<'_>) -> Result<Plan, Refusal> {
@@ -132,6 +134,19 @@ impl Turn {
     }
 }
 
+/// Puts an answer into the batch that may be too long for its path, as a train of its own: the segments of a longer one must fit the path
+/// (EMSGSIZE otherwise), and a link that has been refused one sends none to that remote any more.
+fn transmit_padded(path: Path, bytes: &[u8], out: &mut dyn Transmit) -> Result<(), DropReason> {
+    out.batch().end_train();
+    transmit(path, bytes, out)?;
+    out.batch().end_train();
+    if bytes.len() > UNFRAGMENTED_SIZE {
+        // What the path refuses in one piece goes in fragments when the link hears of that: now, not when it next wakes up.
+        out.flush();
+    }
+    Ok(())
+}
+
 /// What of the address that was asked is to be another one in that of the answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 struct Change {
@@ -159,6 +174,8 @@ const CHANGE_PORT: u8 = 0b010;
 const UNPRIVILEGED_PORT_MIN: u16 = 1024;
 const ATTRIBUTE_HEADER_SIZE: usize = 4;
 const FINGERPRINT_SIZE: usize = 8;
+/// Bytes that every path takes in one piece: what IPv6 promises (RFC 8200 §5), without the headers.
+const UNFRAGMENTED_SIZE: usize = 1280 - 40 - 8;
 const ZEROS: &[u8] = &[0; RECEIVED_SIZE_MAX];
 
 /// What must be understood in a Binding request and is.

@@ -72,6 +72,7 @@ pub use connection::{ConnectionKey, PeerRequest};
 pub use credential::{derive_keys, timed_password};
 pub use ledger::{Ledger, User};
 pub use link::LinkChange;
+pub use peer::is_special;
 pub use relay::{RelayKey, SocketRequest};
 
 /// A TURN server.

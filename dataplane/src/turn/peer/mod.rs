@@ -201,8 +201,8 @@ fn meanings(ip: IpAddr) -> ArrayVec<IpAddr, 4> {
     meanings
 }
 
-/// In a range that is no place of a peer on the internet.
-fn is_special(ip: IpAddr) -> bool {
+/// Whether an address is in a range that is no place of a host on the internet: private, shared, reserved, for documentation.
+pub fn is_special(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => SPECIAL_V4
             .iter()
