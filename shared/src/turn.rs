@@ -21,6 +21,8 @@ pub struct TurnSpec {
     pub users: Vec<TurnCredential>,
     /// Secrets of time-limited credentials; the first that fits counts, so that one can follow another.
     pub secrets: Vec<TurnSecret>,
+    /// Whose word is taken for clients that are no users here.
+    pub third_party: Option<ThirdParty>,
     /// Answer STUN Binding requests of anyone, within the budget for strangers.
     pub binding: bool,
     /// Listeners over UDP, in the order in which the plane opened them; those by which clients can find out what their NAT does (RFC 5780)
@@ -100,6 +102,50 @@ impl fmt::Debug for TurnSecret {
 impl Drop for TurnSecret {
     fn drop(&mut self) {
         self.0.zeroize();
+    }
+}
+
+/// Third-party authorization (RFC 7635): an authorization server gives its users tokens that it seals with a key which we share.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ThirdParty {
+    /// THIRD-PARTY-AUTHORIZATION, 1–127 bytes: our name, for which tokens are made. It is in every challenge: keep it short.
+    pub server_name: String,
+    /// What they are sealed with.
+    pub keys: Vec<TurnTokenKey>,
+}
+
+/// A key that seals tokens.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct TurnTokenKey {
+    /// USERNAME of those who bring such a token, and whose quotas they use up; 1–508 bytes.
+    pub kid: String,
+    /// The key itself.
+    pub secret: TokenSecret,
+    /// No Allocate or Refresh by its tokens from this moment on, seconds since 1970.
+    pub expires: Option<u64>,
+}
+
+/// The algorithm of RFC 7635 §6.2, with its key.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TokenSecret {
+    /// AEAD_AES_128_GCM (RFC 5116 §5.1).
+    Aes128Gcm([u8; 16]),
+    /// AEAD_AES_256_GCM (RFC 5116 §5.2).
+    Aes256Gcm([u8; 32]),
+}
+
+impl fmt::Debug for TokenSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TokenSecret(…)")
+    }
+}
+
+impl Drop for TokenSecret {
+    fn drop(&mut self) {
+        match self {
+            Self::Aes128Gcm(key) => key.zeroize(),
+            Self::Aes256Gcm(key) => key.zeroize(),
+        }
     }
 }
 
@@ -497,5 +543,6 @@ mod tests {
     fn what_is_secret_is_not_printed() {
         let keys = TurnKeys { md5: [7; 16], sha256: [7; 32] };
         assert_eq!(format!("{keys:?} {:?}", TurnSecret(b"hush".to_vec())), "TurnKeys(…) TurnSecret(…)");
+        assert_eq!(format!("{:?}", TokenSecret::Aes128Gcm([7; 16])), "TokenSecret(…)");
     }
 }

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::load::{Origin, Problem};
-use super::turn::{PeerRange, TurnPeers, TurnTransport, external, range, realm, secret, user};
+use super::turn::{PeerRange, TurnPeers, TurnTransport, external, range, realm, secret, server_name, user};
 use super::value::Value;
 use super::{Config, Listen};
 
@@ -16,6 +16,8 @@ pub(super) struct Translated {
     pub(super) config: Config,
     pub(super) warnings: Vec<Problem>,
     pub(super) problems: Vec<Problem>,
+    /// Where tokens are wanted, whose keys no such file has.
+    pub(super) oauth: Option<Origin>,
 }
 
 /// Reads a `turnserver.conf`. Settings that it does not have are coturn's defaults, or ours where it has no say.
@@ -24,6 +26,9 @@ pub(super) fn translate(name: &str, text: &str) -> Translated {
     for (index, line) in text.lines().enumerate() {
         let Some((key, value)) = entry(line) else { continue };
         let origin = Origin::File { name: name.into(), line: index + 1 };
+        if key == "oauth" && is_on(value) {
+            reader.oauth = Some(origin.clone());
+        }
         match reader.take(key, value) {
             Ok(Verdict::Applied) => {}
             Ok(Verdict::Nothing(why)) => {
@@ -62,6 +67,7 @@ struct Reader {
     metrics_port: u16,
     metrics: bool,
     tls_wanted: bool,
+    oauth: Option<Origin>,
 }
 
 impl Reader {
@@ -89,6 +95,7 @@ impl Reader {
             metrics_port: 9641,
             metrics: false,
             tls_wanted: false,
+            oauth: None,
         }
     }
 
@@ -98,6 +105,7 @@ impl Reader {
         let turn = &mut self.config.turn;
         match key {
             "realm" => turn.realm = realm(&value)?,
+            "server-name" => turn.server_name = server_name(&value)?,
             "listening-ip" => turn.listen.push(value.address()?),
             "relay-ip" => turn.relay_addresses.push(value.address()?),
             "external-ip" => turn.external.push(external(&value)?),
@@ -170,7 +178,7 @@ impl Reader {
             let origin = Origin::File { name: name.into(), line: 0 };
             Problem { key: String::new(), origin, message: message.into() }
         };
-        if turn.users.is_empty() && turn.shared_secrets.is_empty() {
+        if turn.users.is_empty() && turn.shared_secrets.is_empty() && self.oauth.is_none() {
             self.problems.push(at_all("nobody could use this server: give it a `user` or a `static-auth-secret`"));
         }
         if self.tls_wanted && (turn.tls_cert.is_none() || turn.tls_key.is_none()) {
@@ -190,7 +198,7 @@ impl Reader {
                 self.problems.push(at_all(&format!("external-ip {last}: of several, each needs its private address")));
             }
         }
-        Translated { config: self.config, warnings: self.warnings, problems: self.problems }
+        Translated { config: self.config, warnings: self.warnings, problems: self.problems, oauth: self.oauth }
     }
 }
 
@@ -222,9 +230,10 @@ fn verdict(key: &str, on: bool) -> Result<Verdict, String> {
         | "no-auth-pings"
         | "no-dynamic-ip-list"
         | "no-dynamic-realms"
+        // Its keys come by another way, which is looked at when everything has been said.
+        | "oauth"
         | "fingerprint" => Ok(Verdict::Applied),
         _ if !on && REFUSED_WHEN_ON.contains(&key) => Ok(Verdict::Applied),
-        "server-name" => nothing("it is of use with OAuth only"),
         "listening-device" | "relay-device" => nothing("addresses are chosen by `listening-ip` and `relay-ip`"),
         "alt-tls-listening-port" => nothing("NAT behaviour discovery (RFC 5780) is served over UDP only"),
         "aux-server" | "alternate-server" | "tls-alternate-server" => nothing("clients are not sent to other servers"),
@@ -262,7 +271,6 @@ fn verdict(key: &str, on: bool) -> Result<Verdict, String> {
         "no-udp-relay" => Err("relaying over UDP is what this server is for; there is no way to turn it off".into()),
         "stun-only" => Err("a server without TURN is not this one".into()),
         "no-auth" => Err("an open relay is not served; give users or a secret".into()),
-        "oauth" => Err("OAuth (RFC 7635) is not served".into()),
         "CA-file" => Err("certificates of clients are not checked".into()),
         "pkey-pwd" => Err("encrypted keys are not read; decrypt it: openssl pkey -in FILE -out FILE".into()),
         "userdb" | "psql-userdb" | "mysql-userdb" | "mongo-userdb" | "redis-userdb" | "redis-statsdb" => {
@@ -276,7 +284,7 @@ fn verdict(key: &str, on: bool) -> Result<Verdict, String> {
 const NO_LOG_FILES: &[&str] = &["stdout", "-", "syslog"];
 
 /// Refused, but not when they are said to be off.
-const REFUSED_WHEN_ON: &[&str] = &["no-udp-relay", "stun-only", "no-auth", "oauth"];
+const REFUSED_WHEN_ON: &[&str] = &["no-udp-relay", "stun-only", "no-auth"];
 
 /// coturn takes a key without a value, and every value but these, for "on".
 fn is_on(text: &str) -> bool {
@@ -322,16 +330,29 @@ mod tests {
 
     #[test]
     fn what_would_be_another_server_than_the_file_says_is_refused_all_at_once() {
-        let told = refused(
-            "no-auth\noauth\nuserdb=/var/db\nlisten-port=1\nmin-port=70000\ndenied-peer-ip=10.0.0.0/40\nCA-file=x\n",
-        );
+        let told =
+            refused("no-auth\nuserdb=/var/db\nlisten-port=1\nmin-port=70000\ndenied-peer-ip=10.0.0.0/40\nCA-file=x\n");
         for (line, key) in
-            ["no-auth", "oauth", "userdb", "listen-port", "min-port", "denied-peer-ip", "CA-file"].iter().enumerate()
+            ["no-auth", "userdb", "listen-port", "min-port", "denied-peer-ip", "CA-file"].iter().enumerate()
         {
             assert!(told.contains(&format!("`{key}` (turnserver.conf, line {})", line + 2)), "{key}: {told}");
         }
         assert_eq!(refused("no-auth=0\noauth=false\n"), "");
         assert!(!translate("t", "realm=a\n").problems.is_empty(), "nobody could use it");
+    }
+
+    #[test]
+    fn tokens_need_a_file_of_keys_beside_the_one_of_coturn() {
+        let load = |text: &str, keys: Option<&str>| {
+            let flags = keys.map(|file| ("turn-oauth-keys".into(), file.into())).into_iter().collect();
+            let coturn = Some(("turnserver.conf".into(), format!("realm=a\n{text}")));
+            super::super::load(&super::super::Sources { coturn, flags, cpu_count: 1, ..Default::default() })
+        };
+        let told = load("oauth\n", None).expect_err("no keys").to_string();
+        assert!(told.contains("`oauth` (turnserver.conf, line 2)") && told.contains("--turn-oauth-keys"), "{told}");
+        let turn = load("oauth\nserver-name=b\n", Some("keys")).expect("with keys").config.turn;
+        assert_eq!((turn.oauth_keys, turn.server_name.as_deref()), (Some("keys".into()), Some("b")));
+        assert!(load("oauth=0\nuser=a:b\n", None).is_ok_and(|loaded| loaded.config.turn.oauth_keys.is_none()));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use ringmain_shared::turn::{
     TurnQuotas, TurnSecret, TurnSpec,
 };
 
+use super::tokens::third_party;
 use super::users::credentials;
 use super::{Offer, discovery};
 use crate::config::{Config, TcpPort, TlsMode, Turn, TurnPeers, TurnTransport};
@@ -105,11 +106,17 @@ pub fn spec(
         all.into_iter().map(move |address| OwnMedia { address, worker: WorkerIndex(index) })
     });
     let (users, keys_only) = credentials(turn)?;
+    let third_party = third_party(turn)?;
+    let is_user = |kid: &str| users.iter().any(|user| user.username == kid);
+    if let Some(key) = third_party.iter().flat_map(|it| &it.keys).find(|key| is_user(&key.kid)) {
+        anyhow::bail!("turn.oauth_keys: {:?} is the name of a user too, and both would be counted as one", key.kid);
+    }
     let relay = relay_addresses(config, &addresses(turn, &media, host));
     Ok(TurnSpec {
         realm: turn.realm.clone(),
         users,
         secrets: turn.shared_secrets.iter().map(|secret| TurnSecret(secret.0.clone().into_bytes())).collect(),
+        third_party,
         binding: turn.binding || turn.nat_discovery,
         discovery: discovery::listeners(config, hello.workers.first().map_or(&[], |worker| &worker.turn)),
         // Whoever is known by an MD5 key alone could not answer an offer of SHA-256.
@@ -345,6 +352,26 @@ mod tests {
         let listeners = spec(&config, &hello, &[told(443), told(444)], &host).expect("sound").peers.listeners;
         assert!(!listeners.contains(&media(443)) && !listeners.contains(&told(443)[0]), "{listeners:?}");
         assert!(listeners.contains(&media(8100)), "{listeners:?}");
+    }
+
+    #[test]
+    fn a_key_of_tokens_and_a_user_have_names_of_their_own() {
+        let hello = Hello {
+            fingerprint: Fingerprint { hash: FingerprintHash::Sha256, value: vec![0; 32] },
+            workers: Vec::new(),
+        };
+        let file = std::env::temp_dir().join(format!("ringmain-names-{}", std::process::id()));
+        for (kid, is_right) in [("b", true), ("a", false)] {
+            std::fs::write(&file, format!("{kid}:A128GCM:MTIzNDU2Nzg5MDEyMzQ1Ng==\n")).expect("a file");
+            let text = format!("[turn]\nenabled = true\nusers = [\"a:b\"]\noauth_keys = {file:?}\n");
+            let third_party = spec(&config(&text), &hello, &[], &[]).map(|spec| spec.third_party.expect("keys"));
+            assert_eq!(
+                third_party.is_ok_and(|it| it.server_name == "ringmain" && it.keys.len() == 1),
+                is_right,
+                "{kid}"
+            );
+        }
+        std::fs::remove_file(file).expect("ours");
     }
 
     #[test]

@@ -61,7 +61,8 @@ pub fn warnings(config: &Config, file: Option<&str>) -> Vec<String> {
     let settings = file.filter(|_| has_secrets).map(Path::new);
     let open_to_others =
         |path: &&Path| path.metadata().is_ok_and(|metadata| metadata.permissions().mode() & 0o077 != 0);
-    let files = settings.into_iter().chain(turn.users_file.as_deref()).filter(open_to_others);
+    let files = settings.into_iter().chain(turn.users_file.as_deref()).chain(turn.oauth_keys.as_deref());
+    let files = files.filter(open_to_others);
     files
         .map(|file| format!("{0} holds secrets, and others than its owner may read it: chmod 600 {0}", file.display()))
         .collect()
@@ -212,6 +213,8 @@ mod tests {
         std::fs::set_permissions(&file, PermissionsExt::from_mode(0o644)).expect("ours");
         let config = Config { turn, ..Config::default() };
         assert_eq!(warnings(&config, None).len(), 1);
+        let turn = Turn { oauth_keys: Some(file.clone()), ..Turn::default() };
+        assert_eq!(warnings(&Config { turn, ..Config::default() }, None).len(), 1, "keys of tokens are no less secret");
         std::fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).expect("ours");
         assert!(warnings(&config, None).is_empty());
         std::fs::remove_file(&file).expect("ours");

@@ -46,7 +46,7 @@ impl Turn {
         if let Some(&key) = self.clients.get(&client.path) {
             return self.repeat_allocate(key, known, now, out);
         }
-        let wishes = self.read_wishes(client, &known.message)?;
+        let wishes = self.read_wishes(known, now)?;
         if known.claim.expires.is_some_and(|expires| expires <= self.unix_seconds(now)) {
             return Err(error::UNAUTHENTICATED.into());
         }
@@ -78,6 +78,7 @@ impl Turn {
             keys: known.keys.clone(),
             account,
             bound: known.claim.bound,
+            token_ends: known.claim.token_ends,
         };
         self.last_id += 1;
         let id = TurnAllocationId(u64::from(self.index.0) << 48 | self.last_id);
@@ -123,8 +124,7 @@ impl Turn {
         out: &mut dyn Transmit,
     ) -> Result<(), Refusal> {
         let allocation = self.allocations.get(key).ok_or(error::ALLOCATION_MISMATCH)?;
-        let is_same =
-            allocation.made_by == known.message.transaction_id() && allocation.owner.username == known.claim.username;
+        let is_same = allocation.made_by == known.message.transaction_id() && allocation.owner.is(&known.claim);
         if !is_same {
             return Err(error::ALLOCATION_MISMATCH.into());
         }
@@ -135,7 +135,8 @@ impl Turn {
     }
 
     /// RFC 8656 §7.2, in its order.
-    fn read_wishes(&self, client: Client, message: &Message<'_>) -> Result<Wishes, Refusal> {
+    fn read_wishes(&self, known: &Known<'_>, now: Now) -> Result<Wishes, Refusal> {
+        let message = &known.message;
         let protocol = match message.attribute(attribute::REQUESTED_TRANSPORT) {
             Some(&[UDP, _, _, _]) => RelayProtocol::Udp,
             Some(&[TCP, _, _, _]) if self.spec.features.tcp_relay => RelayProtocol::Tcp,
@@ -143,7 +144,7 @@ impl Turn {
             _ => return Err(error::BAD_REQUEST.into()),
         };
         if protocol == RelayProtocol::Tcp {
-            refuse_beside_tcp(client, message)?;
+            refuse_beside_tcp(known.reply.client, message)?;
         }
         let token = message.attribute(attribute::RESERVATION_TOKEN).map(<[u8; 8]>::try_from).transpose();
         let token = token.map_err(|_| error::BAD_REQUEST)?;
@@ -189,22 +190,24 @@ impl Turn {
             },
             port,
             token,
-            lifetime: self.read_lifetime(message)?,
+            lifetime: self.read_lifetime(known, now)?,
             mobility: self.read_mobility(message)?,
             dont_fragment: message.attribute(attribute::DONT_FRAGMENT).is_some(),
         })
     }
 
-    /// RFC 8656 §7.2: no shorter than the default, no longer than the most. Where an operator has the most below the default, it is
-    /// what everybody gets, as from coturn.
-    fn read_lifetime(&self, message: &Message<'_>) -> Result<Duration, Refusal> {
+    /// RFC 8656 §7.2: no shorter than the default, no longer than the most; and no longer than a token. Where an operator has the most
+    /// below the default, it is what everybody gets, as from coturn.
+    fn read_lifetime(&self, known: &Known<'_>, now: Now) -> Result<Duration, Refusal> {
         let lifetimes = self.spec.lifetimes;
-        let Some(value) = message.attribute(attribute::LIFETIME) else {
-            return Ok(lifetimes.allocation.min(lifetimes.allocation_max));
+        let asked = match known.message.attribute(attribute::LIFETIME) {
+            Some(value) => {
+                let seconds = <[u8; 4]>::try_from(value).map_err(|_| error::BAD_REQUEST)?;
+                Duration::from_secs(u32::from_be_bytes(seconds).into()).max(lifetimes.allocation)
+            }
+            None => lifetimes.allocation,
         };
-        let seconds = <[u8; 4]>::try_from(value).map_err(|_| error::BAD_REQUEST)?;
-        let asked = Duration::from_secs(u32::from_be_bytes(seconds).into());
-        Ok(asked.max(lifetimes.allocation).min(lifetimes.allocation_max))
+        Ok(known.claim.limit(asked.min(lifetimes.allocation_max), now))
     }
 
     /// RFC 8016 §3.1: an empty ticket asks for one.
@@ -387,12 +390,18 @@ impl Turn {
             let _ = known.reply.send(Class::Success, over, out);
             return Ok(());
         }
-        let lifetime = self.read_lifetime(message)?;
+        let lifetime = self.read_lifetime(known, now)?;
         if moved.is_some() {
             self.move_client(key, known, now);
         }
         let Some(allocation) = self.allocations.get_mut(key) else { return Ok(()) };
         allocation.expires = now + lifetime;
+        if known.claim.token_ends.is_some() {
+            // RFC 7635 §9: refreshed by a new token, it is that one's from now on. It counts for the kid that it was made by.
+            let owner = &mut allocation.owner;
+            (owner.username, owner.keys) = (known.claim.username.clone(), known.keys.clone());
+            owner.token_ends = known.claim.token_ends;
+        }
         // A client that did not hear the answer shows the ticket that it moved by once more.
         let repeats =
             message.attribute(attribute::MOBILITY_TICKET).is_some() && allocation.made_by == message.transaction_id();
@@ -417,7 +426,9 @@ impl Turn {
         let ticket = <[u8; 16]>::try_from(ticket).map_err(|_| error::BAD_REQUEST)?;
         let key = *self.tickets.get(&ticket).ok_or(error::ALLOCATION_MISMATCH)?;
         let allocation = self.allocations.get(key).ok_or(error::ALLOCATION_MISMATCH)?;
-        if allocation.owner.username != known.claim.username {
+        // Many have tokens of one kid: there, only the very token that the allocation has may move it.
+        let owner = &allocation.owner;
+        if !owner.is(&known.claim) || owner.token_ends.is_some() && !owner.keys.are_of_one_token(&known.keys) {
             return Err(error::WRONG_CREDENTIALS.into());
         }
         Ok(key)

@@ -8,11 +8,11 @@ use arrayvec::ArrayVec;
 use foldhash::fast::RandomState;
 use ringmain_shared::Now;
 use ringmain_shared::id::{TurnAllocationId, WorkerIndex};
-use ringmain_shared::turn::{RelayProtocol, TurnBinding, TurnKeys, TurnTraffic, TurnTransport};
+use ringmain_shared::turn::{RelayProtocol, TurnBinding, TurnTraffic, TurnTransport};
 
 use super::budget::Second;
 use super::connection::ConnectionKey;
-use super::credential::AccountKey;
+use super::credential::{AccountKey, Claim, Keys};
 use super::ledger::Hold;
 use super::link::LinkIndex;
 use super::peer::PermittedPeer;
@@ -46,9 +46,21 @@ impl Client {
 #[derive(Clone, Debug)]
 pub(super) struct Owner {
     pub(super) username: String,
-    pub(super) keys: TurnKeys,
+    pub(super) keys: Keys,
     pub(super) account: AccountKey,
     pub(super) bound: Option<TurnBinding>,
+    pub(super) token_ends: Option<Now>,
+}
+
+impl Owner {
+    /// Whether the same user asks (RFC 8656 §5). Tokens follow one another (RFC 7635 §9), and the keys that they are sealed with as well.
+    pub(super) fn is(&self, claim: &Claim) -> bool {
+        match (self.token_ends, claim.token_ends) {
+            (None, None) => self.username == claim.username,
+            (Some(_), Some(_)) => true,
+            _ => false,
+        }
+    }
 }
 
 /// An allocation (RFC 8656 §3.2).

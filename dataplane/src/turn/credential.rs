@@ -1,18 +1,22 @@
-//! Who may allocate: users that control named, and time-limited ones that prove themselves by a shared secret.
+//! Who may allocate: users that control named, and time-limited ones that prove themselves by a shared secret. Those who bring a token
+//! are found by [`token`](super::token).
 //!
 //! Owns keys and never a password, and the users with allocations here: a user may have many credentials. Looking up somebody unknown
 //! leaves nothing behind.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use aws_lc_rs::{digest, hmac};
 use foldhash::fast::RandomState;
 use md5::{Digest, Md5};
+use ringmain_shared::Now;
 use ringmain_shared::turn::{TurnBinding, TurnCredential, TurnKeys, TurnSecret};
 use slotmap::SlotMap;
 use zeroize::Zeroize;
 
 use super::base64;
+use super::token::MacKey;
 use crate::buf::Bandwidth;
 
 slotmap::new_key_type! {
@@ -61,8 +65,31 @@ pub(super) struct Claim {
     pub(super) user: String,
     pub(super) bound: Option<TurnBinding>,
     pub(super) expires: Option<u64>,
+    /// When the token ends, for those who brought one, and their allocations with it.
+    pub(super) token_ends: Option<Now>,
     /// One for each secret that it may have been made with.
-    pub(super) keys: Vec<TurnKeys>,
+    pub(super) keys: Vec<Keys>,
+}
+
+impl Claim {
+    /// RFC 7635 §9: no longer than the token.
+    pub(super) fn limit(&self, lifetime: Duration, now: Now) -> Duration {
+        self.token_ends.map_or(lifetime, |ends| lifetime.min(ends.since(now)))
+    }
+}
+
+/// What proves a claim.
+#[derive(Clone, Debug)]
+pub(super) enum Keys {
+    Password(TurnKeys),
+    Token(MacKey),
+}
+
+impl Keys {
+    /// Whether they are those of one and the same token.
+    pub(super) fn are_of_one_token(&self, other: &Self) -> bool {
+        matches!((self, other), (Self::Token(one), Self::Token(other)) if one == other)
+    }
 }
 
 /// Credentials.
@@ -131,7 +158,8 @@ impl Credentials {
                 user: named.user.clone(),
                 bound: named.bound,
                 expires: named.expires,
-                keys: vec![named.keys.clone()],
+                token_ends: None,
+                keys: vec![Keys::Password(named.keys.clone())],
             });
         }
         let (expires, user) = read_timed(username).filter(|_| !self.secrets.is_empty())?;
@@ -139,7 +167,7 @@ impl Credentials {
             let mut password = password_of(username, secret);
             let keys = derive_keys(username, &self.realm, &password);
             password.zeroize();
-            keys
+            Keys::Password(keys)
         });
         let user = if user.is_empty() { username } else { user };
         Some(Claim {
@@ -147,6 +175,7 @@ impl Credentials {
             user: user.into(),
             bound: None,
             expires: Some(expires),
+            token_ends: None,
             keys: keys.collect(),
         })
     }

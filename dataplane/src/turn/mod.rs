@@ -4,11 +4,11 @@
 //! the transmit batch. What else is to be done leaves as values: sockets to open and close, links to set, events. There is no clock
 //! and no socket here.
 //!
-//! In the order of a client's life: [`request`] finds out who asks ([`nonce`], [`credential`]), strangers within their [`budget`];
-//! [`allocate`] gives a relayed address ([`ports`], [`relay`]); [`permission`] lets peers in that [`peer`] allows; what takes a
-//! socket is [`pending`] until that is open; [`relaying`] moves the packets; [`upkeep`] ends what is over. A peer that is our own
-//! media gets a [`link`] instead of a socket. Peers over TCP (RFC 6062) are [`connection`]s, which [`connect`] lets in and out;
-//! their bytes pass by the stream thread.
+//! In the order of a client's life: [`request`] finds out who asks ([`nonce`], [`credential`], [`token`]), strangers within their
+//! [`budget`]; [`allocate`] gives a relayed address ([`ports`], [`relay`]); [`permission`] lets peers in that [`peer`] allows; what
+//! takes a socket is [`pending`] until that is open; [`relaying`] moves the packets; [`upkeep`] ends what is over. A peer that is
+//! our own media gets a [`link`] instead of a socket. Peers over TCP (RFC 6062) are [`connection`]s, which [`connect`] lets in and
+//! out; their bytes pass by the stream thread.
 //! What a NAT does on the way to us can be found out by [`discovery`], without an allocation.
 //!
 //! What is left out, and why: ICMP errors are not passed on, since sockets do not queue them here; TTL, ECN and DSCP of relayed
@@ -39,12 +39,14 @@ mod reply;
 mod request;
 #[cfg(test)]
 mod tests;
+mod token;
 mod upkeep;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use foldhash::fast::RandomState;
 use ringmain_shared::Now;
@@ -65,14 +67,17 @@ use nonce::Nonces;
 use peer::Peers;
 use ports::{Ports, Reserved, Wish};
 use relay::{Holder, Relays, Sharing};
+use token::Tokens;
 
 pub use allocation::{AllocationKey, Client};
+pub use base64::{decode as decode_base64, encode as encode_base64};
 pub use between::{Elsewhere, FarLink, TurnItem};
 pub use connection::{ConnectionKey, PeerRequest};
 pub use credential::{derive_keys, timed_password};
 pub use ledger::{Ledger, User};
 pub use link::LinkChange;
 pub use relay::{RelayKey, SocketRequest};
+pub use token::{AccessToken, MacKey, TokenCipher};
 
 /// A TURN server.
 #[derive(Debug)]
@@ -84,6 +89,8 @@ pub struct Turn {
     ledger: Arc<Ledger>,
     peers: Peers,
     credentials: Credentials,
+    /// `None` without third-party authorization.
+    tokens: Option<Tokens>,
     accounts: Accounts,
     nonces: Nonces,
     replies: ReplyBudget,
@@ -153,6 +160,7 @@ impl Turn {
             unix_nanos_at_start,
             peers: Peers::new(&spec.peers, &spec.relay),
             credentials: Credentials::default(),
+            tokens: None,
             accounts: Accounts::default(),
             nonces: Nonces::new(spec.lifetimes.nonce, Arc::clone(&ledger)),
             replies: ReplyBudget::new(Arc::clone(&ledger), spec.quotas.replies_per_source, spec.quotas.replies),
@@ -211,6 +219,7 @@ impl Turn {
 
     fn read_spec(&mut self) {
         self.credentials.configure(&self.spec.realm, &self.spec.users, &self.spec.secrets);
+        self.tokens = self.spec.third_party.as_ref().map(Tokens::new);
     }
 
     /// Decides which ports there are. Those of allocations and reservations stay taken.
@@ -299,8 +308,13 @@ impl Turn {
         }
     }
 
+    /// Since 1970.
+    fn unix_time(&self, now: Now) -> Duration {
+        Duration::from_nanos(self.unix_nanos_at_start.saturating_add(now.0))
+    }
+
     /// Seconds since 1970.
     fn unix_seconds(&self, now: Now) -> u64 {
-        self.unix_nanos_at_start.saturating_add(now.0) / 1_000_000_000
+        self.unix_time(now).as_secs()
     }
 }

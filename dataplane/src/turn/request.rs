@@ -1,14 +1,15 @@
-//! Messages of clients, and who sends them: the long-term credential mechanism of RFC 8489 §9.2.4, step by step.
+//! Messages of clients, and who sends them: the long-term credential mechanism of RFC 8489 §9.2.4, step by step, with the tokens of
+//! RFC 7635 §7 in it.
 //!
 //! Nothing here remembers a stranger. A request that proves nothing costs a look at its bytes, and gets an answer only as long as
 //! there is budget for its address.
 
 use arrayvec::ArrayVec;
-use ringmain_shared::turn::{PasswordAlgorithms, TurnKeys};
+use ringmain_shared::turn::PasswordAlgorithms;
 use ringmain_shared::{DropReason, Now};
 
 use super::allocation::{Allocation, AllocationKey, Client};
-use super::credential::Claim;
+use super::credential::{Claim, Keys};
 use super::nonce::Features;
 use super::reply::{Refusal, ReplyTo, Seal, UNKNOWN_MAX};
 use super::{ForMedia, Turn, discovery};
@@ -22,7 +23,7 @@ pub(super) struct Known<'a> {
     pub(super) reply: ReplyTo,
     pub(super) claim: Claim,
     /// Which of the claim's keys proved it.
-    pub(super) keys: TurnKeys,
+    pub(super) keys: Keys,
 }
 
 /// A request that is not answered as it wishes.
@@ -142,6 +143,12 @@ impl Turn {
         if message.attribute(attribute::REALM).is_none() {
             return Err(bad_request());
         }
+        let token = message.attribute(attribute::ACCESS_TOKEN);
+        if token.is_some() && self.tokens.is_none() {
+            // RFC 7635 §7: nobody was told to bring one.
+            let unknown = ArrayVec::from_iter([attribute::ACCESS_TOKEN]);
+            return Err(Rejected::Refuse(Refusal { code: error::UNKNOWN_ATTRIBUTE, unknown }));
+        }
         let stale = |_| Rejected::Challenge(error::STALE_NONCE);
         let home = self.home(client, &message);
         // A nonce that was given to a client's first connection is good for its data connections: clients do not ask for another.
@@ -150,12 +157,20 @@ impl Turn {
         let features = features.or_else(|_| self.nonces.check(nonce, asked_from, now)).map_err(stale)?;
         let algorithm = read_algorithm(&message, features).ok_or_else(bad_request)?;
         let unauthenticated = || Rejected::Challenge(error::UNAUTHENTICATED);
-        let claim = self.find_claim(home, name.ok_or_else(unauthenticated)?).ok_or_else(unauthenticated)?;
+        let name = name.ok_or_else(unauthenticated)?;
+        let claim = match token.filter(|_| matches!(message.method(), method::ALLOCATE | method::REFRESH)) {
+            Some(token) => self.open_token(name, token, now),
+            // RFC 7635 §9: no other request has one, and in none it would say more than the allocation does.
+            None => self.find_claim(home, name),
+        };
+        let claim = claim.ok_or_else(unauthenticated)?;
         // RFC 8489 §9.2.4: the stronger integrity counts where there are both.
-        let proof = |keys: &TurnKeys| {
-            let key = match algorithm {
-                Algorithm::Md5 => &keys.md5[..],
-                Algorithm::Sha256 => &keys.sha256[..],
+        let proof = |keys: &Keys| {
+            let key = match (keys, algorithm) {
+                (Keys::Password(keys), Algorithm::Md5) => &keys.md5[..],
+                (Keys::Password(keys), Algorithm::Sha256) => &keys.sha256[..],
+                // RFC 7635 §5: as it is.
+                (Keys::Token(mac_key), _) => mac_key.bytes(),
             };
             if message.has_integrity_sha256() {
                 let key = IntegrityKey256::new(key);
@@ -188,10 +203,25 @@ impl Turn {
                 user: self.accounts.get(allocation.owner.account).map(|account| account.user.clone())?,
                 bound: allocation.owner.bound,
                 expires: None,
+                token_ends: allocation.owner.token_ends,
                 keys: vec![allocation.owner.keys.clone()],
             }),
             None => self.credentials.find(name),
         }
+    }
+
+    /// What a token says of its bearer: no more than that the owner of the key `kid` vouches, and for how long. All of a kid are one user.
+    fn open_token(&self, kid: &str, token: &[u8], now: Now) -> Option<Claim> {
+        let (mac_key, remaining) = self.tokens.as_ref()?.open(kid, token, self.unix_time(now))?;
+        let as_coturn_has_it = mac_key.as_coturn_has_it();
+        Some(Claim {
+            username: kid.into(),
+            user: kid.into(),
+            bound: None,
+            expires: None,
+            token_ends: Some(now + remaining),
+            keys: [mac_key].into_iter().chain(as_coturn_has_it).map(Keys::Token).collect(),
+        })
     }
 
     fn reject(
@@ -215,11 +245,14 @@ impl Turn {
         };
         let features = Features { algorithms: self.offers_algorithms(client, size, &reply) };
         let nonce = self.nonces.make(client.path.remote, features, now);
-        let realm = self.spec.realm.as_bytes();
+        let (realm, tokens) = (self.spec.realm.as_bytes(), &self.tokens);
         let challenge = |message: &mut MessageWriter<'_>| {
             message.error_code_bare(code);
             message.attribute(attribute::REALM, realm);
             message.attribute(attribute::NONCE, &nonce);
+            if let Some(tokens) = tokens {
+                message.attribute(attribute::THIRD_PARTY_AUTHORIZATION, tokens.server_name().as_bytes());
+            }
             if features.algorithms {
                 message.attribute(attribute::PASSWORD_ALGORITHMS, PASSWORD_ALGORITHMS);
             }
@@ -246,11 +279,12 @@ impl Turn {
         is_first || self.is_cheap(client, request, PLAIN_CHALLENGE_SIZE, reply)
     }
 
-    /// Whether a challenge, of so many bytes without the realm, takes no more than 1.6 times the request's on the wire.
+    /// Whether a challenge, of so many bytes without our names, takes no more than 1.6 times the request's on the wire.
     fn is_cheap(&self, client: Client, request: usize, challenge: usize, reply: &ReplyTo) -> bool {
         let ip = if client.path.remote.is_ipv4() { IPV4_UDP_SIZE } else { IPV6_UDP_SIZE };
         let realm = self.spec.realm.len().next_multiple_of(4);
-        let challenge = challenge + realm + if reply.fingerprint { 8 } else { 0 };
+        let third_party = self.tokens.as_ref().map_or(0, |tokens| 4 + tokens.server_name().len().next_multiple_of(4));
+        let challenge = challenge + realm + third_party + if reply.fingerprint { 8 } else { 0 };
         (ip + challenge) * 10 <= (ip + request) * 16
     }
 
@@ -267,7 +301,7 @@ impl Turn {
         // One that waits for its socket is not there yet.
         let allocation = self.allocations.get(key).filter(|allocation| !allocation.is_coming());
         let allocation = allocation.ok_or(error::ALLOCATION_MISMATCH)?;
-        match allocation.owner.username == known.claim.username {
+        match allocation.owner.is(&known.claim) {
             true => Ok((key, allocation)),
             false => Err(error::WRONG_CREDENTIALS.into()),
         }
@@ -333,6 +367,7 @@ const KNOWN: &[u16] = &[
     attribute::USERNAME,
     attribute::REALM,
     attribute::NONCE,
+    attribute::ACCESS_TOKEN,
     attribute::PASSWORD_ALGORITHM,
     attribute::USERHASH,
     attribute::CHANNEL_NUMBER,
