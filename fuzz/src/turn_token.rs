@@ -30,7 +30,8 @@ pub fn turn_token(data: &[u8]) {
     if let Some(opened) = opened.filter(|token| token.timestamp.as_secs() < 1 << 48) {
         assert_eq!(cipher.open(SERVER, &cipher.seal(SERVER, &opened, NONCE)), Some(opened));
     }
-    // RFC 7635 §7, and a whole second is left.
+    // RFC 7635 §7, and a whole second is left; but no token holds for more than a day.
+    let lifetime = lifetime.min(Duration::from_secs(86_400));
     let (reach, off) = (lifetime + Duration::from_secs(5), timestamp.abs_diff(Duration::from_secs(UNIX + 1)));
     let holds = !lifetime.is_zero() && off + Duration::from_secs(1) <= reach;
     let key = if how & 2 != 0 && how & 1 == 0 && mac_key.len() == 20 { &mac_key[..16] } else { &mac_key[..] };

@@ -121,7 +121,7 @@ pub struct TurnTokenKey {
     pub kid: String,
     /// The key itself.
     pub secret: TokenSecret,
-    /// No Allocate or Refresh by its tokens from this moment on, seconds since 1970.
+    /// Nothing that was allocated by its tokens goes on from this moment on, seconds since 1970.
     pub expires: Option<u64>,
 }
 
@@ -385,7 +385,8 @@ pub enum RelayProtocol {
 /// One order to the TURN server.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub enum TurnCommand {
-    /// Be a server, or be another one from now on. Allocations that exist go on under the new rules.
+    /// Be a server, or be another one from now on. Allocations that exist go on under the new rules; those of users and keys of tokens
+    /// that are gone, or are others of the same name, end.
     Configure(Box<TurnSpec>),
     /// Accept a credential; one of the same username is replaced.
     Add(TurnCredential),

@@ -11,12 +11,14 @@ use ringmain_shared::turn::{RelayMode, RelayProtocol, TurnEnd, TurnEvent};
 use super::allocation::{Allocation, AllocationKey, Client, Owner};
 use super::between::leave;
 use super::connect::is_stream;
+use super::credential::Claim;
 use super::ledger::{Hold, User};
 use super::pending::Pending;
 use super::ports::Wish;
 use super::relay::{Holder, RelayKey};
 use super::reply::{Refusal, ReplyTo};
 use super::request::Known;
+use super::token::Tokens;
 use super::{Reservation, Turn};
 use crate::io::Transmit;
 use crate::packet::stun::{Class, FAMILY_IPV4, FAMILY_IPV6, Message, MessageWriter, attribute, error};
@@ -78,7 +80,7 @@ impl Turn {
             keys: known.keys.clone(),
             account,
             bound: known.claim.bound,
-            token_ends: known.claim.token_ends,
+            token: known.claim.token,
         };
         self.last_id += 1;
         let id = TurnAllocationId(u64::from(self.index.0) << 48 | self.last_id);
@@ -208,6 +210,12 @@ impl Turn {
             None => lifetimes.allocation,
         };
         Ok(known.claim.limit(asked.min(lifetimes.allocation_max), now))
+    }
+
+    /// Whether the key still holds that a token was sealed with; a Refresh need not bring the token again.
+    fn is_vouched_for(&self, claim: &Claim, now: Now) -> bool {
+        let holds = |tokens: &Tokens| tokens.key_remaining(&claim.username, self.unix_time(now)).is_some();
+        claim.token.is_none() || self.tokens.as_ref().is_some_and(holds)
     }
 
     /// RFC 8016 §3.1: an empty ticket asks for one.
@@ -390,17 +398,20 @@ impl Turn {
             let _ = known.reply.send(Class::Success, over, out);
             return Ok(());
         }
+        if !self.is_vouched_for(&known.claim, now) {
+            return Err(error::UNAUTHENTICATED.into());
+        }
         let lifetime = self.read_lifetime(known, now)?;
         if moved.is_some() {
             self.move_client(key, known, now);
         }
         let Some(allocation) = self.allocations.get_mut(key) else { return Ok(()) };
         allocation.expires = now + lifetime;
-        if known.claim.token_ends.is_some() {
+        if known.claim.token.is_some() {
             // RFC 7635 §9: refreshed by a new token, it is that one's from now on. It counts for the kid that it was made by.
             let owner = &mut allocation.owner;
             (owner.username, owner.keys) = (known.claim.username.clone(), known.keys.clone());
-            owner.token_ends = known.claim.token_ends;
+            owner.token = known.claim.token;
         }
         // A client that did not hear the answer shows the ticket that it moved by once more.
         let repeats =
@@ -428,7 +439,7 @@ impl Turn {
         let allocation = self.allocations.get(key).ok_or(error::ALLOCATION_MISMATCH)?;
         // Many have tokens of one kid: there, only the very token that the allocation has may move it.
         let owner = &allocation.owner;
-        if !owner.is(&known.claim) || owner.token_ends.is_some() && !owner.keys.are_of_one_token(&known.keys) {
+        if !owner.is(&known.claim) || owner.token.is_some() && !owner.keys.are_of_one_token(&known.keys) {
             return Err(error::WRONG_CREDENTIALS.into());
         }
         Ok(key)

@@ -12,7 +12,7 @@ use ringmain_shared::turn::{RelayProtocol, TurnBinding, TurnTraffic, TurnTranspo
 
 use super::budget::Second;
 use super::connection::ConnectionKey;
-use super::credential::{AccountKey, Claim, Keys};
+use super::credential::{AccountKey, Claim, HeldToken, Keys};
 use super::ledger::Hold;
 use super::link::LinkIndex;
 use super::peer::PermittedPeer;
@@ -49,13 +49,15 @@ pub(super) struct Owner {
     pub(super) keys: Keys,
     pub(super) account: AccountKey,
     pub(super) bound: Option<TurnBinding>,
-    pub(super) token_ends: Option<Now>,
+    pub(super) token: Option<HeldToken>,
 }
 
 impl Owner {
-    /// Whether the same user asks (RFC 8656 §5). Tokens follow one another (RFC 7635 §9), and the keys that they are sealed with as well.
+    /// Whether the same user asks (RFC 8656 §5). Tokens follow one another (RFC 7635 §9), and the keys that they are sealed with as well;
+    /// nothing in a token says whose it is. So whoever has one, and sends and hears at the address of another bearer's client, may end
+    /// what that one allocated, as with coturn: by being there it could end the conversation anyway.
     pub(super) fn is(&self, claim: &Claim) -> bool {
-        match (self.token_ends, claim.token_ends) {
+        match (self.token, claim.token) {
             (None, None) => self.username == claim.username,
             (Some(_), Some(_)) => true,
             _ => false,

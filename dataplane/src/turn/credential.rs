@@ -4,7 +4,7 @@
 //! Owns keys and never a password, and the users with allocations here: a user may have many credentials. Looking up somebody unknown
 //! leaves nothing behind.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use aws_lc_rs::{digest, hmac};
@@ -65,8 +65,8 @@ pub(super) struct Claim {
     pub(super) user: String,
     pub(super) bound: Option<TurnBinding>,
     pub(super) expires: Option<u64>,
-    /// When the token ends, for those who brought one, and their allocations with it.
-    pub(super) token_ends: Option<Now>,
+    /// For those who come by a token.
+    pub(super) token: Option<HeldToken>,
     /// One for each secret that it may have been made with.
     pub(super) keys: Vec<Keys>,
 }
@@ -74,8 +74,17 @@ pub(super) struct Claim {
 impl Claim {
     /// RFC 7635 §9: no longer than the token.
     pub(super) fn limit(&self, lifetime: Duration, now: Now) -> Duration {
-        self.token_ends.map_or(lifetime, |ends| lifetime.min(ends.since(now)))
+        self.token.map_or(lifetime, |token| lifetime.min(token.ends.since(now)))
     }
+}
+
+/// What is remembered of a token.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct HeldToken {
+    /// When it was made, since 1970.
+    pub(super) made: Duration,
+    /// It ends, and with it what is allocated by it.
+    pub(super) ends: Now,
 }
 
 /// What proves a claim.
@@ -105,8 +114,16 @@ pub(super) struct Credentials {
 }
 
 impl Credentials {
-    /// Those of a configuration instead of those of the one before. Credentials that were added since remain.
-    pub(super) fn configure(&mut self, realm: &str, users: &[TurnCredential], secrets: &[TurnSecret]) {
+    /// Those of a configuration instead of those of the one before. Credentials that were added since remain. Hands out the usernames
+    /// that are no more, or have other keys.
+    pub(super) fn configure(
+        &mut self,
+        realm: &str,
+        users: &[TurnCredential],
+        secrets: &[TurnSecret],
+    ) -> HashSet<String, RandomState> {
+        let before: Vec<TurnCredential> =
+            self.configured.iter().filter_map(|username| self.named.get(username).cloned()).collect();
         let keyed = |secret: &TurnSecret| hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &secret.0);
         self.secrets = secrets.iter().map(keyed).collect();
         self.realm = realm.into();
@@ -117,6 +134,9 @@ impl Credentials {
         self.hashes.clear();
         added.into_iter().chain(users.iter().cloned()).for_each(|credential| self.add(credential));
         self.configured = users.iter().map(|user| user.username.clone()).collect();
+        let is_gone =
+            |old: &TurnCredential| self.named.get(&old.username).is_none_or(|present| present.keys != old.keys);
+        before.into_iter().filter(is_gone).map(|old| old.username).collect()
     }
 
     /// One more, or a new version of one.
@@ -158,7 +178,7 @@ impl Credentials {
                 user: named.user.clone(),
                 bound: named.bound,
                 expires: named.expires,
-                token_ends: None,
+                token: None,
                 keys: vec![Keys::Password(named.keys.clone())],
             });
         }
@@ -175,7 +195,7 @@ impl Credentials {
             user: user.into(),
             bound: None,
             expires: Some(expires),
-            token_ends: None,
+            token: None,
             keys: keys.collect(),
         })
     }

@@ -43,7 +43,7 @@ mod token;
 mod upkeep;
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -195,10 +195,10 @@ impl Turn {
     }
 
     /// Is another server from now on. Allocations go on as they are, with their ports and keys; their new peers, and what they do
-    /// next, are under the new rules.
-    pub fn configure(&mut self, spec: TurnSpec) {
+    /// next, are under the new rules. Those of users and keys that are no more, or are others of the same name, end.
+    pub fn configure(&mut self, spec: TurnSpec, now: Now) {
         let moved = self.spec.relay != spec.relay;
-        self.spec = spec;
+        let before = std::mem::replace(&mut self.spec, spec);
         self.peers = Peers::new(&self.spec.peers, &self.spec.relay);
         let quotas = self.spec.quotas;
         self.replies = ReplyBudget::new(Arc::clone(&self.ledger), quotas.replies_per_source, quotas.replies);
@@ -211,15 +211,17 @@ impl Turn {
         }
         budgets.into_iter().for_each(|(link, budgets)| self.links.limit(link, budgets));
         self.nonces.set_lifetime(self.spec.lifetimes.nonce);
-        self.read_spec();
+        let users = self.read_spec();
+        self.end_disowned(&users, before.third_party.as_ref(), now);
         if moved {
             self.lay_out_ports();
         }
     }
 
-    fn read_spec(&mut self) {
-        self.credentials.configure(&self.spec.realm, &self.spec.users, &self.spec.secrets);
+    /// Hands out the users that are no more, or have other keys.
+    fn read_spec(&mut self) -> HashSet<String, RandomState> {
         self.tokens = self.spec.third_party.as_ref().map(Tokens::new);
+        self.credentials.configure(&self.spec.realm, &self.spec.users, &self.spec.secrets)
     }
 
     /// Decides which ports there are. Those of allocations and reservations stay taken.

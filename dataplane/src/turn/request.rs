@@ -9,9 +9,10 @@ use ringmain_shared::turn::PasswordAlgorithms;
 use ringmain_shared::{DropReason, Now};
 
 use super::allocation::{Allocation, AllocationKey, Client};
-use super::credential::{Claim, Keys};
+use super::credential::{Claim, HeldToken, Keys};
 use super::nonce::Features;
 use super::reply::{Refusal, ReplyTo, Seal, UNKNOWN_MAX};
+use super::token::AccessToken;
 use super::{ForMedia, Turn, discovery};
 use crate::io::Transmit;
 use crate::packet::demux::{Protocol, classify};
@@ -203,7 +204,7 @@ impl Turn {
                 user: self.accounts.get(allocation.owner.account).map(|account| account.user.clone())?,
                 bound: allocation.owner.bound,
                 expires: None,
-                token_ends: allocation.owner.token_ends,
+                token: allocation.owner.token,
                 keys: vec![allocation.owner.keys.clone()],
             }),
             None => self.credentials.find(name),
@@ -212,14 +213,15 @@ impl Turn {
 
     /// What a token says of its bearer: no more than that the owner of the key `kid` vouches, and for how long. All of a kid are one user.
     fn open_token(&self, kid: &str, token: &[u8], now: Now) -> Option<Claim> {
-        let (mac_key, remaining) = self.tokens.as_ref()?.open(kid, token, self.unix_time(now))?;
+        let (AccessToken { mac_key, timestamp, .. }, remaining) =
+            self.tokens.as_ref()?.open(kid, token, self.unix_time(now)).ok()?;
         let as_coturn_has_it = mac_key.as_coturn_has_it();
         Some(Claim {
             username: kid.into(),
             user: kid.into(),
             bound: None,
             expires: None,
-            token_ends: Some(now + remaining),
+            token: Some(HeldToken { made: timestamp, ends: now + remaining }),
             keys: [mac_key].into_iter().chain(as_coturn_has_it).map(Keys::Token).collect(),
         })
     }

@@ -32,8 +32,9 @@ impl AccessToken {
     pub(super) fn remaining(&self, unix: Duration) -> Option<Duration> {
         // RFC 7635 §7: it holds while lifetime + Delta > |RDnew - TS|; §9: what is left of that bounds the allocation, which does not get
         // more than the lifetime of the token.
-        let rest = (self.lifetime + DELTA).saturating_sub(unix.abs_diff(self.timestamp));
-        Some(rest.min(self.lifetime)).filter(|rest| *rest >= Duration::from_secs(1))
+        let lifetime = self.lifetime.min(LIFETIME_MAX);
+        let rest = (lifetime + DELTA).saturating_sub(unix.abs_diff(self.timestamp));
+        Some(rest.min(lifetime)).filter(|rest| *rest >= LEAST)
     }
 }
 
@@ -149,10 +150,28 @@ pub(super) struct Tokens {
     keys: HashMap<String, Key, RandomState>,
 }
 
+/// What is wrong with a token.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum TokenFault {
+    /// Its key is none of ours, or is over.
+    UnknownKey,
+    /// It was not sealed with that key for this server.
+    NotOurs,
+    /// It is over, or of the future.
+    Over,
+}
+
 #[derive(Debug)]
 struct Key {
     cipher: TokenCipher,
     expires: Option<u64>,
+}
+
+impl Key {
+    fn remaining(&self, unix: Duration) -> Option<Duration> {
+        let rest = |expires: u64| Duration::from_secs(expires).checked_sub(unix);
+        self.expires.map_or(Some(Duration::MAX), rest).filter(|rest| *rest >= LEAST)
+    }
 }
 
 impl Tokens {
@@ -167,16 +186,27 @@ impl Tokens {
         &self.server_name
     }
 
-    /// The key in a token, and how much longer it holds at `unix`, since 1970. `None` for whatever is wrong.
-    pub(super) fn open(&self, kid: &str, token: &[u8], unix: Duration) -> Option<(MacKey, Duration)> {
-        let key = self.keys.get(kid).filter(|key| key.expires.is_none_or(|expires| unix.as_secs() < expires))?;
-        let token = key.cipher.open(&self.server_name, token)?;
-        Some((token.mac_key.clone(), token.remaining(unix)?))
+    /// What is in a token, and how much longer it holds at `unix`, since 1970: no longer than the key that it was sealed with.
+    pub(super) fn open(&self, kid: &str, token: &[u8], unix: Duration) -> Result<(AccessToken, Duration), TokenFault> {
+        let key = self.keys.get(kid).ok_or(TokenFault::UnknownKey)?;
+        let key_rest = key.remaining(unix).ok_or(TokenFault::UnknownKey)?;
+        let token = key.cipher.open(&self.server_name, token).ok_or(TokenFault::NotOurs)?;
+        let rest = token.remaining(unix).ok_or(TokenFault::Over)?;
+        Ok((token, rest.min(key_rest)))
+    }
+
+    /// How much longer a key holds at `unix`, since 1970. `None` when it is over, or was never there.
+    pub(super) fn key_remaining(&self, kid: &str, unix: Duration) -> Option<Duration> {
+        self.keys.get(kid)?.remaining(unix)
     }
 }
 
 /// RFC 7635 §7: how far the clock of the authorization server may be off.
 const DELTA: Duration = Duration::from_secs(5);
+/// A token that says more holds for this: whoever has got hold of a key cannot make one that holds for a century.
+const LIFETIME_MAX: Duration = Duration::from_secs(86_400);
+/// What is left of less is over: LIFETIME counts seconds.
+const LEAST: Duration = Duration::from_secs(1);
 const NANOS_PER_TICK: u64 = 1_000_000_000 / 64_000;
 /// RFC 7635 §6.2: "The key length of 160 bits MUST be supported".
 const SHA1_LEN: usize = 20;
@@ -288,6 +318,10 @@ mod tests {
             assert_eq!(rest(offset), expected.map(Duration::from_secs), "{offset} s");
         }
         assert_eq!(token(0).remaining(made.timestamp), None);
+        // 136 years are a day.
+        let long = token(u32::MAX.into());
+        let after = |seconds: u64| long.remaining(long.timestamp + Duration::from_secs(seconds));
+        assert_eq!([0, 86_404, 86_405].map(after), [Some(LIFETIME_MAX), Some(LEAST), None]);
     }
 
     #[test]
@@ -298,9 +332,12 @@ mod tests {
             expires: Some(token(0).timestamp.as_secs() + 100),
         };
         let tokens = Tokens::new(&ThirdParty { server_name: SERVER.into(), keys: vec![key] });
-        let open =
-            |kid: &str, after: u64| tokens.open(kid, SAMPLES[0], token(0).timestamp + Duration::from_secs(after));
-        assert!(open("north", 99).is_some() && open("north", 100).is_none() && open("south", 0).is_none());
+        let open = |kid: &str, after: u64| {
+            let opened = tokens.open(kid, SAMPLES[0], token(0).timestamp + Duration::from_secs(after));
+            opened.map(|(_, rest)| rest.as_secs())
+        };
+        assert_eq!([open("north", 0), open("north", 99)], [Ok(100), Ok(1)], "no longer than the key");
+        assert_eq!([open("north", 100), open("south", 0)], [Err(TokenFault::UnknownKey); 2]);
     }
 
     #[test]

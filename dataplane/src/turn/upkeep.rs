@@ -1,10 +1,12 @@
 //! What happens to allocations without their doing: time, orders of control, connections that end. And how they look from outside.
 
 use std::cmp::Reverse;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
+use foldhash::fast::RandomState;
 use ringmain_shared::Now;
-use ringmain_shared::turn::{TurnAllocation, TurnCommand, TurnEnd, TurnEvent};
+use ringmain_shared::turn::{ThirdParty, TurnAllocation, TurnCommand, TurnEnd, TurnEvent, TurnTokenKey};
 
 use super::Turn;
 use super::allocation::{Allocation, AllocationKey, Client};
@@ -18,7 +20,7 @@ impl Turn {
     /// Carries out one order.
     pub fn handle_command(&mut self, command: TurnCommand, now: Now) {
         match command {
-            TurnCommand::Configure(spec) => self.configure(*spec),
+            TurnCommand::Configure(spec) => self.configure(*spec, now),
             TurnCommand::Add(credential) => self.credentials.add(credential),
             TurnCommand::Revoke { username } => {
                 self.credentials.remove(&username);
@@ -41,6 +43,38 @@ impl Turn {
                 self.events.push(TurnEvent::Snapshot { request, worker: self.index, allocations });
             }
         }
+    }
+
+    /// Ends what `users` have, and whoever came by a key of `before` that is gone, over or another one of the same name. A key that ends
+    /// earlier than it was to ends what hangs on it earlier.
+    pub(super) fn end_disowned(&mut self, users: &HashSet<String, RandomState>, before: Option<&ThirdParty>, now: Now) {
+        let unix = self.unix_time(now);
+        let mut key_ends: HashMap<&str, Now, RandomState> = HashMap::default();
+        let present = self.spec.third_party.iter().flat_map(|it| &it.keys);
+        let present: HashMap<&str, &TurnTokenKey, RandomState> = present.map(|key| (key.kid.as_str(), key)).collect();
+        for old in before.iter().flat_map(|it| &it.keys) {
+            let is_same = present.get(old.kid.as_str()).is_some_and(|key| key.secret == old.secret);
+            let rest = self.tokens.as_ref().and_then(|tokens| tokens.key_remaining(&old.kid, unix));
+            key_ends.extend(rest.filter(|_| is_same).map(|rest| (old.kid.as_str(), now + rest)));
+        }
+        let mut over = Vec::new();
+        let mut shortened = Vec::new();
+        for (key, allocation) in &mut self.allocations {
+            let owner = &mut allocation.owner;
+            match (&mut owner.token, key_ends.get(owner.username.as_str())) {
+                (None, _) if users.contains(&owner.username) => over.push(key),
+                (None, _) => {}
+                (Some(_), None) => over.push(key),
+                (Some(token), Some(&ends)) if ends < token.ends => {
+                    token.ends = ends;
+                    allocation.expires = allocation.expires.min(ends);
+                    shortened.push(key);
+                }
+                (Some(_), Some(_)) => {}
+            }
+        }
+        over.into_iter().for_each(|key| self.end(key, TurnEnd::Revoked, now));
+        shortened.into_iter().for_each(|key| self.schedule(key));
     }
 
     /// A client's TCP, TLS or DTLS connection is no more, and its allocation with it (RFC 8656 §5).

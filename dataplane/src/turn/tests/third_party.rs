@@ -274,17 +274,82 @@ fn an_allocation_moves_for_its_own_token_only() {
 }
 
 #[test]
-fn a_key_that_is_taken_away_lets_nobody_in_and_nobody_down() {
+fn a_key_that_is_taken_away_or_is_another_one_takes_along_what_its_tokens_hold() {
+    let another = || {
+        let mut spec = spec_with(&["north", "union"]);
+        spec.third_party.as_mut().unwrap().keys[0].secret = secret("west");
+        spec
+    };
+    for (without, brings_token) in
+        [(spec_with(&["union"]), false), (spec_with(&["union"]), true), (another(), false), (another(), true)]
+    {
+        let mut world = world();
+        // A token that says 136 years.
+        let mut caller = Recipe { lifetime: u32::MAX.into(), ..recipe(1) }.caller(&world, 1);
+        let mut other = Recipe { kid: "union", ..recipe(2) }.caller(&world, 2);
+        let mut alice = Caller::new(3, "alice");
+        for caller in [&mut caller, &mut other, &mut alice] {
+            assert_eq!(caller.allocate(&mut world).code(), 0);
+        }
+        world.events();
+        world.turn.handle_command(TurnCommand::Configure(Box::new(without)), world.now);
+        let [TurnEvent::Ended { allocation, reason: TurnEnd::Revoked }] = &world.events()[..] else { panic!("one") };
+        assert_eq!(allocation.client, caller.client.path.remote);
+        if !brings_token {
+            caller.bearer.as_mut().unwrap().token = None;
+        }
+        assert_eq!(caller.refresh(&mut world, 600).code(), 401, "with a token: {brings_token}");
+        assert_eq!(caller.allocate(&mut world).code(), 401);
+        assert_eq!((other.refresh(&mut world, 600).code(), alice.refresh(&mut world, 600).code()), (0, 0));
+    }
+    // Without any key, nobody comes by tokens.
     let mut world = world();
-    let mut caller = recipe(1).caller(&world, 1);
+    assert_eq!(recipe(1).caller(&world, 1).allocate(&mut world).code(), 0);
+    world.turn.handle_command(TurnCommand::Configure(Box::new(spec())), world.now);
+    assert_eq!(world.turn.stats().allocations, 0);
+}
+
+#[test]
+fn nothing_outlives_the_key_that_its_token_was_sealed_with() {
+    let ending = |after: u64| {
+        let mut spec = spec_with(&["north"]);
+        spec.third_party.as_mut().unwrap().keys[0].expires = Some(UNIX + 1000 + after);
+        spec
+    };
+    for brings_token in [false, true] {
+        // The clock begins at 1000 seconds.
+        let mut world = World::new(ending(900));
+        let mut caller = Recipe { lifetime: 86_400, ..recipe(1) }.caller(&world, 1);
+        let answer = caller.ask(&mut world, method::ALLOCATE, &[udp(), lifetime(3600)]);
+        assert_eq!((answer.code(), answer.lifetime()), (0, 900));
+        if !brings_token {
+            caller.bearer.as_mut().unwrap().token = None;
+        }
+        world.wait(Duration::from_secs(300));
+        assert_eq!(caller.refresh(&mut world, 3600).lifetime(), 600);
+        // It is to end earlier.
+        world.turn.handle_command(TurnCommand::Configure(Box::new(ending(400))), world.now);
+        assert_eq!(caller.refresh(&mut world, 3600).lifetime(), 100);
+        world.events();
+        world.wait(Duration::from_secs(100));
+        assert!(matches!(&world.events()[..], [TurnEvent::Ended { reason: TurnEnd::Expired, .. }]));
+        assert_eq!(caller.refresh(&mut world, 600).code(), 401);
+        assert_eq!(caller.refresh(&mut world, 0).code(), 401);
+    }
+}
+
+#[test]
+fn a_token_of_many_years_holds_for_a_day() {
+    let mut world = world();
+    let mut caller = Recipe { lifetime: u32::MAX.into(), ..recipe(1) }.caller(&world, 1);
     assert_eq!(caller.allocate(&mut world).code(), 0);
-    world.turn.handle_command(TurnCommand::Configure(Box::new(spec_with(&["union"]))), world.now);
-    assert_eq!(caller.permit(&mut world, &["8.8.8.8:9"]), 0);
-    assert_eq!(caller.refresh(&mut world, 600).code(), 401);
-    assert_eq!(recipe(2).caller(&world, 2).allocate(&mut world).code(), 401);
-    world.events();
-    world.turn.handle_command(TurnCommand::Revoke { username: "north".into() }, world.now);
-    assert!(matches!(&world.events()[..], [TurnEvent::Ended { reason: TurnEnd::Revoked, .. }]));
+    for _ in 0..48 {
+        caller.learn(&mut world);
+        assert_eq!(caller.refresh(&mut world, 3600).code(), 0);
+        world.wait(Duration::from_secs(1801));
+    }
+    caller.learn(&mut world);
+    assert_eq!((caller.refresh(&mut world, 3600).code(), world.turn.stats().allocations), (401, 0));
 }
 
 #[test]
