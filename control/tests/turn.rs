@@ -159,7 +159,10 @@ fn coturn_s_clients_lose_nothing_with_tokens() {
     echo(&server, &["-J", "-T", "-n", "20", "-m", "6", "-z", "5"]);
     if Path::new("/usr/bin/turnutils_uclient").exists() {
         let log = server.log();
-        assert!(["north", "union", "oldempire"].iter().all(|kid| log.contains(&format!("user=\"{kid}\""))), "{log}");
+        assert!(
+            ["north", "union", "oldempire"].iter().all(|kid| log.contains(&format!("user=\"oauth:{kid}\""))),
+            "{log}"
+        );
         assert!(!log.contains("user=\"test\""), "by password: {log}");
     }
 }

@@ -117,7 +117,7 @@ pub struct ThirdParty {
 /// A key that seals tokens.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct TurnTokenKey {
-    /// USERNAME of those who bring such a token, and whose quotas they use up; 1–508 bytes.
+    /// USERNAME of those who bring such a token, 1–508 bytes. Quotas are each token's own; in events all are the user `oauth:KID`.
     pub kid: String,
     /// The key itself.
     pub secret: TokenSecret,
@@ -516,6 +516,12 @@ pub struct TurnStats {
     pub bindings: u64,
     /// Challenges and refusals sent to those who had proved nothing.
     pub challenges: u64,
+    /// Tokens of keys that are not there, or are over.
+    pub tokens_of_unknown_keys: u64,
+    /// Tokens that their key did not seal, or not for this server.
+    pub tokens_not_ours: u64,
+    /// Tokens that are over, or of the future.
+    pub tokens_over: u64,
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use ringmain_shared::Now;
 use ringmain_shared::id::TurnAllocationId;
 use ringmain_shared::turn::{RelayMode, RelayProtocol, TurnEnd, TurnEvent};
 
-use super::allocation::{Allocation, AllocationKey, Client, Owner};
+use super::allocation::{Allocation, AllocationKey, Client, Owner, Renewal};
 use super::between::leave;
 use super::connect::is_stream;
 use super::credential::Claim;
@@ -74,7 +74,8 @@ impl Turn {
         };
         let place = place.ok_or(error::INSUFFICIENT_CAPACITY)?;
         let own = own.unwrap_or_else(|| self.ledger.take_over(user));
-        let account = self.accounts.hold(&known.claim.user, || self.ledger.bandwidth_of(user, quotas.user_bps));
+        let Claim { user: name, shown, .. } = &known.claim;
+        let account = self.accounts.hold(name, shown, || self.ledger.bandwidth_of(user, quotas.user_bps));
         let owner = Owner {
             username: known.claim.username.clone(),
             keys: known.keys.clone(),
@@ -406,13 +407,11 @@ impl Turn {
             self.move_client(key, known, now);
         }
         let Some(allocation) = self.allocations.get_mut(key) else { return Ok(()) };
-        allocation.expires = now + lifetime;
-        if known.claim.token.is_some() {
-            // RFC 7635 §9: refreshed by a new token, it is that one's from now on. It counts for the kid that it was made by.
-            let owner = &mut allocation.owner;
-            (owner.username, owner.keys) = (known.claim.username.clone(), known.keys.clone());
-            owner.token = known.claim.token;
-        }
+        allocation.expires = match allocation.owner.renew(known) {
+            Renewal::Present => now + lifetime,
+            // A Refresh of before that comes late, or once more, takes nothing away from what was done since.
+            Renewal::Past => allocation.expires.max(now + lifetime),
+        };
         // A client that did not hear the answer shows the ticket that it moved by once more.
         let repeats =
             message.attribute(attribute::MOBILITY_TICKET).is_some() && allocation.made_by == message.transaction_id();

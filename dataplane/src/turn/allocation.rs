@@ -18,6 +18,7 @@ use super::link::LinkIndex;
 use super::peer::PermittedPeer;
 use super::pending::Pending;
 use super::relay::RelayKey;
+use super::request::Known;
 use crate::io::Path;
 use crate::packet::stun::TransactionId;
 
@@ -63,6 +64,27 @@ impl Owner {
             _ => false,
         }
     }
+
+    /// RFC 7635 §9: refreshed by a new token, it is that one's from now on. It counts for the token that it was made by.
+    pub(super) fn renew(&mut self, known: &Known<'_>) -> Renewal {
+        let (Some(held), Some(brought)) = (self.token, known.claim.token) else { return Renewal::Present };
+        let is_new = brought.made > held.made;
+        if !is_new && !(brought.made == held.made && self.keys.are_of_one_token(&known.keys)) {
+            return Renewal::Past;
+        }
+        (self.username, self.keys) = (known.claim.username.clone(), known.keys.clone());
+        self.token = Some(brought);
+        Renewal::Present
+    }
+}
+
+/// What a Refresh is proved by.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Renewal {
+    /// By what its owner has, or has now.
+    Present,
+    /// By a token that was made before the owner's.
+    Past,
 }
 
 /// An allocation (RFC 8656 §3.2).

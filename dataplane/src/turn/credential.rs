@@ -62,7 +62,10 @@ fn read_timed(username: &str) -> Option<(u64, &str)> {
 #[derive(Clone, Debug)]
 pub(super) struct Claim {
     pub(super) username: String,
+    /// Whose quotas are used up: nobody else has this name.
     pub(super) user: String,
+    /// What events call that user.
+    pub(super) shown: String,
     pub(super) bound: Option<TurnBinding>,
     pub(super) expires: Option<u64>,
     /// For those who come by a token.
@@ -176,6 +179,7 @@ impl Credentials {
             return Some(Claim {
                 username: username.into(),
                 user: named.user.clone(),
+                shown: named.user.clone(),
                 bound: named.bound,
                 expires: named.expires,
                 token: None,
@@ -193,6 +197,7 @@ impl Credentials {
         Some(Claim {
             username: username.into(),
             user: user.into(),
+            shown: user.into(),
             bound: None,
             expires: Some(expires),
             token: None,
@@ -212,6 +217,7 @@ pub(super) struct Accounts {
 #[derive(Debug)]
 pub(super) struct Account {
     pub(super) user: String,
+    pub(super) shown: String,
     /// Allocations on this worker.
     held: u32,
     pub(super) bandwidth: Bandwidth,
@@ -219,9 +225,10 @@ pub(super) struct Account {
 
 impl Accounts {
     /// One more allocation of this user.
-    pub(super) fn hold(&mut self, user: &str, bandwidth: impl FnOnce() -> Bandwidth) -> AccountKey {
+    pub(super) fn hold(&mut self, user: &str, shown: &str, bandwidth: impl FnOnce() -> Bandwidth) -> AccountKey {
         let accounts = &mut self.accounts;
-        let new = || accounts.insert(Account { user: user.into(), held: 0, bandwidth: bandwidth() });
+        let new =
+            || accounts.insert(Account { user: user.into(), shown: shown.into(), held: 0, bandwidth: bandwidth() });
         let key = *self.by_user.entry(user.into()).or_insert_with(new);
         if let Some(account) = accounts.get_mut(key) {
             account.held += 1;
@@ -305,7 +312,7 @@ mod tests {
         let mut accounts = Accounts::default();
         let ledger = Arc::new(Ledger::new([3; 32]));
         let unbounded = || ledger.bandwidth_of(ledger.user("alice"), 0);
-        let keys: Vec<_> = (0..3).map(|_| accounts.hold("alice", unbounded)).collect();
+        let keys: Vec<_> = (0..3).map(|_| accounts.hold("alice", "alice", unbounded)).collect();
         assert_eq!((accounts.held("alice"), accounts.held("bob"), accounts.len()), (3, 0, 1));
         keys.iter().for_each(|&key| accounts.release(key));
         assert_eq!((accounts.held("alice"), accounts.len()), (0, 0));

@@ -12,8 +12,8 @@ use super::allocation::{Allocation, AllocationKey, Client};
 use super::credential::{Claim, HeldToken, Keys};
 use super::nonce::Features;
 use super::reply::{Refusal, ReplyTo, Seal, UNKNOWN_MAX};
-use super::token::AccessToken;
-use super::{ForMedia, Turn, discovery};
+use super::token::{AccessToken, MacKey, TokenFault};
+use super::{ForMedia, Turn, base64, discovery};
 use crate::io::Transmit;
 use crate::packet::demux::{Protocol, classify};
 use crate::packet::stun::{Class, IntegrityKey, IntegrityKey256, Message, MessageWriter, attribute, error, method};
@@ -31,6 +31,8 @@ pub(super) struct Known<'a> {
 pub(super) enum Rejected {
     /// With REALM and NONCE, so that it may try again.
     Challenge(u16),
+    /// The same, and an operator may want to know why.
+    Token(TokenFault),
     /// As it is.
     Refuse(Refusal),
 }
@@ -160,11 +162,10 @@ impl Turn {
         let unauthenticated = || Rejected::Challenge(error::UNAUTHENTICATED);
         let name = name.ok_or_else(unauthenticated)?;
         let claim = match token.filter(|_| matches!(message.method(), method::ALLOCATE | method::REFRESH)) {
-            Some(token) => self.open_token(name, token, now),
+            Some(token) => self.open_token(name, token, now).map_err(Rejected::Token)?,
             // RFC 7635 §9: no other request has one, and in none it would say more than the allocation does.
-            None => self.find_claim(home, name),
+            None => self.find_claim(home, name).ok_or_else(unauthenticated)?,
         };
-        let claim = claim.ok_or_else(unauthenticated)?;
         // RFC 8489 §9.2.4: the stronger integrity counts where there are both.
         let proof = |keys: &Keys| {
             let key = match (keys, algorithm) {
@@ -199,31 +200,43 @@ impl Turn {
     /// What a name claims to be. The owner of an allocation is known by it, even if the credential is no longer handed out.
     fn find_claim(&self, home: Option<&Allocation>, name: &str) -> Option<Claim> {
         match home.filter(|allocation| allocation.owner.username == name) {
-            Some(allocation) => Some(Claim {
-                username: name.into(),
-                user: self.accounts.get(allocation.owner.account).map(|account| account.user.clone())?,
-                bound: allocation.owner.bound,
-                expires: None,
-                token: allocation.owner.token,
-                keys: vec![allocation.owner.keys.clone()],
-            }),
+            Some(allocation) => {
+                let account = self.accounts.get(allocation.owner.account)?;
+                Some(Claim {
+                    username: name.into(),
+                    user: account.user.clone(),
+                    shown: account.shown.clone(),
+                    bound: allocation.owner.bound,
+                    expires: None,
+                    token: allocation.owner.token,
+                    keys: vec![allocation.owner.keys.clone()],
+                })
+            }
             None => self.credentials.find(name),
         }
     }
 
-    /// What a token says of its bearer: no more than that the owner of the key `kid` vouches, and for how long. All of a kid are one user.
-    fn open_token(&self, kid: &str, token: &[u8], now: Now) -> Option<Claim> {
+    /// What a token says of its bearer: no more than that the owner of the key `kid` vouches, and for how long. So each is a user of its
+    /// own, who shares quotas with nobody.
+    fn open_token(&self, kid: &str, token: &[u8], now: Now) -> Result<Claim, TokenFault> {
         let (AccessToken { mac_key, timestamp, .. }, remaining) =
-            self.tokens.as_ref()?.open(kid, token, self.unix_time(now)).ok()?;
+            self.tokens.as_ref().ok_or(TokenFault::UnknownKey)?.open(kid, token, self.unix_time(now))?;
         let as_coturn_has_it = mac_key.as_coturn_has_it();
-        Some(Claim {
+        Ok(Claim {
             username: kid.into(),
-            user: kid.into(),
+            user: self.bearer(kid, &mac_key),
+            shown: format!("{TOKEN_PREFIX}{kid}"),
             bound: None,
             expires: None,
             token: Some(HeldToken { made: timestamp, ends: now + remaining }),
             keys: [mac_key].into_iter().chain(as_coturn_has_it).map(Keys::Token).collect(),
         })
+    }
+
+    /// The name that the bearer of a token is counted by. It depends on a secret of ours, so no user can be called so.
+    fn bearer(&self, kid: &str, mac_key: &MacKey) -> String {
+        let tag = self.ledger.tag(&[b"token", &kid.len().to_be_bytes(), kid.as_bytes(), mac_key.bytes()]);
+        format!("token {}", base64::encode(&tag))
     }
 
     fn reject(
@@ -235,6 +248,13 @@ impl Turn {
         now: Now,
         out: &mut dyn Transmit,
     ) -> Result<(), DropReason> {
+        if let Rejected::Token(fault) = rejected {
+            *match fault {
+                TokenFault::UnknownKey => &mut self.stats.tokens_of_unknown_keys,
+                TokenFault::NotOurs => &mut self.stats.tokens_not_ours,
+                TokenFault::Over => &mut self.stats.tokens_over,
+            } += 1;
+        }
         let reply = reply_to(client, message);
         if !client.is_proved() && !self.is_worth_a_challenge(client, size, message, &reply) {
             return Err(DropReason::TurnReplyBudget);
@@ -244,6 +264,7 @@ impl Turn {
         let code = match rejected {
             Rejected::Refuse(refusal) => return reply.refuse(&refusal, out),
             Rejected::Challenge(code) => code,
+            Rejected::Token(_) => error::UNAUTHENTICATED,
         };
         let features = Features { algorithms: self.offers_algorithms(client, size, &reply) };
         let nonce = self.nonces.make(client.path.remote, features, now);
@@ -354,6 +375,8 @@ pub(super) fn refuse_unknown(message: &Message<'_>, known: &[u16]) -> Option<Ref
 
 /// SHA-256, then MD5, without parameters (RFC 8489 §14.11).
 const PASSWORD_ALGORITHMS: &[u8] = &[0, 2, 0, 0, 0, 1, 0, 0];
+/// What the name of a key is shown with, lest it be taken for a user of that name.
+const TOKEN_PREFIX: &str = "oauth:";
 /// RFC 8489 §14.3.
 const USERNAME_SIZE_MAX: usize = 508;
 /// Bytes of a challenge with algorithms, but the realm: header, error, realm's and nonce's headers, nonce, algorithms.

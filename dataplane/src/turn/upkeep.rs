@@ -280,7 +280,7 @@ impl Turn {
         let is_open = |relay: &&super::relay::Relay| matches!(relay.socket, Socket::Open(_) | Socket::Listening);
         Some(TurnAllocation {
             id: allocation.id,
-            user: self.accounts.get(allocation.owner.account)?.user.clone(),
+            user: self.accounts.get(allocation.owner.account)?.shown.clone(),
             bound: allocation.owner.bound,
             client: allocation.client.path.remote,
             transport: allocation.client.transport,

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use ringmain_shared::DropReason;
 use ringmain_shared::turn::{
-    PasswordAlgorithms, ThirdParty, TokenSecret, TurnCommand, TurnEnd, TurnEvent, TurnSpec, TurnTokenKey, TurnTransport,
+    PasswordAlgorithms, ThirdParty, TokenSecret, TurnCommand, TurnEnd, TurnEvent, TurnSecret, TurnSpec, TurnTokenKey,
+    TurnTransport,
 };
 
 use super::world::*;
@@ -76,7 +77,7 @@ fn a_challenge_names_the_server_and_a_token_is_taken() {
             assert_eq!(challenge.attribute(attribute::THIRD_PARTY_AUTHORIZATION), Some(SERVER.as_bytes()));
             let answer = caller.allocate(&mut world);
             assert_eq!((answer.code(), answer.lifetime()), (0, 600), "{kid} {proof:?}");
-            assert!(matches!(&world.events()[..], [TurnEvent::Opened(row)] if row.user == kid));
+            assert!(matches!(&world.events()[..], [TurnEvent::Opened(row)] if row.user == format!("oauth:{kid}")));
             // From here on without the token, until it is refreshed.
             assert_eq!(caller.permit(&mut world, &["8.8.8.8:9"]), 0);
             assert_eq!(caller.bind(&mut world, 0x4000, "8.8.8.8:9"), 0);
@@ -139,6 +140,25 @@ fn an_allocation_ends_with_its_token_and_goes_on_with_the_next() {
 }
 
 #[test]
+fn a_refresh_that_comes_late_or_once_more_does_not_bring_an_older_token_back() {
+    let mut world = world();
+    let mut old = Recipe { lifetime: 1000, age: 10, ..recipe(1) }.caller(&world, 1);
+    assert_eq!(old.allocate(&mut world).code(), 0);
+    let mut caller = Caller { bearer: recipe(2).bearer(&world), ..old.clone() };
+    assert_eq!(caller.refresh(&mut world, 1800).lifetime(), 1800);
+    // Of the same moment as the present one, but not the same.
+    let mut equal = Caller { bearer: recipe(3).bearer(&world), ..old.clone() };
+    for late in [&mut old, &mut equal] {
+        assert_eq!(late.refresh(&mut world, 700).lifetime(), 700, "as its token says");
+        assert_eq!(late.permit(&mut world, &["8.8.8.8:9"]), 401, "its key is not the allocation's");
+        assert_eq!(caller.permit(&mut world, &["8.8.8.8:9"]), 0);
+        assert_eq!(world.turn.held_until(caller.client.path), Some(world.now + Duration::from_secs(1800)));
+    }
+    assert_eq!(caller.refresh(&mut world, 600).lifetime(), 600, "the same one once more");
+    assert_eq!(world.turn.held_until(caller.client.path), Some(world.now + Duration::from_secs(600)));
+}
+
+#[test]
 fn a_refresh_without_the_token_does_not_outlive_it() {
     let mut world = world();
     let mut caller = Recipe { lifetime: 100, ..recipe(1) }.caller(&world, 1);
@@ -152,27 +172,88 @@ fn a_refresh_without_the_token_does_not_outlive_it() {
 }
 
 #[test]
-fn the_next_token_may_be_of_another_key_and_the_first_one_s_quota_is_used() {
+fn the_next_token_may_be_of_another_key_and_the_first_one_s_quota_stays_used() {
     let mut world = world();
+    world.now = world.now + Duration::from_secs(1);
+    let recipe = |number| Recipe { age: i64::from(number == 1), ..recipe(number) };
     let mut caller = recipe(1).caller(&world, 1);
     assert_eq!(caller.allocate(&mut world).code(), 0);
     let rolled = Recipe { kid: "union", ..recipe(2) }.caller(&world, 1);
     caller = Caller { nonce: caller.nonce, ..rolled };
     assert_eq!(caller.refresh(&mut world, 600).code(), 0);
     assert_eq!(caller.permit(&mut world, &["8.8.8.8:9"]), 0);
-    assert_eq!((world.turn.accounts.held("north"), world.turn.accounts.held("union")), (1, 0));
+    assert_eq!(world.turn.accounts.len(), 1);
+    for number in 3..=6 {
+        let code = recipe(1).caller(&world, number).allocate(&mut world).code();
+        assert_eq!(code, if number < 6 { 0 } else { 486 }, "{number}: one of four was made before");
+    }
+    for number in 7..=10 {
+        let mut other = Recipe { kid: "union", ..recipe(2) }.caller(&world, number);
+        assert_eq!(other.allocate(&mut world).code(), 0);
+        assert_eq!(other.refresh(&mut world, 0).code(), 0);
+    }
+    for number in 3..=5 {
+        assert_eq!(recipe(1).caller(&world, number).refresh(&mut world, 0).code(), 0);
+    }
     assert_eq!(caller.refresh(&mut world, 0).code(), 0);
     assert_eq!(world.turn.accounts.len(), 0);
 }
 
 #[test]
-fn all_of_a_kid_share_its_quota() {
+fn a_token_has_quotas_of_its_own() {
     let mut world = world();
-    for number in 1..=6u8 {
-        let code = recipe(number).caller(&world, number.into()).allocate(&mut world).code();
+    for number in 1..=6 {
+        let code = recipe(1).caller(&world, number).allocate(&mut world).code();
         assert_eq!(code, if number <= 4 { 0 } else { 486 }, "{number}");
     }
-    assert_eq!(Recipe { kid: "union", ..recipe(7) }.caller(&world, 7).allocate(&mut world).code(), 0);
+    // Nobody else is locked out: not another bearer of the same kid, not the same key in a token of another kid.
+    assert_eq!(recipe(2).caller(&world, 7).allocate(&mut world).code(), 0);
+    assert_eq!(Recipe { kid: "union", ..recipe(1) }.caller(&world, 8).allocate(&mut world).code(), 0);
+    // Another token with the same key is the same bearer's.
+    let again = Recipe { age: 1, lifetime: 900, ..recipe(1) };
+    assert_eq!(again.caller(&world, 9).allocate(&mut world).code(), 486);
+    assert_eq!(world.turn.accounts.len(), 3);
+}
+
+#[test]
+fn a_kid_and_users_of_its_name_are_strangers_to_each_other() {
+    let mut spec = spec_with(&["north"]);
+    spec.users.push(credential("north", "north"));
+    let mut world = World::new(spec);
+    for number in 1..=4 {
+        assert_eq!(recipe(1).caller(&world, number).allocate(&mut world).code(), 0);
+    }
+    let mut user = Caller::new(5, "north");
+    assert_eq!(user.allocate(&mut world).code(), 0);
+    let username = format!("{}:north", UNIX + 5000);
+    let password = crate::turn::timed_password(&username, &TurnSecret(b"north".to_vec()));
+    let mut timed = Caller { username, password, ..Caller::new(6, "") };
+    assert_eq!(timed.allocate(&mut world).code(), 0, "the configured user and this one are one");
+    let users = world.events().into_iter().filter_map(|event| match event {
+        TurnEvent::Opened(row) => Some(row.user),
+        _ => None,
+    });
+    assert_eq!(users.collect::<Vec<_>>(), [&["oauth:north"; 4][..], &["north"; 2]].concat());
+    assert_eq!((world.turn.accounts.held("north"), world.turn.ledger.held("north")), (2, 2));
+}
+
+#[test]
+fn refused_tokens_are_counted_by_what_is_wrong_with_them() {
+    let mut world = world();
+    let refused = [
+        Recipe { age: 4000, ..recipe(1) },
+        Recipe { age: -4000, ..recipe(1) },
+        Recipe { server: "turn.example.org", ..recipe(1) },
+        Recipe { kid: "west", ..recipe(1) },
+        Recipe { kid: "west", ..recipe(1) },
+        Recipe { kid: "west", ..recipe(1) },
+    ];
+    for (number, recipe) in (1..).zip(refused) {
+        world.now = world.now + Duration::from_secs(1);
+        assert_eq!(recipe.caller(&world, number).allocate(&mut world).code(), 401);
+    }
+    let stats = world.turn.stats();
+    assert_eq!((stats.tokens_over, stats.tokens_not_ours, stats.tokens_of_unknown_keys), (2, 1, 3));
 }
 
 #[test]
