@@ -400,6 +400,12 @@ pub enum TurnCommand {
         /// Which.
         allocation: TurnAllocationId,
     },
+    /// The wall clock has been set right: what others say of time is judged by it from now on. What control says of time, in
+    /// [`TurnCredential::expires`], goes by the clock of the start, which control has too.
+    Clock {
+        /// Nanoseconds since 1970 at `Now(0)`.
+        unix_nanos_at_start: u64,
+    },
     /// Refuse new allocations with 508, let the others end; or accept again.
     Drain(bool),
     /// List every allocation, answered by one [`TurnEvent::Snapshot`] per worker.

@@ -49,7 +49,7 @@ impl Turn {
             return self.repeat_allocate(key, known, now, out);
         }
         let wishes = self.read_wishes(known, now)?;
-        if known.claim.expires.is_some_and(|expires| expires <= self.unix_seconds(now)) {
+        if known.claim.expires.is_some_and(|expires| self.is_over(expires, now)) {
             return Err(error::UNAUTHENTICATED.into());
         }
         let quotas = self.spec.quotas;

@@ -67,7 +67,7 @@ pub(super) struct Claim {
     /// What events call that user.
     pub(super) shown: String,
     pub(super) bound: Option<TurnBinding>,
-    pub(super) expires: Option<u64>,
+    pub(super) expires: Option<Expiry>,
     /// For those who come by a token.
     pub(super) token: Option<HeldToken>,
     /// One for each secret that it may have been made with.
@@ -79,6 +79,15 @@ impl Claim {
     pub(super) fn limit(&self, lifetime: Duration, now: Now) -> Duration {
         self.token.map_or(lifetime, |token| lifetime.min(token.ends.since(now)))
     }
+}
+
+/// When something is over, seconds since 1970.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Expiry {
+    /// By the clock of the start, as control has it.
+    OfControl(u64),
+    /// By the wall clock, which may be set right meanwhile.
+    OfOthers(u64),
 }
 
 /// What is remembered of a token.
@@ -181,7 +190,7 @@ impl Credentials {
                 user: named.user.clone(),
                 shown: named.user.clone(),
                 bound: named.bound,
-                expires: named.expires,
+                expires: named.expires.map(Expiry::OfControl),
                 token: None,
                 keys: vec![Keys::Password(named.keys.clone())],
             });
@@ -199,7 +208,7 @@ impl Credentials {
             user: user.into(),
             shown: user.into(),
             bound: None,
-            expires: Some(expires),
+            expires: Some(Expiry::OfOthers(expires)),
             token: None,
             keys: keys.collect(),
         })

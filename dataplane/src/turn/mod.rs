@@ -61,7 +61,7 @@ use allocation::Allocation;
 use between::Whose;
 use budget::ReplyBudget;
 use connection::Connections;
-use credential::{Accounts, Credentials};
+use credential::{Accounts, Credentials, Expiry};
 use link::Links;
 use nonce::Nonces;
 use peer::Peers;
@@ -84,8 +84,10 @@ pub use token::{AccessToken, MacKey, TokenCipher};
 pub struct Turn {
     index: WorkerIndex,
     spec: TurnSpec,
-    /// Nanoseconds since 1970 at `Now(0)`.
+    /// Nanoseconds since 1970 at `Now(0)`, as it was thought then. Control counts from there too.
     unix_nanos_at_start: u64,
+    /// The same as it is known now, for what others say of time.
+    wall_nanos_at_start: u64,
     ledger: Arc<Ledger>,
     peers: Peers,
     credentials: Credentials,
@@ -158,6 +160,7 @@ impl Turn {
         let mut turn = Self {
             index,
             unix_nanos_at_start,
+            wall_nanos_at_start: unix_nanos_at_start,
             peers: Peers::new(&spec.peers, &spec.relay),
             credentials: Credentials::default(),
             tokens: None,
@@ -310,13 +313,20 @@ impl Turn {
         }
     }
 
-    /// Since 1970.
+    /// Since 1970, by the wall clock.
     fn unix_time(&self, now: Now) -> Duration {
-        Duration::from_nanos(self.unix_nanos_at_start.saturating_add(now.0))
+        Duration::from_nanos(self.wall_nanos_at_start.saturating_add(now.0))
     }
 
-    /// Seconds since 1970.
-    fn unix_seconds(&self, now: Now) -> u64 {
-        self.unix_time(now).as_secs()
+    /// Whether a moment is over, by the clock of whoever named it.
+    fn is_over(&self, expiry: Expiry, now: Now) -> bool {
+        match expiry {
+            Expiry::OfControl(seconds) => seconds <= seconds_since_1970(self.unix_nanos_at_start, now),
+            Expiry::OfOthers(seconds) => seconds <= self.unix_time(now).as_secs(),
+        }
     }
+}
+
+fn seconds_since_1970(unix_nanos_at_start: u64, now: Now) -> u64 {
+    unix_nanos_at_start.saturating_add(now.0) / 1_000_000_000
 }

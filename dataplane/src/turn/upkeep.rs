@@ -8,11 +8,11 @@ use foldhash::fast::RandomState;
 use ringmain_shared::Now;
 use ringmain_shared::turn::{ThirdParty, TurnAllocation, TurnCommand, TurnEnd, TurnEvent, TurnTokenKey};
 
-use super::Turn;
 use super::allocation::{Allocation, AllocationKey, Client};
 use super::between::leave;
 use super::connection::Stage;
 use super::relay::{RelayKey, Socket};
+use super::{Turn, seconds_since_1970};
 use crate::io::{Path, Transmit};
 use crate::packet::stun::error;
 
@@ -37,6 +37,7 @@ impl Turn {
                     now,
                 );
             }
+            TurnCommand::Clock { unix_nanos_at_start } => self.wall_nanos_at_start = unix_nanos_at_start,
             TurnCommand::Drain(draining) => self.draining = draining,
             TurnCommand::Snapshot { request } => {
                 let allocations = self.allocations.keys().filter_map(|key| self.row(key, now)).collect();
@@ -95,7 +96,7 @@ impl Turn {
     pub fn handle_timeout(&mut self, now: Now) {
         if self.nonces.rotate(now) {
             // Once an hour, what nobody may allocate with any more.
-            self.credentials.forget_expired(self.unix_seconds(now));
+            self.credentials.forget_expired(seconds_since_1970(self.unix_nanos_at_start, now));
         }
         while let Some(&(until, port)) = self.quarantine.front()
             && until <= now

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use ringmain_shared::DropReason;
 use ringmain_shared::turn::{
-    PasswordAlgorithms, ThirdParty, TokenSecret, TurnCommand, TurnEnd, TurnEvent, TurnSecret, TurnSpec, TurnTokenKey,
-    TurnTransport,
+    PasswordAlgorithms, ThirdParty, TokenSecret, TurnCommand, TurnCredential, TurnEnd, TurnEvent, TurnSecret, TurnSpec,
+    TurnTokenKey, TurnTransport,
 };
 
 use super::world::*;
@@ -309,6 +309,31 @@ fn clocks_may_differ_by_a_little() {
         let mut world = world();
         let answer = Recipe { age, ..recipe(1) }.caller(&world, 1).allocate(&mut world);
         assert_eq!((answer.code(), answer.lifetime()), (0, expected), "{age}");
+    }
+}
+
+#[test]
+fn a_clock_that_is_set_right_is_gone_by() {
+    for behind in [7200, -7200] {
+        let mut world = world();
+        let guest = TurnCredential { expires: Some(UNIX + 1060), ..credential("guest", "room") };
+        world.turn.handle_command(TurnCommand::Add(guest), world.now);
+        let codes = |world: &mut World, number: u16| {
+            let right = Recipe { age: -behind, ..recipe(1) }.caller(world, number).allocate(world).code();
+            let wrong = recipe(2).caller(world, number + 1).allocate(world).code();
+            // A minute from now, by the right clock.
+            let username = format!("{}:carol", UNIX.checked_add_signed(1060 + behind).unwrap());
+            let password = crate::turn::timed_password(&username, &TurnSecret(b"north".to_vec()));
+            let mut timed = Caller { username, password, ..Caller::new(number + 2, "") };
+            let timed = timed.allocate(world).code();
+            [right, wrong, timed, Caller::new(number + 3, "guest").allocate(world).code()]
+        };
+        assert_eq!(codes(&mut world, 1), [401, 0, if behind > 0 { 0 } else { 401 }, 0]);
+        let unix_nanos_at_start = UNIX.checked_add_signed(behind).unwrap() * 1_000_000_000;
+        world.turn.handle_command(TurnCommand::Clock { unix_nanos_at_start }, world.now);
+        world.wait(Duration::from_secs(1));
+        // Control goes by its own clock.
+        assert_eq!(codes(&mut world, 11), [0, 401, 0, 0], "{behind}");
     }
 }
 
