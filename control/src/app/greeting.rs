@@ -79,8 +79,9 @@ pub fn turn_lines(config: &Config, listeners: &Listeners, offer: Option<&Offer>)
         lines.push(Line::Info(discovery_line(turn.alt_port(), listeners)));
     }
     let server_name = turn.server_name.as_ref().unwrap_or(&turn.realm);
+    let padded = |name: &str| name.len().next_multiple_of(4);
     let (what, size) = match turn.oauth_keys {
-        Some(_) => ("turn.realm and turn.server_name have", turn.realm.len() + server_name.len() + 4),
+        Some(_) => ("turn.realm and turn.server_name have", padded(&turn.realm) + 4 + padded(server_name)),
         None => ("turn.realm has", turn.realm.len()),
     };
     if size > REALM_SIZE_GOOD {
@@ -88,6 +89,10 @@ pub fn turn_lines(config: &Config, listeners: &Listeners, offer: Option<&Offer>)
             "{what} {size} bytes in every answer to strangers: up to {REALM_SIZE_GOOD} make those no more than twice as long as what \
              is asked, which is of little use to who would have others flooded"
         )));
+        if turn.oauth_keys.is_some() {
+            let hint = "so turn.server_name is told to nobody by UDP who has proved nothing: shorten it if clients need to be told";
+            lines.push(Line::Warn(hint.into()));
+        }
     }
     let files = [&turn.users_file, &turn.oauth_keys];
     let is_for_nobody =

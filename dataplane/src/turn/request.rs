@@ -268,7 +268,8 @@ impl Turn {
         };
         let features = Features { algorithms: self.offers_algorithms(client, size, &reply) };
         let nonce = self.nonces.make(client.path.remote, features, now);
-        let (realm, tokens) = (self.spec.realm.as_bytes(), &self.tokens);
+        let realm = self.spec.realm.as_bytes();
+        let tokens = self.tokens.as_ref().filter(|_| self.names_server(client, size, features, &reply));
         let challenge = |message: &mut MessageWriter<'_>| {
             message.error_code_bare(code);
             message.attribute(attribute::REALM, realm);
@@ -294,6 +295,13 @@ impl Turn {
         }
     }
 
+    /// Whether a challenge has THIRD-PARTY-AUTHORIZATION: to an address that may be forged not where that would make it more than twice as
+    /// long as the request. A client that has a token need not be told; one that must be can come by a connection.
+    fn names_server(&self, client: Client, request: usize, features: Features, reply: &ReplyTo) -> bool {
+        let challenge = if features.algorithms { CHALLENGE_SIZE } else { PLAIN_CHALLENGE_SIZE };
+        client.is_proved() || self.is_within(20, client, request, challenge, reply)
+    }
+
     /// Whether a request from an address that may be forged is answered. A client's first Allocate is, whatever the realm takes; of all
     /// others those to which the answer is no gain: a header alone would pay an attacker best, and no client sends that.
     fn is_worth_a_challenge(&self, client: Client, request: usize, message: &Message<'_>, reply: &ReplyTo) -> bool {
@@ -304,11 +312,16 @@ impl Turn {
 
     /// Whether a challenge, of so many bytes without our names, takes no more than 1.6 times the request's on the wire.
     fn is_cheap(&self, client: Client, request: usize, challenge: usize, reply: &ReplyTo) -> bool {
+        self.is_within(16, client, request, challenge, reply)
+    }
+
+    /// The same for any number of tenths.
+    fn is_within(&self, tenths: usize, client: Client, request: usize, challenge: usize, reply: &ReplyTo) -> bool {
         let ip = if client.path.remote.is_ipv4() { IPV4_UDP_SIZE } else { IPV6_UDP_SIZE };
         let realm = self.spec.realm.len().next_multiple_of(4);
         let third_party = self.tokens.as_ref().map_or(0, |tokens| 4 + tokens.server_name().len().next_multiple_of(4));
         let challenge = challenge + realm + third_party + if reply.fingerprint { 8 } else { 0 };
-        (ip + challenge) * 10 <= (ip + request) * 16
+        (ip + challenge) * 10 <= (ip + request) * tenths
     }
 
     /// One reply to somebody who has proved nothing. Those on connections have proved where they are.
