@@ -23,12 +23,13 @@ pub(super) struct Translated {
 /// Reads a `turnserver.conf`. Settings that it does not have are coturn's defaults, or ours where it has no say.
 pub(super) fn translate(name: &str, text: &str) -> Translated {
     let mut reader = Reader::new();
+    // As of any key of one value, the last word counts; the name of the server depends on it.
+    let wants_tokens = text.lines().enumerate().filter_map(|(index, line)| Some((index, entry(line)?)));
+    let last = wants_tokens.filter(|(_, (key, _))| *key == "oauth").last().filter(|(_, (_, value))| is_on(value));
+    reader.oauth = last.map(|(index, _)| Origin::File { name: name.into(), line: index + 1 });
     for (index, line) in text.lines().enumerate() {
         let Some((key, value)) = entry(line) else { continue };
         let origin = Origin::File { name: name.into(), line: index + 1 };
-        if key == "oauth" && is_on(value) {
-            reader.oauth = Some(origin.clone());
-        }
         match reader.take(key, value) {
             Ok(Verdict::Applied) => {}
             Ok(Verdict::Nothing(why)) => {
@@ -105,7 +106,13 @@ impl Reader {
         let turn = &mut self.config.turn;
         match key {
             "realm" => turn.realm = realm(&value)?,
-            "server-name" => turn.server_name = server_name(&value)?,
+            "server-name" => match server_name(&value) {
+                Ok(name) => turn.server_name = name,
+                Err(why) if self.oauth.is_some() => return Err(why),
+                Err(_) => {
+                    return Ok(Verdict::Nothing("it is told with `oauth` only, and would be too long or strange then"));
+                }
+            },
             "listening-ip" => turn.listen.push(value.address()?),
             "relay-ip" => turn.relay_addresses.push(value.address()?),
             "external-ip" => turn.external.push(external(&value)?),
@@ -178,9 +185,6 @@ impl Reader {
             let origin = Origin::File { name: name.into(), line: 0 };
             Problem { key: String::new(), origin, message: message.into() }
         };
-        if turn.users.is_empty() && turn.shared_secrets.is_empty() && self.oauth.is_none() {
-            self.problems.push(at_all("nobody could use this server: give it a `user` or a `static-auth-secret`"));
-        }
         if self.tls_wanted && (turn.tls_cert.is_none() || turn.tls_key.is_none()) {
             self.warnings.push(at_all(
                 "nothing listens on `tls-listening-port`: TLS and DTLS need a certificate, named by `cert` and `pkey`",
@@ -338,7 +342,6 @@ mod tests {
             assert!(told.contains(&format!("`{key}` (turnserver.conf, line {})", line + 2)), "{key}: {told}");
         }
         assert_eq!(refused("no-auth=0\noauth=false\n"), "");
-        assert!(!translate("t", "realm=a\n").problems.is_empty(), "nobody could use it");
     }
 
     #[test]
@@ -353,6 +356,19 @@ mod tests {
         let turn = load("oauth\nserver-name=b\n", Some("keys")).expect("with keys").config.turn;
         assert_eq!((turn.oauth_keys, turn.server_name.as_deref()), (Some("keys".into()), Some("b")));
         assert!(load("oauth=0\nuser=a:b\n", None).is_ok_and(|loaded| loaded.config.turn.oauth_keys.is_none()));
+        // The last word counts.
+        assert!(load("oauth\noauth=0\nuser=a:b\n", None).is_ok() && load("oauth=0\noauth\nuser=a:b\n", None).is_err());
+        // Keys alone let somebody in; nothing at all lets in nobody.
+        assert!(load("", Some("keys")).is_ok());
+        for text in ["", "oauth\noauth=0\n"] {
+            let told = load(text, None).expect_err("for nobody").to_string();
+            assert!(told.contains("nobody could use this server"), "{told}");
+        }
+        // A name that is never told may be any.
+        let long = format!("user=a:b\nserver-name={}\n", "n".repeat(128));
+        assert!(load(&long, None).is_ok_and(|loaded| loaded.warnings.iter().any(|it| it.key == "server-name")));
+        let told = load(&format!("{long}oauth\n"), Some("keys")).expect_err("too long").to_string();
+        assert!(told.contains("`server-name` (turnserver.conf, line 3)"), "{told}");
     }
 
     #[test]

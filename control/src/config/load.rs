@@ -74,7 +74,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
     let mut loader = Loader::default();
     if let Some((name, text)) = &sources.coturn {
         let coturn::Translated { config, warnings, problems, oauth } = coturn::translate(name, text);
-        loader = Loader { config, warnings, problems, coturn_oauth: oauth, ..loader };
+        loader = Loader { config, warnings, problems, coturn: Some((name.clone(), oauth)), ..loader };
     }
     if sources.turn_only {
         loader.config.turn_only = true;
@@ -114,8 +114,8 @@ struct Loader {
     problems: Vec<Problem>,
     /// The last media port that ion-sfu's keys allow, and which of them said so.
     last_port: Option<(u16, String, Origin)>,
-    /// Where coturn's file wants tokens.
-    coturn_oauth: Option<Origin>,
+    /// coturn's file, and where in it tokens are wanted.
+    coturn: Option<(String, Option<Origin>)>,
 }
 
 impl Loader {
@@ -377,10 +377,15 @@ impl Loader {
         if turn.enabled && turn.port == turn.tls_port && config.one_port.is_none() {
             self.problem_at("turn.tls_port", "is `turn.port`; UDP and DTLS need ports of their own".into());
         }
-        if let Some(origin) = self.coturn_oauth.clone().filter(|_| turn.oauth_keys.is_none()) {
-            let message =
-                "needs the keys of tokens, which coturn has in its database: name a file of them by --turn-oauth-keys";
-            self.problem("oauth", origin, message.into());
+        if let Some((name, oauth)) = self.coturn.clone().filter(|_| turn.oauth_keys.is_none()) {
+            let is_for_nobody = turn.users.is_empty() && turn.users_file.is_none() && turn.shared_secrets.is_empty();
+            if let Some(origin) = oauth {
+                let message = "needs the keys of tokens, which coturn has in its database: name a file of them by --turn-oauth-keys";
+                self.problem("oauth", origin, message.into());
+            } else if is_for_nobody {
+                let message = "nobody could use this server: give it a `user` or a `static-auth-secret`";
+                self.problem("", Origin::File { name, line: 0 }, message.into());
+            }
         }
         if turn.enabled && turn.nat_discovery && [turn.port, turn.tls_port].contains(&turn.alt_port()) {
             self.problem_at("turn.alt_port", "is a port of TURN's already; NAT discovery needs one of its own".into());
