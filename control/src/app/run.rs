@@ -4,13 +4,13 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use ringmain_dataplane::plane::DtlsCertificateFiles;
 use ringmain_shared::command::Command;
 use ringmain_shared::event::Hello;
-use ringmain_shared::turn::TurnCommand;
+use ringmain_shared::turn::{TurnCommand, TurnSpec};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
@@ -259,14 +259,30 @@ impl TurnFiles {
         if !turn.enabled || turn.users_file.is_none() && turn.oauth_keys.is_none() {
             return false;
         }
-        match turn::spec(&self.config, &self.hello, &self.candidates, &self.host) {
-            Ok(spec) => {
-                self.door.ask(turn::AdminQuestion::Configure(Box::new(spec))).await;
-                tracing::info!("users and keys of TURN have been read again");
+        turn::warnings(&self.config, None).iter().for_each(|warning| tracing::warn!("{warning}"));
+        let spec = match turn::spec(&self.config, &self.hello, &self.candidates, &self.host) {
+            Ok(spec) => spec,
+            Err(error) => {
+                tracing::error!("users and keys of TURN stay as they were: {error:#}");
+                return true;
             }
-            Err(error) => tracing::error!("users and keys of TURN stay as they were: {error:#}"),
+        };
+        match tokio::time::timeout(TOLD_WITHIN, self.tell(spec)).await {
+            Ok(Some(_)) => tracing::info!("users and keys of TURN have been read again"),
+            Ok(None) => {
+                tracing::error!("users and keys of TURN may be as they were: the data plane could not be asked")
+            }
+            Err(_) => {
+                tracing::error!("users and keys of TURN have been read again, and a worker has not said that it heard")
+            }
         }
         true
+    }
+
+    /// Returns when every worker goes by it. Each does what it is told in order: once it has listed its allocations, it has heard.
+    async fn tell(&self, spec: TurnSpec) -> Option<turn::AdminAnswer> {
+        self.door.ask(turn::AdminQuestion::Configure(Box::new(spec))).await?;
+        self.door.ask(turn::AdminQuestion::Allocations).await
     }
 }
 
@@ -309,5 +325,7 @@ fn epoch() -> u32 {
 
 /// Addresses of this host that media uses without being told which.
 const ADDRESSES_MAX: usize = 16;
+/// Time for workers to hear of new rules.
+const TOLD_WITHIN: Duration = Duration::from_secs(10);
 /// Connections to the metrics listener.
 const METRICS_CONNECTIONS_MAX: usize = 64;

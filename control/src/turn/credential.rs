@@ -43,7 +43,6 @@ pub fn print_credential(config: &Config, options: &CredentialOptions) -> anyhow:
             "username: {kid}\naccess token: {access_token}\nMAC key: {mac_key}\nserver name: {}",
             third_party.server_name
         );
-        // As RTCOAuthCredential of WebRTC's extensions.
         let credential = json!({"accessToken": access_token, "macKey": mac_key});
         (json!({"username": kid, "credential": credential, "credentialType": "oauth"}), text)
     } else {

@@ -3,6 +3,7 @@
 //!
 //!     KID:ALGORITHM:KEY[:SINCE:LIFETIME]
 //!
+//! with tabs instead of the colons where a line has any, since the name of a key may have colons.
 //! `ALGORITHM` is `A128GCM` or `A256GCM`, which nothing means as well. `KEY` is base64; of longer ones the first 16 or 32 bytes are
 //! used, as coturn does. `SINCE`, seconds since 1970, and `LIFETIME`, seconds, say when the key ends; a lifetime of 0 that it does not.
 
@@ -12,17 +13,18 @@ use anyhow::Context;
 use aws_lc_rs::rand;
 use ringmain_dataplane::turn::{AccessToken, MacKey, TokenCipher, decode_base64, encode_base64};
 use ringmain_shared::turn::{ThirdParty, TokenSecret, TurnTokenKey};
+use zeroize::Zeroizing;
 
 use crate::config::Turn;
 
 /// Whose tokens are taken, and for which name. `None` without a file of keys.
 pub(super) fn third_party(turn: &Turn) -> anyhow::Result<Option<ThirdParty>> {
     let Some(file) = &turn.oauth_keys else { return Ok(None) };
-    let text = std::fs::read_to_string(file);
+    let text = std::fs::read_to_string(file).map(Zeroizing::new);
     let text = text.with_context(|| format!("turn.oauth_keys: cannot read {}", file.display()))?;
     let mut keys: Vec<TurnTokenKey> = Vec::new();
-    for (index, line) in text.lines().map(str::trim).enumerate() {
-        if line.is_empty() || line.starts_with('#') {
+    for (index, line) in text.lines().enumerate() {
+        if line.trim().is_empty() || line.trim().starts_with('#') {
             continue;
         }
         let key = read(line).and_then(|key| match keys.iter().any(|other| other.kid == key.kid) {
@@ -41,7 +43,8 @@ pub(super) fn third_party(turn: &Turn) -> anyhow::Result<Option<ThirdParty>> {
 }
 
 fn read(line: &str) -> Result<TurnTokenKey, &'static str> {
-    let fields: Vec<&str> = line.split(':').map(str::trim).collect();
+    let separator = if line.contains('\t') { '\t' } else { ':' };
+    let fields: Vec<&str> = line.split(separator).map(str::trim).collect();
     let (kid, algorithm, key, expires) = match fields[..] {
         [kid, algorithm, key] => (kid, algorithm, key, None),
         [kid, algorithm, key, since, lifetime] => {
@@ -49,13 +52,17 @@ fn read(line: &str) -> Result<TurnTokenKey, &'static str> {
             let (since, lifetime) = (seconds(since)?, seconds(lifetime)?);
             (kid, algorithm, key, (lifetime > 0).then(|| since.saturating_add(lifetime)))
         }
-        _ => return Err("a key is written as KID:ALGORITHM:KEY or KID:ALGORITHM:KEY:SINCE:LIFETIME"),
+        _ => {
+            return Err(
+                "a key is written as KID:ALGORITHM:KEY or KID:ALGORITHM:KEY:SINCE:LIFETIME, or with tabs for the colons",
+            );
+        }
     };
     // RFC 8489 §14.3: it is a USERNAME.
     if !(1..=508).contains(&kid.len()) {
         return Err("the name of a key has 1 to 508 bytes");
     }
-    let key = decode_base64(key).ok_or("the key is no base64")?;
+    let key = decode_base64(key).map(Zeroizing::new).ok_or("the key is no base64")?;
     let secret = match algorithm {
         "A128GCM" => key.first_chunk().copied().map(TokenSecret::Aes128Gcm).ok_or("a key of A128GCM has 16 bytes"),
         "A256GCM" | "" => key.first_chunk().copied().map(TokenSecret::Aes256Gcm).ok_or("a key of A256GCM has 32 bytes"),
@@ -123,12 +130,24 @@ mod tests {
     }
 
     #[test]
+    fn with_tabs_the_name_of_a_key_may_have_colons() {
+        let key = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDEK";
+        // As `sqlite3 -tabs` prints rows, one without an algorithm.
+        let text = format!("urn:north:1\tA256GCM\t{key}\t1000\t60\nunion\t\t{key}\t0\t0\nwest:A256GCM:{key}\n");
+        let loaded = load("tabs", &text).expect("sound");
+        let kids: Vec<_> = loaded.keys.iter().map(|key| (key.kid.as_str(), key.expires)).collect();
+        assert_eq!(kids, [("urn:north:1", Some(1060)), ("union", None), ("west", None)]);
+    }
+
+    #[test]
     fn what_is_wrong_is_told_by_its_line_and_the_key_is_not() {
         let key = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDEK";
         for (line, why) in [
             ("north".into(), "written as"),
             (format!("north:{key}"), "written as"),
             (format!("north:A256GCM:{key}:1"), "written as"),
+            (format!("urn:north:A256GCM:{key}"), "tabs"),
+            (format!("\tA256GCM\t{key}"), "508"),
             (format!("north:A256GCM:{key}:1:x"), "seconds"),
             (format!(":A256GCM:{key}"), "508"),
             (format!("{}:A256GCM:{key}", "n".repeat(509)), "508"),

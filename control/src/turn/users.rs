@@ -8,6 +8,7 @@ use anyhow::Context;
 use ringmain_dataplane::turn::derive_keys;
 use ringmain_shared::id::TurnAllocationId;
 use ringmain_shared::turn::{TurnAllocation, TurnCredential, TurnEvent, TurnKeys, TurnTraffic};
+use zeroize::Zeroizing;
 
 use crate::config::{Config, Turn, User, user_of};
 
@@ -15,7 +16,7 @@ use crate::config::{Config, Turn, User, user_of};
 pub(super) fn credentials(turn: &Turn) -> anyhow::Result<(Vec<TurnCredential>, bool)> {
     let mut users = turn.users.clone();
     if let Some(file) = &turn.users_file {
-        let text = std::fs::read_to_string(file);
+        let text = std::fs::read_to_string(file).map(Zeroizing::new);
         let text = text.with_context(|| format!("turn.users_file: cannot read {}", file.display()))?;
         for (index, line) in text.lines().map(str::trim).enumerate() {
             if line.is_empty() || line.starts_with('#') {
