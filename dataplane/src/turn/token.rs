@@ -168,9 +168,11 @@ struct Key {
 }
 
 impl Key {
+    /// At most what a token holds.
     fn remaining(&self, unix: Duration) -> Option<Duration> {
         let rest = |expires: u64| Duration::from_secs(expires).checked_sub(unix);
-        self.expires.map_or(Some(Duration::MAX), rest).filter(|rest| *rest >= LEAST)
+        let rest = self.expires.map_or(Some(LIFETIME_MAX), rest)?.min(LIFETIME_MAX);
+        (rest >= LEAST).then_some(rest)
     }
 }
 
@@ -195,7 +197,7 @@ impl Tokens {
         Ok((token, rest.min(key_rest)))
     }
 
-    /// How much longer a key holds at `unix`, since 1970. `None` when it is over, or was never there.
+    /// How much longer a key holds at `unix`, since 1970, a day at most. `None` when it is over, or was never there.
     pub(super) fn key_remaining(&self, kid: &str, unix: Duration) -> Option<Duration> {
         self.keys.get(kid)?.remaining(unix)
     }

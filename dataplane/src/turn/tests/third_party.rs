@@ -433,7 +433,11 @@ fn nothing_outlives_the_key_that_its_token_was_sealed_with() {
         }
         world.wait(Duration::from_secs(300));
         assert_eq!(caller.refresh(&mut world, 3600).lifetime(), 600);
-        // It is to end earlier.
+        // It is to end so late that no clock of ours counts as far, and then earlier.
+        let mut later = ending(0);
+        later.third_party.as_mut().unwrap().keys[0].expires = Some(u64::MAX);
+        world.turn.handle_command(TurnCommand::Configure(Box::new(later)), world.now);
+        assert_eq!(world.turn.held_until(caller.client.path), Some(world.now + Duration::from_secs(600)));
         world.turn.handle_command(TurnCommand::Configure(Box::new(ending(400))), world.now);
         assert_eq!(caller.refresh(&mut world, 3600).lifetime(), 100);
         world.events();
