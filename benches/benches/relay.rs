@@ -282,6 +282,7 @@ fn spec() -> TurnSpec {
             expires: None,
         }],
         secrets: Vec::new(),
+        third_party: None,
         binding: false,
         discovery: Vec::new(),
         password_algorithms: PasswordAlgorithms::Never,

@@ -68,6 +68,7 @@ pub fn spec(relay: IpAddr, listener: SocketAddr) -> TurnSpec {
         realm: REALM.into(),
         users: vec![TurnCredential { username: USER.into(), keys, user: USER.into(), bound: None, expires: None }],
         secrets: Vec::new(),
+        third_party: None,
         binding: false,
         discovery: Vec::new(),
         password_algorithms: PasswordAlgorithms::Never,

@@ -10,7 +10,11 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use ringmain_dataplane::packet::stun::{Class, IntegrityKey, Message, MessageWriter, TransactionId, attribute, method};
+use ringmain_dataplane::turn::{AccessToken, MacKey, TokenCipher, decode_base64, encode_base64};
+use ringmain_shared::turn::TokenSecret;
 
 use common::{free_port, text, tool};
 
@@ -34,6 +38,11 @@ struct Server {
 
 impl Server {
     fn start(name: &str, workers: u16, ports: (u16, u16), more: &str) -> Self {
+        Self::start_with(name, workers, ports, more, None)
+    }
+
+    /// With a file of keys for tokens.
+    fn start_with(name: &str, workers: u16, ports: (u16, u16), more: &str, keys: Option<&str>) -> Self {
         let dir = std::env::temp_dir().join(format!("ringmain-turn-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&dir).expect("a directory");
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
@@ -43,7 +52,12 @@ impl Server {
         let external = if more.contains("external-ip") { "" } else { "external-ip=127.0.0.1\n" };
         let text = coturn_file(port, tls_port, ports, &dir) + external + more;
         std::fs::write(dir.join("turnserver.conf"), text).expect("a file");
-        let process = Command::new(env!("CARGO_BIN_EXE_ringmain"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ringmain"));
+        if let Some(keys) = keys {
+            std::fs::write(dir.join("keys"), keys).expect("a file");
+            command.arg("--turn-oauth-keys").arg(dir.join("keys"));
+        }
+        let process = command
             .args(["turn", "--workers", &workers.to_string(), "--pin=false", "--coturn-config"])
             .arg(dir.join("turnserver.conf"))
             .arg("--admin-socket")
@@ -132,6 +146,133 @@ fn coturn_s_clients_lose_nothing_by_any_way() {
     });
     // Their clients end without a word; the log has them all the same.
     assert!(server.log().contains("allocated"), "verbose is applied: {}", server.log());
+}
+
+#[test]
+fn coturn_s_clients_lose_nothing_with_tokens() {
+    let server = Server::start_with("tokens", 2, (14_400, 14_999), "oauth\n", Some(COTURN_KEYS));
+    for way in [&[][..], &["-t"], &["-t", "-S"], &["-S"]] {
+        for method in [&[][..], &["-s"]] {
+            // Each request has a token of its own, by one of three keys: a pair of ports would not be one user's.
+            echo(&server, &[way, method, &["-J", "-c", "-y", "-n", "10", "-m", "4", "-z", "5", "-l", "1200"]].concat());
+        }
+    }
+    echo(&server, &["-J", "-T", "-n", "20", "-m", "6", "-z", "5"]);
+    if Path::new("/usr/bin/turnutils_uclient").exists() {
+        let log = server.log();
+        assert!(
+            ["north", "union", "oldempire"].iter().all(|kid| log.contains(&format!("user=\"oauth:{kid}\""))),
+            "{log}"
+        );
+        assert!(!log.contains("user=\"test\""), "by password: {log}");
+    }
+}
+
+#[test]
+fn tokens_of_coturn_s_tool_are_taken_and_ours_are_read_by_it() {
+    let server = Server::start_with("tool", 1, (15_800, 15_849), "oauth\n", Some(COTURN_KEYS));
+    let Some(mut tool) = tool("turnutils_oauth") else { return };
+    let of_key =
+        ["-i", "b", "-j", "union", "-k", "MTIzNDU2Nzg5MDEyMzQ1Ngo=", "-l", "1", "-m", "4000000000", "-n", "A128GCM"];
+    let mac_key = b"ZksjpweoixXmvn67534m";
+    let made =
+        tool.args(of_key).args(["-e", "-p", &encode_base64(mac_key), "-r", "60"]).output().expect("coturn's tool");
+    let json = text(&made);
+    let json = json.split_once('{').map(|(_, rest)| rest.split('}').next().unwrap_or_default()).expect("JSON");
+    let made: serde_json::Value = serde_json::from_str(&format!("{{{json}}}")).expect("JSON");
+    let token = decode_base64(made["access_token"].as_str().expect("a token")).expect("base64");
+    assert_eq!(allocate(&server, "union", &token, mac_key), 0);
+    assert_eq!(allocate(&server, "north", &token, mac_key), 401, "by another key");
+    assert_eq!(allocate(&server, "union", &token, b"ZksjpweoixXmvn67534n"), 401, "with another key in it");
+
+    let ours = Command::new(env!("CARGO_BIN_EXE_ringmain"))
+        .args(["turn-credentials", "--oauth", "union", "--lifetime", "60", "--json", "--turn-server-name", "b"])
+        .arg("--turn-oauth-keys")
+        .arg(server.dir.join("keys"))
+        .output()
+        .expect("the binary under test");
+    let ours: serde_json::Value = serde_json::from_slice(&ours.stdout).unwrap_or_else(|_| panic!("{}", text(&ours)));
+    assert_eq!(
+        (&ours["username"], &ours["credentialType"], &ours["ttl"]),
+        (&"union".into(), &"oauth".into(), &60.into())
+    );
+    let token = ours["credential"]["accessToken"].as_str().expect("a token");
+    let mac_key = decode_base64(ours["credential"]["macKey"].as_str().expect("a key")).expect("base64");
+    assert_eq!(allocate(&server, "union", &decode_base64(token).expect("base64"), &mac_key), 0);
+    let mut tool = Command::new("/usr/bin/turnutils_oauth");
+    let told = text(&tool.args(of_key).args(["-v", "-d", "-t", token]).output().expect("coturn's tool"));
+    assert!(
+        told.contains("Valid token") && told.contains("mac key length: 20") && told.contains("lifetime: 60"),
+        "{told}"
+    );
+}
+
+#[test]
+fn keys_are_read_again_at_a_hangup() {
+    let server = Server::start_with("keys", 2, (15_850, 15_899), "oauth\n", Some(COTURN_KEYS));
+    let by = |key: [u8; 32]| {
+        // One address gets ten answers a second until it has proved itself.
+        std::thread::sleep(Duration::from_millis(250));
+        let timestamp = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+        let mac_key = MacKey::new(&[7; 20]).expect("20 bytes");
+        let token = AccessToken { mac_key, timestamp, lifetime: Duration::from_secs(60) };
+        let token = TokenCipher::new(&TokenSecret::Aes256Gcm(key)).seal("b", &token, [3; 12]);
+        allocate(&server, "north", &token, &[7; 20])
+    };
+    let (first, next) = (*b"01234567890123456789012345678901", [9; 32]);
+    assert_eq!((by(first), by(next)), (0, 401));
+    let hang_up = |keys: &str, until: &str| {
+        std::fs::write(server.dir.join("keys"), keys).expect("ours");
+        let hangup = Command::new("kill").args(["-HUP", &server.process.id().to_string()]).status().expect("kill");
+        assert!(hangup.success());
+        let end = Instant::now() + Duration::from_secs(10);
+        while !server.log().contains(until) {
+            assert!(Instant::now() < end, "no {until:?}: {}", server.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    hang_up("north:A256GCM:MTIz\n", "keys, line 1: a key of A256GCM has 32 bytes");
+    assert_eq!((by(first), by(next)), (0, 401), "what is wrong changes nothing");
+    hang_up(&format!("north:A256GCM:{}\n", encode_base64(&next)), "have been read again");
+    assert_eq!((by(first), by(next)), (401, 0), "every worker has heard of it when the log says so");
+}
+
+/// Those of coturn's client; of each, the last byte is a line feed that nobody uses.
+const COTURN_KEYS: &str = "north:A256GCM:MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDEK:0:0\n\
+                           union:A128GCM:MTIzNDU2Nzg5MDEyMzQ1Ngo=\n\
+                           oldempire:A256GCM:MTIzNDU2Nzg5MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIK\n";
+
+/// An Allocate by a token, from a socket of its own; what is answered, 0 for success.
+fn allocate(server: &Server, kid: &str, token: &[u8], mac_key: &[u8]) -> u16 {
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("loopback");
+    socket.set_read_timeout(Some(Duration::from_secs(10))).expect("a time");
+    let ask = |attributes: &dyn Fn(&mut MessageWriter<'_>)| {
+        let mut bytes = [0; 1500];
+        let mut message = MessageWriter::new(&mut bytes, Class::Request, method::ALLOCATE, TransactionId([5; 12]));
+        message.attribute(attribute::REQUESTED_TRANSPORT, &[17, 0, 0, 0]);
+        attributes(&mut message);
+        let size = message.finish().expect("room");
+        socket.send_to(&bytes[..size], ("127.0.0.1", server.port)).expect("sent");
+        let size = socket.recv(&mut bytes).expect("an answer");
+        bytes[..size].to_vec()
+    };
+    let challenge = ask(&|_| {});
+    let challenge = Message::parse(&challenge).expect("a challenge");
+    assert_eq!(challenge.error_code(), Some(401));
+    assert_eq!(challenge.attribute(attribute::THIRD_PARTY_AUTHORIZATION), Some(&b"b"[..]));
+    let answer = ask(&|message| {
+        message.attribute(attribute::USERNAME, kid.as_bytes());
+        for it in [attribute::REALM, attribute::NONCE] {
+            message.attribute(it, challenge.attribute(it).expect("it is a challenge"));
+        }
+        message.attribute(attribute::ACCESS_TOKEN, token);
+        message.integrity(&IntegrityKey::new(mac_key));
+    });
+    let answer = Message::parse(&answer).expect("an answer");
+    if answer.class() == Class::Success {
+        answer.verify_integrity(&IntegrityKey::new(mac_key)).expect("proved as it was asked");
+    }
+    answer.error_code().unwrap_or(0)
 }
 
 #[test]

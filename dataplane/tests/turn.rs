@@ -35,6 +35,7 @@ fn spec(port_min: u16) -> TurnSpec {
             expires: None,
         }],
         secrets: Vec::new(),
+        third_party: None,
         binding: true,
         discovery: Vec::new(),
         password_algorithms: PasswordAlgorithms::Never,

@@ -38,6 +38,7 @@ fn start(port_min: u16, quotas: TurnQuotas) -> (Plane, SocketAddr) {
             expires: None,
         }],
         secrets: Vec::new(),
+        third_party: None,
         binding: true,
         discovery: Vec::new(),
         password_algorithms: PasswordAlgorithms::Never,

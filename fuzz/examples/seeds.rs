@@ -38,6 +38,7 @@ fn main() {
         ("turn", turn()),
         ("turn_model", turn_model()),
         ("turn_tcp_model", turn_tcp_model()),
+        ("turn_token", turn_token()),
         ("worker", worker()),
         ("stream", stream()),
     ] {
@@ -610,6 +611,25 @@ fn turn_model() -> Vec<Vec<u8>> {
     let wrong =
         [&[0, 0][..], &[1, 4, 9], &[2, 4, 1, 0], &[2, 0, 1, 6], &[3, 0, 0, 7], &[4, 0, 6], &[4, 0, 0], &[5, 3, 0]];
     vec![life.concat(), two.concat(), time, wrong.concat()]
+}
+
+/// What is sealed in a token, behind a byte that says how it is used: keys of every length, good and over.
+fn turn_token() -> Vec<Vec<u8>> {
+    let seed = |how: u8, key_len: u16, seconds: u64, lifetime: u32| {
+        let key = vec![3; usize::from(key_len)];
+        let timestamp = (seconds << 16).to_be_bytes();
+        [&[how][..], &key_len.to_be_bytes(), &key, &timestamp, &lifetime.to_be_bytes()].concat()
+    };
+    let now = 1_800_000_000;
+    [
+        seed(0, 20, now, 600),
+        seed(2, 20, now, 600),
+        seed(1, 32, now - 500, 600),
+        seed(0, 16, now - 700, 600),
+        seed(0, 64, now + 300, u32::MAX),
+        seed(0, 15, now, 600),
+    ]
+    .into()
 }
 
 /// Steps of `ringmain_fuzz::turn_tcp_model`, three bytes each.

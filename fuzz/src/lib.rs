@@ -3,8 +3,9 @@
 //! `tests/corpus.rs` hands them everything in `corpus/`, in plain `cargo test`.
 //!
 //! Single packets: [`stun`], [`demux`], [`rtp`], [`rtcp`], [`codec`], [`dcep`], [`dtls_client_hello`]; byte streams: [`stream`]; text:
-//! [`sdp`], [`json_rpc`]; there and back again: [`rtp_rewrite`], [`srtp`], [`dtls_records`]; whole conversations, where the input is a
-//! list of steps under virtual time: [`receive`], [`ice`], [`dtls_flight`], [`turn`], [`turn_model`], [`turn_tcp_model`], [`worker`].
+//! [`sdp`], [`json_rpc`]; there and back again: [`rtp_rewrite`], [`srtp`], [`dtls_records`], [`turn_token`]; whole conversations, where
+//! the input is a list of steps under virtual time: [`receive`], [`ice`], [`dtls_flight`], [`turn`], [`turn_model`],
+//! [`turn_tcp_model`], [`worker`].
 //!
 //! `scripts/fuzz [seconds [target]]` runs them with AddressSanitizer. By hand, on a stable toolchain:
 //!
@@ -29,6 +30,7 @@ mod srtp;
 mod stream;
 mod turn;
 mod turn_tcp;
+mod turn_token;
 mod worker;
 
 pub use handshake::{dcep, dtls_client_hello, dtls_flight};
@@ -43,13 +45,14 @@ pub use srtp::srtp;
 pub use stream::stream;
 pub use turn::{turn, turn_model};
 pub use turn_tcp::turn_tcp_model;
+pub use turn_token::turn_token;
 pub use worker::worker;
 
 /// The body of a fuzz target.
 pub type Body = fn(&[u8]);
 
 /// Every target by its name, which is also that of its corpus.
-pub const TARGETS: [(&str, Body); 20] = [
+pub const TARGETS: [(&str, Body); 21] = [
     ("stun", stun),
     ("demux", demux),
     ("rtp", rtp),
@@ -69,5 +72,6 @@ pub const TARGETS: [(&str, Body); 20] = [
     ("turn", turn),
     ("turn_model", turn_model),
     ("turn_tcp_model", turn_tcp_model),
+    ("turn_token", turn_token),
     ("worker", worker),
 ];

@@ -22,6 +22,8 @@ use crate::turn_tcp::PeerSide;
 
 /// Steps of one input.
 const STEPS_MAX: usize = 512;
+/// Seconds since 1970 at the start.
+pub(crate) const UNIX: u64 = 1_800_000_000;
 const MEDIA: &str = "198.51.100.1:5000";
 pub(crate) const USERS: [&str; 2] = ["alice", "bob"];
 /// Allocations that a user may make in a second.
@@ -435,7 +437,7 @@ pub(crate) struct Host {
 impl Host {
     pub(crate) fn new(spec: TurnSpec) -> Self {
         let ledger = Arc::new(Ledger::new([4; 32]));
-        let turn = Turn::new(ledger, WorkerIndex(0), spec, 1_800_000_000_000_000_000, [4; 32]);
+        let turn = Turn::new(ledger, WorkerIndex(0), spec, UNIX * 1_000_000_000, [4; 32]);
         let now = Now::from_millis(1_000);
         let (link, peer_side) = (MemoryLink::new(), PeerSide::default());
         Self { turn, link, now, peer_side, sockets: BTreeMap::new(), next: 8, transactions: 0 }
@@ -559,6 +561,7 @@ pub(crate) fn spec(features: TurnFeatures) -> TurnSpec {
         realm: "r".into(),
         users: USERS.iter().map(user).collect(),
         secrets: Vec::new(),
+        third_party: None,
         binding: true,
         discovery: Vec::new(),
         password_algorithms: PasswordAlgorithms::Never,

@@ -21,6 +21,8 @@ pub struct TurnSpec {
     pub users: Vec<TurnCredential>,
     /// Secrets of time-limited credentials; the first that fits counts, so that one can follow another.
     pub secrets: Vec<TurnSecret>,
+    /// Whose word is taken for clients that are no users here.
+    pub third_party: Option<ThirdParty>,
     /// Answer STUN Binding requests of anyone, within the budget for strangers.
     pub binding: bool,
     /// Listeners over UDP, in the order in which the plane opened them; those by which clients can find out what their NAT does (RFC 5780)
@@ -100,6 +102,50 @@ impl fmt::Debug for TurnSecret {
 impl Drop for TurnSecret {
     fn drop(&mut self) {
         self.0.zeroize();
+    }
+}
+
+/// Third-party authorization (RFC 7635): an authorization server gives its users tokens that it seals with a key which we share.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ThirdParty {
+    /// THIRD-PARTY-AUTHORIZATION, 1–127 bytes: our name, for which tokens are made. It is in every challenge: keep it short.
+    pub server_name: String,
+    /// What they are sealed with.
+    pub keys: Vec<TurnTokenKey>,
+}
+
+/// A key that seals tokens.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct TurnTokenKey {
+    /// USERNAME of those who bring such a token, 1–508 bytes. Quotas are each token's own; in events all are the user `oauth:KID`.
+    pub kid: String,
+    /// The key itself.
+    pub secret: TokenSecret,
+    /// Nothing that was allocated by its tokens goes on from this moment on, seconds since 1970.
+    pub expires: Option<u64>,
+}
+
+/// The algorithm of RFC 7635 §6.2, with its key.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TokenSecret {
+    /// AEAD_AES_128_GCM (RFC 5116 §5.1).
+    Aes128Gcm([u8; 16]),
+    /// AEAD_AES_256_GCM (RFC 5116 §5.2).
+    Aes256Gcm([u8; 32]),
+}
+
+impl fmt::Debug for TokenSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TokenSecret(…)")
+    }
+}
+
+impl Drop for TokenSecret {
+    fn drop(&mut self) {
+        match self {
+            Self::Aes128Gcm(key) => key.zeroize(),
+            Self::Aes256Gcm(key) => key.zeroize(),
+        }
     }
 }
 
@@ -339,7 +385,8 @@ pub enum RelayProtocol {
 /// One order to the TURN server.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub enum TurnCommand {
-    /// Be a server, or be another one from now on. Allocations that exist go on under the new rules.
+    /// Be a server, or be another one from now on. Allocations that exist go on under the new rules; those of users and keys of tokens
+    /// that are gone, or are others of the same name, end.
     Configure(Box<TurnSpec>),
     /// Accept a credential; one of the same username is replaced.
     Add(TurnCredential),
@@ -352,6 +399,12 @@ pub enum TurnCommand {
     Kill {
         /// Which.
         allocation: TurnAllocationId,
+    },
+    /// The wall clock has been set right: what others say of time is judged by it from now on. What control says of time, in
+    /// [`TurnCredential::expires`], goes by the clock of the start, which control has too.
+    Clock {
+        /// Nanoseconds since 1970 at `Now(0)`.
+        unix_nanos_at_start: u64,
     },
     /// Refuse new allocations with 508, let the others end; or accept again.
     Drain(bool),
@@ -469,6 +522,12 @@ pub struct TurnStats {
     pub bindings: u64,
     /// Challenges and refusals sent to those who had proved nothing.
     pub challenges: u64,
+    /// Tokens of keys that are not there, or are over.
+    pub tokens_of_unknown_keys: u64,
+    /// Tokens that their key did not seal, or not for this server.
+    pub tokens_not_ours: u64,
+    /// Tokens that are over, or of the future.
+    pub tokens_over: u64,
 }
 
 #[cfg(test)]
@@ -497,5 +556,6 @@ mod tests {
     fn what_is_secret_is_not_printed() {
         let keys = TurnKeys { md5: [7; 16], sha256: [7; 32] };
         assert_eq!(format!("{keys:?} {:?}", TurnSecret(b"hush".to_vec())), "TurnKeys(…) TurnSecret(…)");
+        assert_eq!(format!("{:?}", TokenSecret::Aes128Gcm([7; 16])), "TokenSecret(…)");
     }
 }

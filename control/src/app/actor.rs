@@ -3,11 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::os::fd::OwnedFd;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use ringmain_shared::command::Command;
 use ringmain_shared::event::{Event, HandshakeStats, StreamStats, WorkerStats};
 use ringmain_shared::now::Now;
+use ringmain_shared::turn::TurnCommand;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
@@ -17,6 +18,7 @@ use crate::turn::Users;
 use super::connection::{Coming, Inbox, Outbox};
 use super::operations::Operations;
 use super::parts::{ConnectionId, Counts, DataPlane, Output, Rooms};
+use super::wall_clock::WallClock;
 
 /// Rooms, data plane and clients, joined.
 #[derive(Debug)]
@@ -37,6 +39,7 @@ pub struct Actor<R, P> {
     turn: Operations,
     streams: Option<StreamStats>,
     worker_count: usize,
+    clock: WallClock,
     start: Instant,
 }
 
@@ -106,6 +109,7 @@ impl<R: Rooms, P: DataPlane> Actor<R, P> {
             turn: Operations::default(),
             streams: None,
             worker_count,
+            clock: WallClock::default(),
             start,
         }
     }
@@ -118,6 +122,7 @@ impl<R: Rooms, P: DataPlane> Actor<R, P> {
         loop {
             let more_events = self.take_events();
             self.take_timeout();
+            self.watch_clock();
             self.take_outputs();
             self.send_backlog();
             let deadline = self.deadline();
@@ -212,6 +217,15 @@ impl<R: Rooms, P: DataPlane> Actor<R, P> {
         let now = self.now();
         if self.rooms.poll_timeout().is_some_and(|due| due <= now) {
             self.rooms.handle_timeout(now);
+        }
+    }
+
+    /// Tells the data plane when the wall clock has been set.
+    fn watch_clock(&mut self) {
+        let now = self.now();
+        if let Some(unix_nanos_at_start) = self.clock.look(now, SystemTime::now()) {
+            tracing::info!("the wall clock has been set; TURN goes by it from now on");
+            self.send(Command::Turn(TurnCommand::Clock { unix_nanos_at_start }));
         }
     }
 

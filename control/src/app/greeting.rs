@@ -78,15 +78,27 @@ pub fn turn_lines(config: &Config, listeners: &Listeners, offer: Option<&Offer>)
     if turn.nat_discovery {
         lines.push(discovery_line(config.turn_only, alternates(config, listeners)));
     }
-    if turn.realm.len() > REALM_SIZE_GOOD {
+    let server_name = turn.server_name.as_ref().unwrap_or(&turn.realm);
+    let padded = |name: &str| name.len().next_multiple_of(4);
+    let (what, size) = match turn.oauth_keys {
+        Some(_) => ("turn.realm and turn.server_name have", padded(&turn.realm) + 4 + padded(server_name)),
+        None => ("turn.realm has", turn.realm.len()),
+    };
+    if size > REALM_SIZE_GOOD {
         lines.push(Line::Warn(format!(
-            "turn.realm has {} characters, and is in every answer to strangers: up to {REALM_SIZE_GOOD} make those no more than twice \
-             as long as what is asked, which is of little use to who would have others flooded",
-            turn.realm.len()
+            "{what} {size} bytes in every answer to strangers: up to {REALM_SIZE_GOOD} make those no more than twice as long as what \
+             is asked, which is of little use to who would have others flooded"
         )));
+        if turn.oauth_keys.is_some() {
+            let hint = "so turn.server_name is told to nobody by UDP who has proved nothing: shorten it if clients need to be told";
+            lines.push(Line::Warn(hint.into()));
+        }
     }
-    if config.turn_only && turn.users.is_empty() && turn.users_file.is_none() && turn.shared_secrets.is_empty() {
-        let hint = "nobody can use TURN: set turn.users, turn.users_file or turn.shared_secret";
+    let files = [&turn.users_file, &turn.oauth_keys];
+    let is_for_nobody =
+        turn.users.is_empty() && turn.shared_secrets.is_empty() && files.into_iter().all(Option::is_none);
+    if config.turn_only && is_for_nobody {
+        let hint = "nobody can use TURN: set turn.users, turn.users_file, turn.shared_secret or turn.oauth_keys";
         lines.push(Line::Warn(hint.into()));
     }
     lines

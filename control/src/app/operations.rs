@@ -48,6 +48,10 @@ impl Operations {
                 let _ = answer.send(AdminAnswer::Done);
                 Some(TurnCommand::Drain(on))
             }
+            AdminQuestion::Configure(spec) => {
+                let _ = answer.send(AdminAnswer::Done);
+                Some(TurnCommand::Configure(spec))
+            }
         }
     }
 

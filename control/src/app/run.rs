@@ -1,15 +1,16 @@
 //! Start and end of the process: sockets are bound and certificates read before the data plane starts, so that what is
-//! wrong is said at once; SIGTERM and SIGINT end it in order, SIGHUP reads the certificates again without waiting for their time.
+//! wrong is said at once; SIGTERM and SIGINT end it in order. SIGHUP reads the users and keys of TURN again, and the certificates without
+//! waiting for their time.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use ringmain_dataplane::plane::DtlsCertificateFiles;
 use ringmain_shared::command::Command;
 use ringmain_shared::event::Hello;
-use ringmain_shared::turn::TurnCommand;
+use ringmain_shared::turn::{TurnCommand, TurnSpec};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
@@ -128,15 +129,17 @@ pub async fn run(config: Config, start: impl Start) -> anyhow::Result<()> {
         }
     }
     let worker_count = hello.workers.len();
+    let (udp, told_hello) = (candidates.udp.clone(), hello.clone());
     let rooms = start.rooms(&config, hello, candidates, offer, epoch());
 
     let (door, inbox) = door();
+    let of_turn = TurnFiles { config: config.clone(), hello: told_hello, candidates: udp, host, door: door.clone() };
     if let Some(path) = &config.admin_socket {
         turn::listen(path, door.clone(), stop.clone())?;
     }
     let page = Page { sockets: page, handed, certificate };
     let of_its_own = certificate_of_turn.filter(|_| config.turn.tls_cert.is_some());
-    read_again_on_hangup([page.certificate.clone(), of_its_own], dtls)?;
+    read_again_on_hangup([page.certificate.clone(), of_its_own], dtls, of_turn)?;
     serve(&config, door, page, metrics, &stop)?;
     let actor = Actor::new(rooms, plane, worker_count, began).run(inbox, stop);
     tokio::spawn(actor).await?.context("the control plane's event loop")?;
@@ -220,23 +223,67 @@ fn bind_hint(kind: std::io::ErrorKind) -> &'static str {
     }
 }
 
-/// Certificates in files are read again at SIGHUP. The signal is taken where there is nothing to read as well: a service manager that
-/// says "reload" must not end every call.
+/// Certificates, users and keys in files are read again at SIGHUP. The signal is taken where there is nothing to read as well: a
+/// service manager that says "reload" must not end every call.
 fn read_again_on_hangup(
     certificates: [Option<Certificate>; 2],
     dtls: Option<Arc<DtlsCertificateFiles>>,
+    of_turn: TurnFiles,
 ) -> anyhow::Result<()> {
     let mut hangups = signal(SignalKind::hangup())?;
     tokio::spawn(async move {
         while hangups.recv().await.is_some() {
             let read = certificates.iter().flatten().filter(|certificate| certificate.read_again()).count();
             dtls.iter().for_each(|files| files.read_again());
-            if read == 0 && dtls.is_none() {
+            if !of_turn.read_again().await && read == 0 && dtls.is_none() {
                 tracing::info!("nothing to read again: there are no TLS files, and settings hold until the end");
             }
         }
     });
     Ok(())
+}
+
+/// What files say of TURN, and what else its rules are made of.
+struct TurnFiles {
+    config: Config,
+    hello: Hello,
+    candidates: Vec<Vec<SocketAddr>>,
+    host: Vec<IpAddr>,
+    door: Door,
+}
+
+impl TurnFiles {
+    /// Reads them, and tells the data plane. False where there are none.
+    async fn read_again(&self) -> bool {
+        let turn = &self.config.turn;
+        if !turn.enabled || turn.users_file.is_none() && turn.oauth_keys.is_none() {
+            return false;
+        }
+        turn::warnings(&self.config, None).iter().for_each(|warning| tracing::warn!("{warning}"));
+        let spec = match turn::spec(&self.config, &self.hello, &self.candidates, &self.host) {
+            Ok(spec) => spec,
+            Err(error) => {
+                tracing::error!("users and keys of TURN stay as they were: {error:#}");
+                return true;
+            }
+        };
+        match tokio::time::timeout(TOLD_WITHIN, self.tell(spec)).await {
+            Ok(Some(_)) => tracing::info!("users and keys of TURN have been read again"),
+            Ok(None) => {
+                tracing::error!("users and keys of TURN may be as they were: the data plane could not be asked")
+            }
+            Err(_) => {
+                tracing::error!("users and keys of TURN have been read again, and a worker has not said that it heard")
+            }
+        }
+        true
+    }
+
+    /// Returns when every worker goes by it. Each does what it is told in order: once it has listed its allocations, it has heard.
+    async fn tell(&self, spec: TurnSpec) -> Option<turn::AdminAnswer> {
+        self.door.ask(turn::AdminQuestion::Configure(Box::new(spec))).await?;
+        self.door.ask(turn::AdminQuestion::Allocations).await
+    }
 }
 
 /// Turns true at the first SIGTERM or SIGINT; a second one ends the process there and then.
@@ -278,5 +325,7 @@ fn epoch() -> u32 {
 
 /// Addresses of this host that media uses without being told which.
 const ADDRESSES_MAX: usize = 16;
+/// Time for workers to hear of new rules.
+const TOLD_WITHIN: Duration = Duration::from_secs(10);
 /// Connections to the metrics listener.
 const METRICS_CONNECTIONS_MAX: usize = 64;

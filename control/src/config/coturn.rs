@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::load::{Origin, Problem};
-use super::turn::{PeerRange, TurnPeers, TurnTransport, external, range, realm, secret, user};
+use super::turn::{PeerRange, TurnPeers, TurnTransport, external, range, realm, secret, server_name, user};
 use super::value::Value;
 use super::{Config, Listen};
 
@@ -16,11 +16,17 @@ pub(super) struct Translated {
     pub(super) config: Config,
     pub(super) warnings: Vec<Problem>,
     pub(super) problems: Vec<Problem>,
+    /// Where tokens are wanted, whose keys no such file has.
+    pub(super) oauth: Option<Origin>,
 }
 
 /// Reads a `turnserver.conf`. Settings that it does not have are coturn's defaults, or ours where it has no say.
 pub(super) fn translate(name: &str, text: &str) -> Translated {
     let mut reader = Reader::new();
+    // As of any key of one value, the last word counts; the name of the server depends on it.
+    let wants_tokens = text.lines().enumerate().filter_map(|(index, line)| Some((index, entry(line)?)));
+    let last = wants_tokens.filter(|(_, (key, _))| *key == "oauth").last().filter(|(_, (_, value))| is_on(value));
+    reader.oauth = last.map(|(index, _)| Origin::File { name: name.into(), line: index + 1 });
     for (index, line) in text.lines().enumerate() {
         let Some((key, value)) = entry(line) else { continue };
         let origin = Origin::File { name: name.into(), line: index + 1 };
@@ -64,6 +70,7 @@ struct Reader {
     tls_wanted: bool,
     /// Clients of RFC 3489 are to be answered.
     old_stun: bool,
+    oauth: Option<Origin>,
 }
 
 impl Reader {
@@ -92,6 +99,7 @@ impl Reader {
             metrics: false,
             tls_wanted: false,
             old_stun: true,
+            oauth: None,
         }
     }
 
@@ -101,6 +109,13 @@ impl Reader {
         let turn = &mut self.config.turn;
         match key {
             "realm" => turn.realm = realm(&value)?,
+            "server-name" => match server_name(&value) {
+                Ok(name) => turn.server_name = name,
+                Err(why) if self.oauth.is_some() => return Err(why),
+                Err(_) => {
+                    return Ok(Verdict::Nothing("it is told with `oauth` only, and would be too long or strange then"));
+                }
+            },
             "listening-ip" => turn.listen.push(value.address()?),
             "relay-ip" => turn.relay_addresses.push(value.address()?),
             "external-ip" => turn.external.push(external(&value)?),
@@ -177,9 +192,6 @@ impl Reader {
             let origin = Origin::File { name: name.into(), line: 0 };
             Problem { key: String::new(), origin, message: message.into() }
         };
-        if turn.users.is_empty() && turn.shared_secrets.is_empty() {
-            self.problems.push(at_all("nobody could use this server: give it a `user` or a `static-auth-secret`"));
-        }
         if self.tls_wanted && (turn.tls_cert.is_none() || turn.tls_key.is_none()) {
             self.warnings.push(at_all(
                 "nothing listens on `tls-listening-port`: TLS and DTLS need a certificate, named by `cert` and `pkey`",
@@ -208,7 +220,7 @@ impl Reader {
                 self.problems.push(at_all(&format!("external-ip {last}: of several, each needs its private address")));
             }
         }
-        Translated { config: self.config, warnings: self.warnings, problems: self.problems }
+        Translated { config: self.config, warnings: self.warnings, problems: self.problems, oauth: self.oauth }
     }
 }
 
@@ -239,9 +251,10 @@ fn verdict(key: &str, on: bool) -> Result<Verdict, String> {
         | "no-auth-pings"
         | "no-dynamic-ip-list"
         | "no-dynamic-realms"
+        // Its keys come by another way, which is looked at when everything has been said.
+        | "oauth"
         | "fingerprint" => Ok(Verdict::Applied),
         _ if !on && REFUSED_WHEN_ON.contains(&key) => Ok(Verdict::Applied),
-        "server-name" => nothing("it is of use with OAuth only"),
         "listening-device" | "relay-device" => nothing("addresses are chosen by `listening-ip` and `relay-ip`"),
         "alt-tls-listening-port" => nothing("NAT behaviour discovery (RFC 5780) is served over UDP only"),
         "aux-server" | "alternate-server" | "tls-alternate-server" => nothing("clients are not sent to other servers"),
@@ -279,7 +292,6 @@ fn verdict(key: &str, on: bool) -> Result<Verdict, String> {
         "no-udp-relay" => Err("relaying over UDP is what this server is for; there is no way to turn it off".into()),
         "stun-only" => Err("a server without TURN is not this one".into()),
         "no-auth" => Err("an open relay is not served; give users or a secret".into()),
-        "oauth" => Err("OAuth (RFC 7635) is not served".into()),
         "CA-file" => Err("certificates of clients are not checked".into()),
         "pkey-pwd" => Err("encrypted keys are not read; decrypt it: openssl pkey -in FILE -out FILE".into()),
         "userdb" | "psql-userdb" | "mysql-userdb" | "mongo-userdb" | "redis-userdb" | "redis-statsdb" => {
@@ -293,7 +305,7 @@ fn verdict(key: &str, on: bool) -> Result<Verdict, String> {
 const NO_LOG_FILES: &[&str] = &["stdout", "-", "syslog"];
 
 /// Refused, but not when they are said to be off.
-const REFUSED_WHEN_ON: &[&str] = &["no-udp-relay", "stun-only", "no-auth", "oauth"];
+const REFUSED_WHEN_ON: &[&str] = &["no-udp-relay", "stun-only", "no-auth"];
 
 /// coturn takes a key without a value, and every value but these, for "on".
 fn is_on(text: &str) -> bool {
@@ -339,16 +351,41 @@ mod tests {
 
     #[test]
     fn what_would_be_another_server_than_the_file_says_is_refused_all_at_once() {
-        let told = refused(
-            "no-auth\noauth\nuserdb=/var/db\nlisten-port=1\nmin-port=70000\ndenied-peer-ip=10.0.0.0/40\nCA-file=x\n",
-        );
+        let told =
+            refused("no-auth\nuserdb=/var/db\nlisten-port=1\nmin-port=70000\ndenied-peer-ip=10.0.0.0/40\nCA-file=x\n");
         for (line, key) in
-            ["no-auth", "oauth", "userdb", "listen-port", "min-port", "denied-peer-ip", "CA-file"].iter().enumerate()
+            ["no-auth", "userdb", "listen-port", "min-port", "denied-peer-ip", "CA-file"].iter().enumerate()
         {
             assert!(told.contains(&format!("`{key}` (turnserver.conf, line {})", line + 2)), "{key}: {told}");
         }
         assert_eq!(refused("no-auth=0\noauth=false\n"), "");
-        assert!(!translate("t", "realm=a\n").problems.is_empty(), "nobody could use it");
+    }
+
+    #[test]
+    fn tokens_need_a_file_of_keys_beside_the_one_of_coturn() {
+        let load = |text: &str, keys: Option<&str>| {
+            let flags = keys.map(|file| ("turn-oauth-keys".into(), file.into())).into_iter().collect();
+            let coturn = Some(("turnserver.conf".into(), format!("realm=a\n{text}")));
+            super::super::load(&super::super::Sources { coturn, flags, cpu_count: 1, ..Default::default() })
+        };
+        let told = load("oauth\n", None).expect_err("no keys").to_string();
+        assert!(told.contains("`oauth` (turnserver.conf, line 2)") && told.contains("--turn-oauth-keys"), "{told}");
+        let turn = load("oauth\nserver-name=b\n", Some("keys")).expect("with keys").config.turn;
+        assert_eq!((turn.oauth_keys, turn.server_name.as_deref()), (Some("keys".into()), Some("b")));
+        assert!(load("oauth=0\nuser=a:b\n", None).is_ok_and(|loaded| loaded.config.turn.oauth_keys.is_none()));
+        // The last word counts.
+        assert!(load("oauth\noauth=0\nuser=a:b\n", None).is_ok() && load("oauth=0\noauth\nuser=a:b\n", None).is_err());
+        // Keys alone let somebody in; nothing at all lets in nobody.
+        assert!(load("", Some("keys")).is_ok());
+        for text in ["", "oauth\noauth=0\n"] {
+            let told = load(text, None).expect_err("for nobody").to_string();
+            assert!(told.contains("nobody could use this server"), "{told}");
+        }
+        // A name that is never told may be any.
+        let long = format!("user=a:b\nserver-name={}\n", "n".repeat(128));
+        assert!(load(&long, None).is_ok_and(|loaded| loaded.warnings.iter().any(|it| it.key == "server-name")));
+        let told = load(&format!("{long}oauth\n"), Some("keys")).expect_err("too long").to_string();
+        assert!(told.contains("`server-name` (turnserver.conf, line 3)"), "{told}");
     }
 
     #[test]

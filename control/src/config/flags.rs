@@ -77,6 +77,7 @@ pub fn read(
                 user: text_of("user").unwrap_or_default(),
                 lifetime_s: inner.get_one::<u64>("lifetime").copied().unwrap_or(turn::CREDENTIAL_LIFETIME_S),
                 json: inner.get_flag("json"),
+                oauth: inner.get_flag("oauth"),
             };
             Invocation::TurnCredentials(sources, options)
         }
@@ -149,7 +150,12 @@ pub fn command() -> Command {
         .subcommand(
             Command::new("turn-credentials")
                 .about("Print a time-limited TURN credential, made with turn.shared_secret as coturn's use-auth-secret has it")
-                .arg(Arg::new("user").value_name("USER").help("Whose it is, behind the colon of the username"))
+                .arg(Arg::new("user").value_name("USER").help(
+                    "Whose it is, behind the colon of the username; with --oauth, which key makes it, the first by default",
+                ))
+                .arg(Arg::new("oauth").long("oauth").action(ArgAction::SetTrue).help(
+                    "A token of third-party authorization (RFC 7635), made with a key of turn.oauth_keys, to try that out",
+                ))
                 .arg(
                     Arg::new("lifetime")
                         .long("lifetime")

@@ -73,8 +73,8 @@ pub struct ConfigError(pub Vec<Problem>);
 pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
     let mut loader = Loader::default();
     if let Some((name, text)) = &sources.coturn {
-        let coturn::Translated { config, warnings, problems } = coturn::translate(name, text);
-        loader = Loader { config, warnings, problems, coturn: Some(name.clone()), ..loader };
+        let coturn::Translated { config, warnings, problems, oauth } = coturn::translate(name, text);
+        loader = Loader { config, warnings, problems, coturn: Some((name.clone(), oauth)), ..loader };
     }
     if sources.turn_only {
         loader.config.turn_only = true;
@@ -112,10 +112,10 @@ struct Loader {
     origins: BTreeMap<&'static str, Origin>,
     warnings: Vec<Problem>,
     problems: Vec<Problem>,
-    /// The name of a `turnserver.conf`, if there is one.
-    coturn: Option<String>,
     /// The last media port that ion-sfu's keys allow, and which of them said so.
     last_port: Option<(u16, String, Origin)>,
+    /// coturn's file, and where in it tokens are wanted.
+    coturn: Option<(String, Option<Origin>)>,
 }
 
 impl Loader {
@@ -378,6 +378,16 @@ impl Loader {
             self.problem_at("turn.tls_port", "is `turn.port`; UDP and DTLS need ports of their own".into());
         }
         self.check_alt_port();
+        if let Some((name, oauth)) = self.coturn.clone().filter(|_| turn.oauth_keys.is_none()) {
+            let is_for_nobody = turn.users.is_empty() && turn.users_file.is_none() && turn.shared_secrets.is_empty();
+            if let Some(origin) = oauth {
+                let message = "needs the keys of tokens, which coturn has in its database: name a file of them by --turn-oauth-keys";
+                self.problem("oauth", origin, message.into());
+            } else if is_for_nobody {
+                let message = "nobody could use this server: give it a `user` or a `static-auth-secret`";
+                self.problem("", Origin::File { name, line: 0 }, message.into());
+            }
+        }
         self.check_addresses("turn.listen", &turn.listen, |address| {
             address.is_multicast().then_some("is a multicast address")
         });
@@ -411,7 +421,7 @@ impl Loader {
         }
         // Whoever has a file of coturn's need not know of this; without it, what was served before goes on.
         match (&self.coturn, self.origin("turn.nat_discovery")) {
-            (Some(name), Origin::Default) => {
+            (Some((name, _)), Origin::Default) => {
                 let origin = Origin::File { name: name.clone(), line: 0 };
                 let message = format!(
                     "NAT behaviour discovery (RFC 5780) is off: its port, {port}, is TURN's already; set another by `alt-listening-port`"

@@ -31,6 +31,10 @@ pub struct Turn {
     pub users_file: Option<PathBuf>,
     /// Secrets that time-limited credentials are made with; the first is for those that we make.
     pub shared_secrets: Vec<Secret>,
+    /// A file with the keys of tokens (RFC 7635).
+    pub oauth_keys: Option<PathBuf>,
+    /// What tokens are made for; `None` is the realm.
+    pub server_name: Option<String>,
     /// Name or address in the URLs that clients are told; `None` is an announced address, or a local one.
     pub host: Option<String>,
     /// What clients are told instead of relay addresses; empty is what `announce` says.
@@ -101,6 +105,8 @@ impl Default for Turn {
             users: Vec::new(),
             users_file: None,
             shared_secrets: Vec::new(),
+            oauth_keys: None,
+            server_name: None,
             host: None,
             external: Vec::new(),
             relay_addresses: Vec::new(),
@@ -374,6 +380,14 @@ pub(super) fn realm(value: &Value) -> Result<String, String> {
     } else {
         Err(format!("{value} is no realm: 1 to 127 printable ASCII characters, no quotes"))
     }
+}
+
+/// The name of this server, empty for the realm. It goes to strangers as well.
+pub(super) fn server_name(value: &Value) -> Result<Option<String>, String> {
+    if value.text()?.is_empty() {
+        return Ok(None);
+    }
+    realm(value).map(Some).map_err(|why| why.replace("is no realm", "is no name of a server"))
 }
 
 /// A name or an address, as it stands in a URL (RFC 7065 §3.1).

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::keys::{Key, key, list, name_of, path, quoted};
-use super::turn::{SET, TURN_TRANSPORTS, TurnPeers, external, host, range, realm, secret, user};
+use super::turn::{SET, TURN_TRANSPORTS, TurnPeers, external, host, range, realm, secret, server_name, user};
 use super::value::{Value, show_duration};
 
 /// In the order of `--help`.
@@ -87,6 +87,24 @@ pub(super) fn keys() -> Vec<Key> {
             "Secret of time-limited credentials, as coturn's static-auth-secret. Several while one follows another.",
             |config, value| value.list(secret).map(|secrets| config.turn.shared_secrets = secrets),
             |config| list(&config.turn.shared_secrets.iter().map(|_| SET).collect::<Vec<_>>()),
+        ),
+        key!(
+            "turn.oauth_keys",
+            "turn-oauth-keys",
+            "FILE",
+            "File of keys that authorization servers seal tokens with (RFC 7635), one KID:ALGORITHM:KEY a line: A128GCM or A256GCM, and the key in base64.",
+            |config, value| path(value).map(|file| config.turn.oauth_keys = file),
+            |config| quoted(
+                &config.turn.oauth_keys.as_ref().map_or_else(String::new, |file| file.display().to_string())
+            ),
+        ),
+        key!(
+            "turn.server_name",
+            "turn-server-name",
+            "NAME",
+            "Name of this server that tokens are made for; empty for the realm.",
+            |config, value| server_name(value).map(|name| config.turn.server_name = name),
+            |config| quoted(config.turn.server_name.as_deref().unwrap_or_default()),
         ),
         key!(
             "turn.host",

@@ -149,7 +149,7 @@ pub fn render(report: &Report, refused: &[(&str, u64)]) -> String {
 
 type PerWorker = (&'static str, &'static str, &'static str, fn(&WorkerStats) -> u64);
 
-const PER_WORKER: [PerWorker; 28] = [
+const PER_WORKER: [PerWorker; 31] = [
     ("ringmain_received_total", "counter", "Datagrams received.", |stats| stats.received),
     ("ringmain_received_bytes_total", "counter", "Bytes of UDP payload received.", |stats| stats.received_bytes),
     ("ringmain_sent_total", "counter", "Datagrams sent.", |stats| stats.sent),
@@ -207,6 +207,24 @@ const PER_WORKER: [PerWorker; 28] = [
     ("ringmain_turn_challenges_total", "counter", "Replies to those who had proved nothing.", |stats| {
         stats.turn.challenges
     }),
+    (
+        "ringmain_turn_tokens_of_unknown_keys_total",
+        "counter",
+        "Tokens refused (RFC 7635) because their key is not in the file, or is over.",
+        |stats| stats.turn.tokens_of_unknown_keys,
+    ),
+    (
+        "ringmain_turn_tokens_not_ours_total",
+        "counter",
+        "Tokens refused because their key did not seal them, or not for this server's name.",
+        |stats| stats.turn.tokens_not_ours,
+    ),
+    (
+        "ringmain_turn_tokens_over_total",
+        "counter",
+        "Tokens refused because they are over, or of the future: compare the clocks.",
+        |stats| stats.turn.tokens_over,
+    ),
 ];
 
 type Outcome = (&'static str, &'static str, fn(&HandshakeStats) -> u64);

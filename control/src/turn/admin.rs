@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use ringmain_shared::id::TurnAllocationId;
-use ringmain_shared::turn::{RelayProtocol, TurnAllocation, TurnTransport};
+use ringmain_shared::turn::{RelayProtocol, TurnAllocation, TurnSpec, TurnTransport};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -23,7 +23,7 @@ use crate::app::connection::Door;
 use crate::rpc::{RequestId, parse_json};
 
 /// What an operator may ask.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub enum AdminQuestion {
     /// Every allocation.
     Allocations,
@@ -31,6 +31,8 @@ pub enum AdminQuestion {
     Kill(TurnAllocationId),
     /// Accept no new ones, or accept them again.
     Drain(bool),
+    /// Go on under these rules. No request has this form: it is what SIGHUP asks.
+    Configure(Box<TurnSpec>),
 }
 
 /// What comes of it.

@@ -1,14 +1,16 @@
-//! Credentials: time-limited ones for `ringmain turn-credentials`, and those that signalling hands to the peers of rooms.
+//! Credentials: time-limited ones and tokens for `ringmain turn-credentials`, and those that signalling hands to the peers of rooms.
 
 use std::io::Write;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use anyhow::Context;
 use ringmain_dataplane::turn::{derive_keys, timed_password};
 use ringmain_shared::Now;
 use ringmain_shared::turn::{TurnBinding, TurnCredential, TurnSecret};
 use serde_json::{Value, json};
 
 use super::spec;
+use super::tokens::{self, Token};
 use crate::app::host;
 use crate::config::Config;
 use crate::http::tls::Certificate;
@@ -16,41 +18,64 @@ use crate::http::tls::Certificate;
 /// What `ringmain turn-credentials` was asked.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CredentialOptions {
-    /// Whose; may be empty.
+    /// Whose, or the name of the key that makes a token; may be empty.
     pub user: String,
     /// From now, seconds.
     pub lifetime_s: u64,
     /// As an entry of `iceServers`.
     pub json: bool,
+    /// A token (RFC 7635) instead of a password.
+    pub oauth: bool,
 }
 
 /// A day, as most who hand out such credentials do.
 pub const CREDENTIAL_LIFETIME_S: u64 = 86_400;
 
-/// Prints a time-limited credential.
+/// Prints a time-limited credential, or a token.
 pub fn print_credential(config: &Config, options: &CredentialOptions) -> anyhow::Result<()> {
-    let Some(secret) = config.turn.shared_secrets.first() else {
-        anyhow::bail!("time-limited credentials are made with turn.shared_secret, and there is none");
+    let unix = SystemTime::now().duration_since(UNIX_EPOCH)?;
+    let (entry, text) = if options.oauth {
+        let third_party = tokens::third_party(&config.turn)?;
+        let third_party = third_party.context("tokens are made with a key of turn.oauth_keys, and there is none")?;
+        let lifetime = Duration::from_secs(options.lifetime_s);
+        let Token { kid, access_token, mac_key } = tokens::make(&third_party, &options.user, unix, lifetime)?;
+        let text = format!(
+            "username: {kid}\naccess token: {access_token}\nMAC key: {mac_key}\nserver name: {}",
+            third_party.server_name
+        );
+        let credential = json!({"accessToken": access_token, "macKey": mac_key});
+        (json!({"username": kid, "credential": credential, "credentialType": "oauth"}), text)
+    } else {
+        let Some(secret) = config.turn.shared_secrets.first() else {
+            anyhow::bail!("time-limited credentials are made with turn.shared_secret, and there is none");
+        };
+        let (username, password) = timed(&secret.0, unix.as_secs() + options.lifetime_s, &options.user);
+        let text = format!("username: {username}\npassword: {password}");
+        (json!({"username": username, "credential": password}), text)
     };
-    let unix = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
-    let (username, password) = timed(&secret.0, unix + options.lifetime_s, &options.user);
     let mut out = std::io::stdout();
     if options.json {
-        let host = host::addresses().unwrap_or_default();
-        let config = Config { turn: crate::config::Turn { enabled: true, ..config.turn.clone() }, ..config.clone() };
-        // Whoever makes credentials need not be allowed to read keys.
-        let page = Certificate::of_page(&config, &host).unwrap_or_default();
-        let certificate = spec::certificate(&config, page.as_ref()).unwrap_or_default();
-        let urls = spec::listeners(&config, certificate.as_ref(), &config.media_binds(&host), &host)
-            .ok()
-            .and_then(|listeners| spec::offer(&config, &listeners, &host, unix))
-            .map_or_else(Vec::new, |offer| offer.urls);
-        let entry = json!({"urls": urls, "username": username, "credential": password, "ttl": options.lifetime_s});
+        let mut entry = entry;
+        entry["urls"] = urls(config, unix.as_secs()).into();
+        entry["ttl"] = options.lifetime_s.into();
         writeln!(out, "{entry}")?;
     } else {
-        writeln!(out, "username: {username}\npassword: {password}")?;
+        writeln!(out, "{text}")?;
     }
     Ok(())
+}
+
+/// Where a server of this configuration is reached.
+fn urls(config: &Config, unix: u64) -> Vec<String> {
+    let host = host::addresses().unwrap_or_default();
+    let config = Config { turn: crate::config::Turn { enabled: true, ..config.turn.clone() }, ..config.clone() };
+    // Whoever makes credentials need not be allowed to read keys.
+    let page = Certificate::of_page(&config, &host).unwrap_or_default();
+    let certificate = spec::certificate(&config, page.as_ref()).unwrap_or_default();
+    spec::listeners(&config, certificate.as_ref(), &config.media_binds(&host), &host)
+        .ok()
+        .and_then(|listeners| spec::offer(&config, &listeners, &host, unix))
+        .map_or_else(Vec::new, |offer| offer.urls)
 }
 
 fn timed(secret: &str, expiry: u64, user: &str) -> (String, String) {

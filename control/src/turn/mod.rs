@@ -1,5 +1,5 @@
 //! The control side of TURN (RFC 8656): `spec` makes of the configuration what the data plane is told, `discovery` which of its
-//! listeners answer for each other, `credential` makes passwords,
+//! listeners answer for each other, `credential` makes passwords, `tokens` reads the keys of others who vouch for clients (RFC 7635),
 //! `admin` is the operator's socket and `client` its other end. Nothing of it relays: that is `ringmain_dataplane::turn`.
 
 mod admin;
@@ -7,6 +7,7 @@ mod client;
 mod credential;
 mod discovery;
 mod spec;
+mod tokens;
 mod users;
 
 pub use admin::{AdminAnswer, AdminQuestion, listen};

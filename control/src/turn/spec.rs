@@ -14,6 +14,7 @@ use ringmain_shared::turn::{
     TurnQuotas, TurnSecret, TurnSpec,
 };
 
+use super::tokens::third_party;
 use super::users::credentials;
 use super::{Offer, discovery};
 use crate::config::{Config, TcpPort, TlsMode, Turn, TurnPeers, TurnTransport};
@@ -105,12 +106,14 @@ pub fn spec(
         all.into_iter().map(move |address| OwnMedia { address, worker: WorkerIndex(index) })
     });
     let (users, keys_only) = credentials(turn)?;
+    let third_party = third_party(turn)?;
     let relay = relay_addresses(config, &addresses(turn, &media, host));
     let discovery = discovery::listeners(config, hello.workers.first().map_or(&[], |worker| &worker.turn));
     Ok(TurnSpec {
         realm: turn.realm.clone(),
         users,
         secrets: turn.shared_secrets.iter().map(|secret| TurnSecret(secret.0.clone().into_bytes())).collect(),
+        third_party,
         binding: turn.binding || discovery.iter().any(Option::is_some),
         discovery,
         // Whoever is known by an MD5 key alone could not answer an offer of SHA-256.
@@ -346,6 +349,22 @@ mod tests {
         let listeners = spec(&config, &hello, &[told(443), told(444)], &host).expect("sound").peers.listeners;
         assert!(!listeners.contains(&media(443)) && !listeners.contains(&told(443)[0]), "{listeners:?}");
         assert!(listeners.contains(&media(8100)), "{listeners:?}");
+    }
+
+    #[test]
+    fn a_key_of_tokens_may_have_the_name_of_a_user() {
+        let hello = Hello {
+            fingerprint: Fingerprint { hash: FingerprintHash::Sha256, value: vec![0; 32] },
+            workers: Vec::new(),
+        };
+        let file = std::env::temp_dir().join(format!("ringmain-names-{}", std::process::id()));
+        std::fs::write(&file, "a:A128GCM:MTIzNDU2Nzg5MDEyMzQ1Ng==\n").expect("a file");
+        let text = format!("[turn]\nenabled = true\nusers = [\"a:b\"]\noauth_keys = {file:?}\n");
+        let spec = spec(&config(&text), &hello, &[], &[]).expect("sound");
+        let third_party = spec.third_party.expect("keys");
+        assert_eq!((third_party.server_name.as_str(), third_party.keys[0].kid.as_str()), ("ringmain", "a"));
+        assert_eq!(spec.users[0].username, "a");
+        std::fs::remove_file(file).expect("ours");
     }
 
     #[test]

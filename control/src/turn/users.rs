@@ -8,6 +8,7 @@ use anyhow::Context;
 use ringmain_dataplane::turn::derive_keys;
 use ringmain_shared::id::TurnAllocationId;
 use ringmain_shared::turn::{TurnAllocation, TurnCredential, TurnEvent, TurnKeys, TurnTraffic};
+use zeroize::Zeroizing;
 
 use crate::config::{Config, Turn, User, user_of};
 
@@ -15,7 +16,7 @@ use crate::config::{Config, Turn, User, user_of};
 pub(super) fn credentials(turn: &Turn) -> anyhow::Result<(Vec<TurnCredential>, bool)> {
     let mut users = turn.users.clone();
     if let Some(file) = &turn.users_file {
-        let text = std::fs::read_to_string(file);
+        let text = std::fs::read_to_string(file).map(Zeroizing::new);
         let text = text.with_context(|| format!("turn.users_file: cannot read {}", file.display()))?;
         for (index, line) in text.lines().map(str::trim).enumerate() {
             if line.is_empty() || line.starts_with('#') {
@@ -61,7 +62,8 @@ pub fn warnings(config: &Config, file: Option<&str>) -> Vec<String> {
     let settings = file.filter(|_| has_secrets).map(Path::new);
     let open_to_others =
         |path: &&Path| path.metadata().is_ok_and(|metadata| metadata.permissions().mode() & 0o077 != 0);
-    let files = settings.into_iter().chain(turn.users_file.as_deref()).filter(open_to_others);
+    let files = settings.into_iter().chain(turn.users_file.as_deref()).chain(turn.oauth_keys.as_deref());
+    let files = files.filter(open_to_others);
     files
         .map(|file| format!("{0} holds secrets, and others than its owner may read it: chmod 600 {0}", file.display()))
         .collect()
@@ -212,6 +214,8 @@ mod tests {
         std::fs::set_permissions(&file, PermissionsExt::from_mode(0o644)).expect("ours");
         let config = Config { turn, ..Config::default() };
         assert_eq!(warnings(&config, None).len(), 1);
+        let turn = Turn { oauth_keys: Some(file.clone()), ..Turn::default() };
+        assert_eq!(warnings(&Config { turn, ..Config::default() }, None).len(), 1, "keys of tokens are no less secret");
         std::fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).expect("ours");
         assert!(warnings(&config, None).is_empty());
         std::fs::remove_file(&file).expect("ours");

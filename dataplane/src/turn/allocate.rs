@@ -8,15 +8,17 @@ use ringmain_shared::Now;
 use ringmain_shared::id::TurnAllocationId;
 use ringmain_shared::turn::{RelayMode, RelayProtocol, TurnEnd, TurnEvent};
 
-use super::allocation::{Allocation, AllocationKey, Client, Owner};
+use super::allocation::{Allocation, AllocationKey, Client, Owner, Renewal};
 use super::between::leave;
 use super::connect::is_stream;
+use super::credential::Claim;
 use super::ledger::{Hold, User};
 use super::pending::Pending;
 use super::ports::Wish;
 use super::relay::{Holder, RelayKey};
 use super::reply::{Refusal, ReplyTo};
 use super::request::Known;
+use super::token::Tokens;
 use super::{Reservation, Turn};
 use crate::io::Transmit;
 use crate::packet::stun::{Class, FAMILY_IPV4, FAMILY_IPV6, Message, MessageWriter, attribute, error};
@@ -46,8 +48,8 @@ impl Turn {
         if let Some(&key) = self.clients.get(&client.path) {
             return self.repeat_allocate(key, known, now, out);
         }
-        let wishes = self.read_wishes(client, &known.message)?;
-        if known.claim.expires.is_some_and(|expires| expires <= self.unix_seconds(now)) {
+        let wishes = self.read_wishes(known, now)?;
+        if known.claim.expires.is_some_and(|expires| self.is_over(expires, now)) {
             return Err(error::UNAUTHENTICATED.into());
         }
         let quotas = self.spec.quotas;
@@ -72,12 +74,14 @@ impl Turn {
         };
         let place = place.ok_or(error::INSUFFICIENT_CAPACITY)?;
         let own = own.unwrap_or_else(|| self.ledger.take_over(user));
-        let account = self.accounts.hold(&known.claim.user, || self.ledger.bandwidth_of(user, quotas.user_bps));
+        let Claim { user: name, shown, .. } = &known.claim;
+        let account = self.accounts.hold(name, shown, || self.ledger.bandwidth_of(user, quotas.user_bps));
         let owner = Owner {
             username: known.claim.username.clone(),
             keys: known.keys.clone(),
             account,
             bound: known.claim.bound,
+            token: known.claim.token,
         };
         self.last_id += 1;
         let id = TurnAllocationId(u64::from(self.index.0) << 48 | self.last_id);
@@ -123,8 +127,7 @@ impl Turn {
         out: &mut dyn Transmit,
     ) -> Result<(), Refusal> {
         let allocation = self.allocations.get(key).ok_or(error::ALLOCATION_MISMATCH)?;
-        let is_same =
-            allocation.made_by == known.message.transaction_id() && allocation.owner.username == known.claim.username;
+        let is_same = allocation.made_by == known.message.transaction_id() && allocation.owner.is(&known.claim);
         if !is_same {
             return Err(error::ALLOCATION_MISMATCH.into());
         }
@@ -135,7 +138,8 @@ impl Turn {
     }
 
     /// RFC 8656 §7.2, in its order.
-    fn read_wishes(&self, client: Client, message: &Message<'_>) -> Result<Wishes, Refusal> {
+    fn read_wishes(&self, known: &Known<'_>, now: Now) -> Result<Wishes, Refusal> {
+        let message = &known.message;
         let protocol = match message.attribute(attribute::REQUESTED_TRANSPORT) {
             Some(&[UDP, _, _, _]) => RelayProtocol::Udp,
             Some(&[TCP, _, _, _]) if self.spec.features.tcp_relay => RelayProtocol::Tcp,
@@ -143,7 +147,7 @@ impl Turn {
             _ => return Err(error::BAD_REQUEST.into()),
         };
         if protocol == RelayProtocol::Tcp {
-            refuse_beside_tcp(client, message)?;
+            refuse_beside_tcp(known.reply.client, message)?;
         }
         let token = message.attribute(attribute::RESERVATION_TOKEN).map(<[u8; 8]>::try_from).transpose();
         let token = token.map_err(|_| error::BAD_REQUEST)?;
@@ -189,22 +193,30 @@ impl Turn {
             },
             port,
             token,
-            lifetime: self.read_lifetime(message)?,
+            lifetime: self.read_lifetime(known, now)?,
             mobility: self.read_mobility(message)?,
             dont_fragment: message.attribute(attribute::DONT_FRAGMENT).is_some(),
         })
     }
 
-    /// RFC 8656 §7.2: no shorter than the default, no longer than the most. Where an operator has the most below the default, it is
-    /// what everybody gets, as from coturn.
-    fn read_lifetime(&self, message: &Message<'_>) -> Result<Duration, Refusal> {
+    /// RFC 8656 §7.2: no shorter than the default, no longer than the most; and no longer than a token. Where an operator has the most
+    /// below the default, it is what everybody gets, as from coturn.
+    fn read_lifetime(&self, known: &Known<'_>, now: Now) -> Result<Duration, Refusal> {
         let lifetimes = self.spec.lifetimes;
-        let Some(value) = message.attribute(attribute::LIFETIME) else {
-            return Ok(lifetimes.allocation.min(lifetimes.allocation_max));
+        let asked = match known.message.attribute(attribute::LIFETIME) {
+            Some(value) => {
+                let seconds = <[u8; 4]>::try_from(value).map_err(|_| error::BAD_REQUEST)?;
+                Duration::from_secs(u32::from_be_bytes(seconds).into()).max(lifetimes.allocation)
+            }
+            None => lifetimes.allocation,
         };
-        let seconds = <[u8; 4]>::try_from(value).map_err(|_| error::BAD_REQUEST)?;
-        let asked = Duration::from_secs(u32::from_be_bytes(seconds).into());
-        Ok(asked.max(lifetimes.allocation).min(lifetimes.allocation_max))
+        Ok(known.claim.limit(asked.min(lifetimes.allocation_max), now))
+    }
+
+    /// Whether the key still holds that a token was sealed with; a Refresh need not bring the token again.
+    fn is_vouched_for(&self, claim: &Claim, now: Now) -> bool {
+        let holds = |tokens: &Tokens| tokens.key_remaining(&claim.username, self.unix_time(now)).is_some();
+        claim.token.is_none() || self.tokens.as_ref().is_some_and(holds)
     }
 
     /// RFC 8016 §3.1: an empty ticket asks for one.
@@ -387,12 +399,19 @@ impl Turn {
             let _ = known.reply.send(Class::Success, over, out);
             return Ok(());
         }
-        let lifetime = self.read_lifetime(message)?;
+        if !self.is_vouched_for(&known.claim, now) {
+            return Err(error::UNAUTHENTICATED.into());
+        }
+        let lifetime = self.read_lifetime(known, now)?;
         if moved.is_some() {
             self.move_client(key, known, now);
         }
         let Some(allocation) = self.allocations.get_mut(key) else { return Ok(()) };
-        allocation.expires = now + lifetime;
+        allocation.expires = match allocation.owner.renew(known) {
+            Renewal::Present => now + lifetime,
+            // A Refresh of before that comes late, or once more, takes nothing away from what was done since.
+            Renewal::Past => allocation.expires.max(now + lifetime),
+        };
         // A client that did not hear the answer shows the ticket that it moved by once more.
         let repeats =
             message.attribute(attribute::MOBILITY_TICKET).is_some() && allocation.made_by == message.transaction_id();
@@ -417,7 +436,9 @@ impl Turn {
         let ticket = <[u8; 16]>::try_from(ticket).map_err(|_| error::BAD_REQUEST)?;
         let key = *self.tickets.get(&ticket).ok_or(error::ALLOCATION_MISMATCH)?;
         let allocation = self.allocations.get(key).ok_or(error::ALLOCATION_MISMATCH)?;
-        if allocation.owner.username != known.claim.username {
+        // Many have tokens of one kid: there, only the very token that the allocation has may move it.
+        let owner = &allocation.owner;
+        if !owner.is(&known.claim) || owner.token.is_some() && !owner.keys.are_of_one_token(&known.keys) {
             return Err(error::WRONG_CREDENTIALS.into());
         }
         Ok(key)

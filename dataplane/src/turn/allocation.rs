@@ -8,16 +8,17 @@ use arrayvec::ArrayVec;
 use foldhash::fast::RandomState;
 use ringmain_shared::Now;
 use ringmain_shared::id::{TurnAllocationId, WorkerIndex};
-use ringmain_shared::turn::{RelayProtocol, TurnBinding, TurnKeys, TurnTraffic, TurnTransport};
+use ringmain_shared::turn::{RelayProtocol, TurnBinding, TurnTraffic, TurnTransport};
 
 use super::budget::Second;
 use super::connection::ConnectionKey;
-use super::credential::AccountKey;
+use super::credential::{AccountKey, Claim, HeldToken, Keys};
 use super::ledger::Hold;
 use super::link::LinkIndex;
 use super::peer::PermittedPeer;
 use super::pending::Pending;
 use super::relay::RelayKey;
+use super::request::Known;
 use crate::io::Path;
 use crate::packet::stun::TransactionId;
 
@@ -46,9 +47,44 @@ impl Client {
 #[derive(Clone, Debug)]
 pub(super) struct Owner {
     pub(super) username: String,
-    pub(super) keys: TurnKeys,
+    pub(super) keys: Keys,
     pub(super) account: AccountKey,
     pub(super) bound: Option<TurnBinding>,
+    pub(super) token: Option<HeldToken>,
+}
+
+impl Owner {
+    /// Whether the same user asks (RFC 8656 §5). Tokens follow one another (RFC 7635 §9), and the keys that they are sealed with as well;
+    /// nothing in a token says whose it is. So whoever has one, and sends and hears at the address of another bearer's client, may end
+    /// what that one allocated, as with coturn: by being there it could end the conversation anyway.
+    pub(super) fn is(&self, claim: &Claim) -> bool {
+        match (self.token, claim.token) {
+            (None, None) => self.username == claim.username,
+            (Some(_), Some(_)) => true,
+            _ => false,
+        }
+    }
+
+    /// RFC 7635 §9: refreshed by a new token, it is that one's from now on. It counts for the token that it was made by.
+    pub(super) fn renew(&mut self, known: &Known<'_>) -> Renewal {
+        let (Some(held), Some(brought)) = (self.token, known.claim.token) else { return Renewal::Present };
+        // Of two of one moment the later one to come counts: coturn's clients make tokens that count whole seconds.
+        if brought.made < held.made {
+            return Renewal::Past;
+        }
+        (self.username, self.keys) = (known.claim.username.clone(), known.keys.clone());
+        self.token = Some(brought);
+        Renewal::Present
+    }
+}
+
+/// What a Refresh is proved by.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Renewal {
+    /// By what its owner has, or has now.
+    Present,
+    /// By a token that was made before the owner's.
+    Past,
 }
 
 /// An allocation (RFC 8656 §3.2).

@@ -146,7 +146,7 @@ impl Turn {
         let (key, connection) = self.named_connection(&known.message).ok_or(error::BAD_REQUEST)?;
         let is_pending = matches!(connection.stage, Stage::Unbound { until, .. } if until > now);
         let allocation = self.allocations.get(connection.allocation).filter(|_| is_pending);
-        if allocation.ok_or(error::BAD_REQUEST)?.owner.username != known.claim.username {
+        if !allocation.ok_or(error::BAD_REQUEST)?.owner.is(&known.claim) {
             return Err(error::WRONG_CREDENTIALS.into());
         }
         let answer =

@@ -1,18 +1,22 @@
-//! Who may allocate: users that control named, and time-limited ones that prove themselves by a shared secret.
+//! Who may allocate: users that control named, and time-limited ones that prove themselves by a shared secret. Those who bring a token
+//! are found by [`token`](super::token).
 //!
 //! Owns keys and never a password, and the users with allocations here: a user may have many credentials. Looking up somebody unknown
 //! leaves nothing behind.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use aws_lc_rs::{digest, hmac};
 use foldhash::fast::RandomState;
 use md5::{Digest, Md5};
+use ringmain_shared::Now;
 use ringmain_shared::turn::{TurnBinding, TurnCredential, TurnKeys, TurnSecret};
 use slotmap::SlotMap;
 use zeroize::Zeroize;
 
 use super::base64;
+use super::token::MacKey;
 use crate::buf::Bandwidth;
 
 slotmap::new_key_type! {
@@ -58,11 +62,55 @@ fn read_timed(username: &str) -> Option<(u64, &str)> {
 #[derive(Clone, Debug)]
 pub(super) struct Claim {
     pub(super) username: String,
+    /// Whose quotas are used up: nobody else has this name.
     pub(super) user: String,
+    /// What events call that user.
+    pub(super) shown: String,
     pub(super) bound: Option<TurnBinding>,
-    pub(super) expires: Option<u64>,
+    pub(super) expires: Option<Expiry>,
+    /// For those who come by a token.
+    pub(super) token: Option<HeldToken>,
     /// One for each secret that it may have been made with.
-    pub(super) keys: Vec<TurnKeys>,
+    pub(super) keys: Vec<Keys>,
+}
+
+impl Claim {
+    /// RFC 7635 §9: no longer than the token.
+    pub(super) fn limit(&self, lifetime: Duration, now: Now) -> Duration {
+        self.token.map_or(lifetime, |token| lifetime.min(token.ends.since(now)))
+    }
+}
+
+/// When something is over, seconds since 1970.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Expiry {
+    /// By the clock of the start, as control has it.
+    OfControl(u64),
+    /// By the wall clock, which may be set right meanwhile.
+    OfOthers(u64),
+}
+
+/// What is remembered of a token.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct HeldToken {
+    /// When it was made, since 1970.
+    pub(super) made: Duration,
+    /// It ends, and with it what is allocated by it.
+    pub(super) ends: Now,
+}
+
+/// What proves a claim.
+#[derive(Clone, Debug)]
+pub(super) enum Keys {
+    Password(TurnKeys),
+    Token(MacKey),
+}
+
+impl Keys {
+    /// Whether they are those of one and the same token.
+    pub(super) fn are_of_one_token(&self, other: &Self) -> bool {
+        matches!((self, other), (Self::Token(one), Self::Token(other)) if one == other)
+    }
 }
 
 /// Credentials.
@@ -78,8 +126,16 @@ pub(super) struct Credentials {
 }
 
 impl Credentials {
-    /// Those of a configuration instead of those of the one before. Credentials that were added since remain.
-    pub(super) fn configure(&mut self, realm: &str, users: &[TurnCredential], secrets: &[TurnSecret]) {
+    /// Those of a configuration instead of those of the one before. Credentials that were added since remain. Hands out the usernames
+    /// that are no more, or have other keys.
+    pub(super) fn configure(
+        &mut self,
+        realm: &str,
+        users: &[TurnCredential],
+        secrets: &[TurnSecret],
+    ) -> HashSet<String, RandomState> {
+        let before: Vec<TurnCredential> =
+            self.configured.iter().filter_map(|username| self.named.get(username).cloned()).collect();
         let keyed = |secret: &TurnSecret| hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &secret.0);
         self.secrets = secrets.iter().map(keyed).collect();
         self.realm = realm.into();
@@ -90,6 +146,9 @@ impl Credentials {
         self.hashes.clear();
         added.into_iter().chain(users.iter().cloned()).for_each(|credential| self.add(credential));
         self.configured = users.iter().map(|user| user.username.clone()).collect();
+        let is_gone =
+            |old: &TurnCredential| self.named.get(&old.username).is_none_or(|present| present.keys != old.keys);
+        before.into_iter().filter(is_gone).map(|old| old.username).collect()
     }
 
     /// One more, or a new version of one.
@@ -129,9 +188,11 @@ impl Credentials {
             return Some(Claim {
                 username: username.into(),
                 user: named.user.clone(),
+                shown: named.user.clone(),
                 bound: named.bound,
-                expires: named.expires,
-                keys: vec![named.keys.clone()],
+                expires: named.expires.map(Expiry::OfControl),
+                token: None,
+                keys: vec![Keys::Password(named.keys.clone())],
             });
         }
         let (expires, user) = read_timed(username).filter(|_| !self.secrets.is_empty())?;
@@ -139,14 +200,16 @@ impl Credentials {
             let mut password = password_of(username, secret);
             let keys = derive_keys(username, &self.realm, &password);
             password.zeroize();
-            keys
+            Keys::Password(keys)
         });
         let user = if user.is_empty() { username } else { user };
         Some(Claim {
             username: username.into(),
             user: user.into(),
+            shown: user.into(),
             bound: None,
-            expires: Some(expires),
+            expires: Some(Expiry::OfOthers(expires)),
+            token: None,
             keys: keys.collect(),
         })
     }
@@ -163,6 +226,7 @@ pub(super) struct Accounts {
 #[derive(Debug)]
 pub(super) struct Account {
     pub(super) user: String,
+    pub(super) shown: String,
     /// Allocations on this worker.
     held: u32,
     pub(super) bandwidth: Bandwidth,
@@ -170,9 +234,10 @@ pub(super) struct Account {
 
 impl Accounts {
     /// One more allocation of this user.
-    pub(super) fn hold(&mut self, user: &str, bandwidth: impl FnOnce() -> Bandwidth) -> AccountKey {
+    pub(super) fn hold(&mut self, user: &str, shown: &str, bandwidth: impl FnOnce() -> Bandwidth) -> AccountKey {
         let accounts = &mut self.accounts;
-        let new = || accounts.insert(Account { user: user.into(), held: 0, bandwidth: bandwidth() });
+        let new =
+            || accounts.insert(Account { user: user.into(), shown: shown.into(), held: 0, bandwidth: bandwidth() });
         let key = *self.by_user.entry(user.into()).or_insert_with(new);
         if let Some(account) = accounts.get_mut(key) {
             account.held += 1;
@@ -256,7 +321,7 @@ mod tests {
         let mut accounts = Accounts::default();
         let ledger = Arc::new(Ledger::new([3; 32]));
         let unbounded = || ledger.bandwidth_of(ledger.user("alice"), 0);
-        let keys: Vec<_> = (0..3).map(|_| accounts.hold("alice", unbounded)).collect();
+        let keys: Vec<_> = (0..3).map(|_| accounts.hold("alice", "alice", unbounded)).collect();
         assert_eq!((accounts.held("alice"), accounts.held("bob"), accounts.len()), (3, 0, 1));
         keys.iter().for_each(|&key| accounts.release(key));
         assert_eq!((accounts.held("alice"), accounts.len()), (0, 0));

@@ -4,11 +4,11 @@
 //! the transmit batch. What else is to be done leaves as values: sockets to open and close, links to set, events. There is no clock
 //! and no socket here.
 //!
-//! In the order of a client's life: [`request`] finds out who asks ([`nonce`], [`credential`]), strangers within their [`budget`];
-//! [`allocate`] gives a relayed address ([`ports`], [`relay`]); [`permission`] lets peers in that [`peer`] allows; what takes a
-//! socket is [`pending`] until that is open; [`relaying`] moves the packets; [`upkeep`] ends what is over. A peer that is our own
-//! media gets a [`link`] instead of a socket. Peers over TCP (RFC 6062) are [`connection`]s, which [`connect`] lets in and out;
-//! their bytes pass by the stream thread.
+//! In the order of a client's life: [`request`] finds out who asks ([`nonce`], [`credential`], [`token`]), strangers within their
+//! [`budget`]; [`allocate`] gives a relayed address ([`ports`], [`relay`]); [`permission`] lets peers in that [`peer`] allows; what
+//! takes a socket is [`pending`] until that is open; [`relaying`] moves the packets; [`upkeep`] ends what is over. A peer that is
+//! our own media gets a [`link`] instead of a socket. Peers over TCP (RFC 6062) are [`connection`]s, which [`connect`] lets in and
+//! out; their bytes pass by the stream thread.
 //! What a NAT does on the way to us can be found out by [`discovery`], without an allocation.
 //!
 //! What is left out, and why: ICMP errors are not passed on, since sockets do not queue them here; TTL, ECN and DSCP of relayed
@@ -39,12 +39,14 @@ mod reply;
 mod request;
 #[cfg(test)]
 mod tests;
+mod token;
 mod upkeep;
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use foldhash::fast::RandomState;
 use ringmain_shared::Now;
@@ -59,14 +61,16 @@ use allocation::Allocation;
 use between::Whose;
 use budget::ReplyBudget;
 use connection::Connections;
-use credential::{Accounts, Credentials};
+use credential::{Accounts, Credentials, Expiry};
 use link::Links;
 use nonce::Nonces;
 use peer::Peers;
 use ports::{Ports, Reserved, Wish};
 use relay::{Holder, Relays, Sharing};
+use token::Tokens;
 
 pub use allocation::{AllocationKey, Client};
+pub use base64::{decode as decode_base64, encode as encode_base64};
 pub use between::{Elsewhere, FarLink, TurnItem};
 pub use connection::{ConnectionKey, PeerRequest};
 pub use credential::{derive_keys, timed_password};
@@ -74,17 +78,22 @@ pub use ledger::{Ledger, User};
 pub use link::LinkChange;
 pub use peer::is_special;
 pub use relay::{RelayKey, SocketRequest};
+pub use token::{AccessToken, MacKey, TokenCipher};
 
 /// A TURN server.
 #[derive(Debug)]
 pub struct Turn {
     index: WorkerIndex,
     spec: TurnSpec,
-    /// Nanoseconds since 1970 at `Now(0)`.
+    /// Nanoseconds since 1970 at `Now(0)`, as it was thought then. Control counts from there too.
     unix_nanos_at_start: u64,
+    /// The same as it is known now, for what others say of time.
+    wall_nanos_at_start: u64,
     ledger: Arc<Ledger>,
     peers: Peers,
     credentials: Credentials,
+    /// `None` without third-party authorization.
+    tokens: Option<Tokens>,
     accounts: Accounts,
     nonces: Nonces,
     replies: ReplyBudget,
@@ -152,8 +161,10 @@ impl Turn {
         let mut turn = Self {
             index,
             unix_nanos_at_start,
+            wall_nanos_at_start: unix_nanos_at_start,
             peers: Peers::new(&spec.peers, &spec.relay),
             credentials: Credentials::default(),
+            tokens: None,
             accounts: Accounts::default(),
             nonces: Nonces::new(spec.lifetimes.nonce, Arc::clone(&ledger)),
             replies: ReplyBudget::new(Arc::clone(&ledger), spec.quotas.replies_per_source, spec.quotas.replies),
@@ -188,10 +199,10 @@ impl Turn {
     }
 
     /// Is another server from now on. Allocations go on as they are, with their ports and keys; their new peers, and what they do
-    /// next, are under the new rules.
-    pub fn configure(&mut self, spec: TurnSpec) {
+    /// next, are under the new rules. Those of users and keys that are no more, or are others of the same name, end.
+    pub fn configure(&mut self, spec: TurnSpec, now: Now) {
         let moved = self.spec.relay != spec.relay;
-        self.spec = spec;
+        let before = std::mem::replace(&mut self.spec, spec);
         self.peers = Peers::new(&self.spec.peers, &self.spec.relay);
         let quotas = self.spec.quotas;
         self.replies = ReplyBudget::new(Arc::clone(&self.ledger), quotas.replies_per_source, quotas.replies);
@@ -204,14 +215,17 @@ impl Turn {
         }
         budgets.into_iter().for_each(|(link, budgets)| self.links.limit(link, budgets));
         self.nonces.set_lifetime(self.spec.lifetimes.nonce);
-        self.read_spec();
+        let users = self.read_spec();
+        self.end_disowned(&users, before.third_party.as_ref(), now);
         if moved {
             self.lay_out_ports();
         }
     }
 
-    fn read_spec(&mut self) {
-        self.credentials.configure(&self.spec.realm, &self.spec.users, &self.spec.secrets);
+    /// Hands out the users that are no more, or have other keys.
+    fn read_spec(&mut self) -> HashSet<String, RandomState> {
+        self.tokens = self.spec.third_party.as_ref().map(Tokens::new);
+        self.credentials.configure(&self.spec.realm, &self.spec.users, &self.spec.secrets)
     }
 
     /// Decides which ports there are. Those of allocations and reservations stay taken.
@@ -300,8 +314,20 @@ impl Turn {
         }
     }
 
-    /// Seconds since 1970.
-    fn unix_seconds(&self, now: Now) -> u64 {
-        self.unix_nanos_at_start.saturating_add(now.0) / 1_000_000_000
+    /// Since 1970, by the wall clock.
+    fn unix_time(&self, now: Now) -> Duration {
+        Duration::from_nanos(self.wall_nanos_at_start.saturating_add(now.0))
     }
+
+    /// Whether a moment is over, by the clock of whoever named it.
+    fn is_over(&self, expiry: Expiry, now: Now) -> bool {
+        match expiry {
+            Expiry::OfControl(seconds) => seconds <= seconds_since_1970(self.unix_nanos_at_start, now),
+            Expiry::OfOthers(seconds) => seconds <= self.unix_time(now).as_secs(),
+        }
+    }
+}
+
+fn seconds_since_1970(unix_nanos_at_start: u64, now: Now) -> u64 {
+    unix_nanos_at_start.saturating_add(now.0) / 1_000_000_000
 }

@@ -8,7 +8,7 @@ use super::allocation::Client;
 use crate::io::{Path, Transmit};
 use crate::packet::stun::{Class, IntegrityKey, IntegrityKey256, MessageWriter, TransactionId, error};
 
-/// Bytes of the longest answer: a challenge with the longest realm, or a 420 with all that it may name.
+/// Bytes of the longest answer: a challenge with the longest realm and server name, or a 420 with all that it may name.
 pub(super) const REPLY_SIZE_MAX: usize = 512;
 /// Attributes that a 420 names.
 pub(super) const UNKNOWN_MAX: usize = 16;

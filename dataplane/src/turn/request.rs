@@ -1,17 +1,19 @@
-//! Messages of clients, and who sends them: the long-term credential mechanism of RFC 8489 §9.2.4, step by step.
+//! Messages of clients, and who sends them: the long-term credential mechanism of RFC 8489 §9.2.4, step by step, with the tokens of
+//! RFC 7635 §7 in it.
 //!
 //! Nothing here remembers a stranger. A request that proves nothing costs a look at its bytes, and gets an answer only as long as
 //! there is budget for its address.
 
 use arrayvec::ArrayVec;
-use ringmain_shared::turn::{PasswordAlgorithms, TurnKeys};
+use ringmain_shared::turn::PasswordAlgorithms;
 use ringmain_shared::{DropReason, Now};
 
 use super::allocation::{Allocation, AllocationKey, Client};
-use super::credential::Claim;
+use super::credential::{Claim, HeldToken, Keys};
 use super::nonce::Features;
 use super::reply::{Refusal, ReplyTo, Seal, UNKNOWN_MAX};
-use super::{ForMedia, Turn, discovery};
+use super::token::{AccessToken, MacKey, TokenFault};
+use super::{ForMedia, Turn, base64, discovery};
 use crate::io::Transmit;
 use crate::packet::demux::{Protocol, classify};
 use crate::packet::stun::{Class, IntegrityKey, IntegrityKey256, Message, MessageWriter, attribute, error, method};
@@ -22,13 +24,15 @@ pub(super) struct Known<'a> {
     pub(super) reply: ReplyTo,
     pub(super) claim: Claim,
     /// Which of the claim's keys proved it.
-    pub(super) keys: TurnKeys,
+    pub(super) keys: Keys,
 }
 
 /// A request that is not answered as it wishes.
 pub(super) enum Rejected {
     /// With REALM and NONCE, so that it may try again.
     Challenge(u16),
+    /// The same, and an operator may want to know why.
+    Token(TokenFault),
     /// As it is.
     Refuse(Refusal),
 }
@@ -142,6 +146,12 @@ impl Turn {
         if message.attribute(attribute::REALM).is_none() {
             return Err(bad_request());
         }
+        let token = message.attribute(attribute::ACCESS_TOKEN);
+        if token.is_some() && self.tokens.is_none() {
+            // RFC 7635 §7: nobody was told to bring one.
+            let unknown = ArrayVec::from_iter([attribute::ACCESS_TOKEN]);
+            return Err(Rejected::Refuse(Refusal { code: error::UNKNOWN_ATTRIBUTE, unknown }));
+        }
         let stale = |_| Rejected::Challenge(error::STALE_NONCE);
         let home = self.home(client, &message);
         // A nonce that was given to a client's first connection is good for its data connections: clients do not ask for another.
@@ -150,12 +160,19 @@ impl Turn {
         let features = features.or_else(|_| self.nonces.check(nonce, asked_from, now)).map_err(stale)?;
         let algorithm = read_algorithm(&message, features).ok_or_else(bad_request)?;
         let unauthenticated = || Rejected::Challenge(error::UNAUTHENTICATED);
-        let claim = self.find_claim(home, name.ok_or_else(unauthenticated)?).ok_or_else(unauthenticated)?;
+        let name = name.ok_or_else(unauthenticated)?;
+        let claim = match token.filter(|_| matches!(message.method(), method::ALLOCATE | method::REFRESH)) {
+            Some(token) => self.open_token(name, token, now).map_err(Rejected::Token)?,
+            // RFC 7635 §9: no other request has one, and in none it would say more than the allocation does.
+            None => self.find_claim(home, name).ok_or_else(unauthenticated)?,
+        };
         // RFC 8489 §9.2.4: the stronger integrity counts where there are both.
-        let proof = |keys: &TurnKeys| {
-            let key = match algorithm {
-                Algorithm::Md5 => &keys.md5[..],
-                Algorithm::Sha256 => &keys.sha256[..],
+        let proof = |keys: &Keys| {
+            let key = match (keys, algorithm) {
+                (Keys::Password(keys), Algorithm::Md5) => &keys.md5[..],
+                (Keys::Password(keys), Algorithm::Sha256) => &keys.sha256[..],
+                // RFC 7635 §5: as it is.
+                (Keys::Token(mac_key), _) => mac_key.bytes(),
             };
             if message.has_integrity_sha256() {
                 let key = IntegrityKey256::new(key);
@@ -183,15 +200,43 @@ impl Turn {
     /// What a name claims to be. The owner of an allocation is known by it, even if the credential is no longer handed out.
     fn find_claim(&self, home: Option<&Allocation>, name: &str) -> Option<Claim> {
         match home.filter(|allocation| allocation.owner.username == name) {
-            Some(allocation) => Some(Claim {
-                username: name.into(),
-                user: self.accounts.get(allocation.owner.account).map(|account| account.user.clone())?,
-                bound: allocation.owner.bound,
-                expires: None,
-                keys: vec![allocation.owner.keys.clone()],
-            }),
+            Some(allocation) => {
+                let account = self.accounts.get(allocation.owner.account)?;
+                Some(Claim {
+                    username: name.into(),
+                    user: account.user.clone(),
+                    shown: account.shown.clone(),
+                    bound: allocation.owner.bound,
+                    expires: None,
+                    token: allocation.owner.token,
+                    keys: vec![allocation.owner.keys.clone()],
+                })
+            }
             None => self.credentials.find(name),
         }
+    }
+
+    /// What a token says of its bearer: no more than that the owner of the key `kid` vouches, and for how long. So each is a user of its
+    /// own, who shares quotas with nobody.
+    fn open_token(&self, kid: &str, token: &[u8], now: Now) -> Result<Claim, TokenFault> {
+        let (AccessToken { mac_key, timestamp, .. }, remaining) =
+            self.tokens.as_ref().ok_or(TokenFault::UnknownKey)?.open(kid, token, self.unix_time(now))?;
+        let as_coturn_has_it = mac_key.as_coturn_has_it();
+        Ok(Claim {
+            username: kid.into(),
+            user: self.bearer(kid, &mac_key),
+            shown: format!("{TOKEN_PREFIX}{kid}"),
+            bound: None,
+            expires: None,
+            token: Some(HeldToken { made: timestamp, ends: now + remaining }),
+            keys: [mac_key].into_iter().chain(as_coturn_has_it).map(Keys::Token).collect(),
+        })
+    }
+
+    /// The name that the bearer of a token is counted by. It depends on a secret of ours, so no user can be called so.
+    fn bearer(&self, kid: &str, mac_key: &MacKey) -> String {
+        let tag = self.ledger.tag(&[b"token", &kid.len().to_be_bytes(), kid.as_bytes(), mac_key.bytes()]);
+        format!("token {}", base64::encode(&tag))
     }
 
     fn reject(
@@ -203,6 +248,13 @@ impl Turn {
         now: Now,
         out: &mut dyn Transmit,
     ) -> Result<(), DropReason> {
+        if let Rejected::Token(fault) = rejected {
+            *match fault {
+                TokenFault::UnknownKey => &mut self.stats.tokens_of_unknown_keys,
+                TokenFault::NotOurs => &mut self.stats.tokens_not_ours,
+                TokenFault::Over => &mut self.stats.tokens_over,
+            } += 1;
+        }
         let reply = reply_to(client, message);
         if !client.is_proved() && !self.is_worth_a_challenge(client, size, message, &reply) {
             return Err(DropReason::TurnReplyBudget);
@@ -212,14 +264,19 @@ impl Turn {
         let code = match rejected {
             Rejected::Refuse(refusal) => return reply.refuse(&refusal, out),
             Rejected::Challenge(code) => code,
+            Rejected::Token(_) => error::UNAUTHENTICATED,
         };
         let features = Features { algorithms: self.offers_algorithms(client, size, &reply) };
         let nonce = self.nonces.make(client.path.remote, features, now);
         let realm = self.spec.realm.as_bytes();
+        let tokens = self.tokens.as_ref().filter(|_| self.names_server(client, size, features, &reply));
         let challenge = |message: &mut MessageWriter<'_>| {
             message.error_code_bare(code);
             message.attribute(attribute::REALM, realm);
             message.attribute(attribute::NONCE, &nonce);
+            if let Some(tokens) = tokens {
+                message.attribute(attribute::THIRD_PARTY_AUTHORIZATION, tokens.server_name().as_bytes());
+            }
             if features.algorithms {
                 message.attribute(attribute::PASSWORD_ALGORITHMS, PASSWORD_ALGORITHMS);
             }
@@ -238,6 +295,13 @@ impl Turn {
         }
     }
 
+    /// Whether a challenge has THIRD-PARTY-AUTHORIZATION: to an address that may be forged not where that would make it more than twice as
+    /// long as the request. A client that has a token need not be told; one that must be can come by a connection.
+    fn names_server(&self, client: Client, request: usize, features: Features, reply: &ReplyTo) -> bool {
+        let challenge = if features.algorithms { CHALLENGE_SIZE } else { PLAIN_CHALLENGE_SIZE };
+        client.is_proved() || self.is_within(20, client, request, challenge, reply)
+    }
+
     /// Whether a request from an address that may be forged is answered. A client's first Allocate is, whatever the realm takes; of all
     /// others those to which the answer is no gain: a header alone would pay an attacker best, and no client sends that.
     fn is_worth_a_challenge(&self, client: Client, request: usize, message: &Message<'_>, reply: &ReplyTo) -> bool {
@@ -246,12 +310,18 @@ impl Turn {
         is_first || self.is_cheap(client, request, PLAIN_CHALLENGE_SIZE, reply)
     }
 
-    /// Whether a challenge, of so many bytes without the realm, takes no more than 1.6 times the request's on the wire.
+    /// Whether a challenge, of so many bytes without our names, takes no more than 1.6 times the request's on the wire.
     fn is_cheap(&self, client: Client, request: usize, challenge: usize, reply: &ReplyTo) -> bool {
+        self.is_within(16, client, request, challenge, reply)
+    }
+
+    /// The same for any number of tenths.
+    fn is_within(&self, tenths: usize, client: Client, request: usize, challenge: usize, reply: &ReplyTo) -> bool {
         let ip = if client.path.remote.is_ipv4() { IPV4_UDP_SIZE } else { IPV6_UDP_SIZE };
         let realm = self.spec.realm.len().next_multiple_of(4);
-        let challenge = challenge + realm + if reply.fingerprint { 8 } else { 0 };
-        (ip + challenge) * 10 <= (ip + request) * 16
+        let third_party = self.tokens.as_ref().map_or(0, |tokens| 4 + tokens.server_name().len().next_multiple_of(4));
+        let challenge = challenge + realm + third_party + if reply.fingerprint { 8 } else { 0 };
+        (ip + challenge) * 10 <= (ip + request) * tenths
     }
 
     /// One reply to somebody who has proved nothing. Those on connections have proved where they are.
@@ -267,7 +337,7 @@ impl Turn {
         // One that waits for its socket is not there yet.
         let allocation = self.allocations.get(key).filter(|allocation| !allocation.is_coming());
         let allocation = allocation.ok_or(error::ALLOCATION_MISMATCH)?;
-        match allocation.owner.username == known.claim.username {
+        match allocation.owner.is(&known.claim) {
             true => Ok((key, allocation)),
             false => Err(error::WRONG_CREDENTIALS.into()),
         }
@@ -318,6 +388,8 @@ pub(super) fn refuse_unknown(message: &Message<'_>, known: &[u16]) -> Option<Ref
 
 /// SHA-256, then MD5, without parameters (RFC 8489 §14.11).
 const PASSWORD_ALGORITHMS: &[u8] = &[0, 2, 0, 0, 0, 1, 0, 0];
+/// What the name of a key is shown with, lest it be taken for a user of that name.
+const TOKEN_PREFIX: &str = "oauth:";
 /// RFC 8489 §14.3.
 const USERNAME_SIZE_MAX: usize = 508;
 /// Bytes of a challenge with algorithms, but the realm: header, error, realm's and nonce's headers, nonce, algorithms.
@@ -333,6 +405,7 @@ const KNOWN: &[u16] = &[
     attribute::USERNAME,
     attribute::REALM,
     attribute::NONCE,
+    attribute::ACCESS_TOKEN,
     attribute::PASSWORD_ALGORITHM,
     attribute::USERHASH,
     attribute::CHANNEL_NUMBER,

@@ -1,16 +1,18 @@
 //! What happens to allocations without their doing: time, orders of control, connections that end. And how they look from outside.
 
 use std::cmp::Reverse;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
+use foldhash::fast::RandomState;
 use ringmain_shared::Now;
-use ringmain_shared::turn::{TurnAllocation, TurnCommand, TurnEnd, TurnEvent};
+use ringmain_shared::turn::{ThirdParty, TurnAllocation, TurnCommand, TurnEnd, TurnEvent, TurnTokenKey};
 
-use super::Turn;
 use super::allocation::{Allocation, AllocationKey, Client};
 use super::between::leave;
 use super::connection::Stage;
 use super::relay::{RelayKey, Socket};
+use super::{Turn, seconds_since_1970};
 use crate::io::{Path, Transmit};
 use crate::packet::stun::error;
 
@@ -18,7 +20,7 @@ impl Turn {
     /// Carries out one order.
     pub fn handle_command(&mut self, command: TurnCommand, now: Now) {
         match command {
-            TurnCommand::Configure(spec) => self.configure(*spec),
+            TurnCommand::Configure(spec) => self.configure(*spec, now),
             TurnCommand::Add(credential) => self.credentials.add(credential),
             TurnCommand::Revoke { username } => {
                 self.credentials.remove(&username);
@@ -35,12 +37,45 @@ impl Turn {
                     now,
                 );
             }
+            TurnCommand::Clock { unix_nanos_at_start } => self.wall_nanos_at_start = unix_nanos_at_start,
             TurnCommand::Drain(draining) => self.draining = draining,
             TurnCommand::Snapshot { request } => {
                 let allocations = self.allocations.keys().filter_map(|key| self.row(key, now)).collect();
                 self.events.push(TurnEvent::Snapshot { request, worker: self.index, allocations });
             }
         }
+    }
+
+    /// Ends what `users` have, and whoever came by a key of `before` that is gone, over or another one of the same name. A key that ends
+    /// earlier than it was to ends what hangs on it earlier.
+    pub(super) fn end_disowned(&mut self, users: &HashSet<String, RandomState>, before: Option<&ThirdParty>, now: Now) {
+        let unix = self.unix_time(now);
+        let mut key_ends: HashMap<&str, Now, RandomState> = HashMap::default();
+        let present = self.spec.third_party.iter().flat_map(|it| &it.keys);
+        let present: HashMap<&str, &TurnTokenKey, RandomState> = present.map(|key| (key.kid.as_str(), key)).collect();
+        for old in before.iter().flat_map(|it| &it.keys) {
+            let is_same = present.get(old.kid.as_str()).is_some_and(|key| key.secret == old.secret);
+            let rest = self.tokens.as_ref().and_then(|tokens| tokens.key_remaining(&old.kid, unix));
+            key_ends.extend(rest.filter(|_| is_same).map(|rest| (old.kid.as_str(), now + rest)));
+        }
+        let mut over = Vec::new();
+        let mut shortened = Vec::new();
+        for (key, allocation) in &mut self.allocations {
+            let owner = &mut allocation.owner;
+            match (&mut owner.token, key_ends.get(owner.username.as_str())) {
+                (None, _) if users.contains(&owner.username) => over.push(key),
+                (None, _) => {}
+                (Some(_), None) => over.push(key),
+                (Some(token), Some(&ends)) if ends < token.ends => {
+                    token.ends = ends;
+                    allocation.expires = allocation.expires.min(ends);
+                    shortened.push(key);
+                }
+                (Some(_), Some(_)) => {}
+            }
+        }
+        over.into_iter().for_each(|key| self.end(key, TurnEnd::Revoked, now));
+        shortened.into_iter().for_each(|key| self.schedule(key));
     }
 
     /// A client's TCP, TLS or DTLS connection is no more, and its allocation with it (RFC 8656 §5).
@@ -61,7 +96,7 @@ impl Turn {
     pub fn handle_timeout(&mut self, now: Now) {
         if self.nonces.rotate(now) {
             // Once an hour, what nobody may allocate with any more.
-            self.credentials.forget_expired(self.unix_seconds(now));
+            self.credentials.forget_expired(seconds_since_1970(self.unix_nanos_at_start, now));
         }
         while let Some(&(until, port)) = self.quarantine.front()
             && until <= now
@@ -246,7 +281,7 @@ impl Turn {
         let is_open = |relay: &&super::relay::Relay| matches!(relay.socket, Socket::Open(_) | Socket::Listening);
         Some(TurnAllocation {
             id: allocation.id,
-            user: self.accounts.get(allocation.owner.account)?.user.clone(),
+            user: self.accounts.get(allocation.owner.account)?.shown.clone(),
             bound: allocation.owner.bound,
             client: allocation.client.path.remote,
             transport: allocation.client.transport,

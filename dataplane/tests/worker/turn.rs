@@ -51,6 +51,7 @@ pub fn spec(workers: u16) -> TurnSpec {
         realm: "r".into(),
         users: vec![credential],
         secrets: Vec::new(),
+        third_party: None,
         binding: false,
         discovery: Vec::new(),
         password_algorithms: PasswordAlgorithms::Never,

@@ -396,7 +396,7 @@ pub mod method {
     pub const CONNECTION_ATTEMPT: u16 = 0x00c;
 }
 
-/// Attribute types (RFC 8489 §18.3, RFC 8445 §16.1, RFC 8656 §18, RFC 8016 §3.4, RFC 6062 §6.2).
+/// Attribute types (RFC 8489 §18.3, RFC 8445 §16.1, RFC 8656 §18, RFC 8016 §3.4, RFC 6062 §6.2, RFC 7635 §6).
 #[allow(missing_docs, reason = "the names are those of the registry")]
 pub mod attribute {
     pub const MAPPED_ADDRESS: u16 = 0x0001;
@@ -416,6 +416,7 @@ pub mod attribute {
     pub const EVEN_PORT: u16 = 0x0018;
     pub const REQUESTED_TRANSPORT: u16 = 0x0019;
     pub const DONT_FRAGMENT: u16 = 0x001a;
+    pub const ACCESS_TOKEN: u16 = 0x001b;
     pub const MESSAGE_INTEGRITY_SHA256: u16 = 0x001c;
     pub const PASSWORD_ALGORITHM: u16 = 0x001d;
     pub const USERHASH: u16 = 0x001e;
@@ -435,6 +436,7 @@ pub mod attribute {
     pub const ICE_CONTROLLING: u16 = 0x802a;
     pub const RESPONSE_ORIGIN: u16 = 0x802b;
     pub const OTHER_ADDRESS: u16 = 0x802c;
+    pub const THIRD_PARTY_AUTHORIZATION: u16 = 0x802e;
     pub const MOBILITY_TICKET: u16 = 0x8030;
 
     /// What must be understood in a Binding request and is.

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use ringmain_shared::DropReason;
-use ringmain_shared::turn::{PasswordAlgorithms, TurnCommand, TurnEnd, TurnEvent, TurnSecret, TurnTransport};
+use ringmain_shared::turn::{
+    PasswordAlgorithms, TurnCommand, TurnCredential, TurnEnd, TurnEvent, TurnSecret, TurnTransport,
+};
 
 use super::world::*;
 use crate::io::Link;
@@ -260,7 +262,7 @@ fn binding_answers_are_short_and_can_be_turned_off() {
     assert_eq!((reply.error_code(), reply.attribute(attribute::UNKNOWN_ATTRIBUTES)), (Some(420), Some(&[0, 3][..])));
     let mut off = spec();
     off.binding = false;
-    world.turn.configure(off);
+    world.turn.configure(off, world.now);
     assert_eq!(world.say(client(3), &request), Err(DropReason::TurnMalformed));
 }
 
@@ -334,5 +336,25 @@ fn a_header_alone_is_not_answered_and_a_clients_first_allocate_always_is() {
         let request = raw(method::ALLOCATE, world.transaction(), &[udp()]);
         world.say(client(1), &request).unwrap();
         assert_eq!(world.take().len(), 1, "{realm_len}");
+    }
+}
+
+#[test]
+fn a_user_who_is_configured_no_more_or_has_another_password_holds_nothing() {
+    for is_there in [false, true] {
+        let mut world = World::new(spec());
+        let (mut alice, mut bob) = (Caller::new(1, "alice"), Caller::new(2, "bob"));
+        assert_eq!((alice.allocate(&mut world).code(), bob.allocate(&mut world).code()), (0, 0));
+        world.events();
+        let mut other = spec();
+        other.users.retain(|user| user.username != "alice");
+        let keys = derive_keys("alice", "ring", "another");
+        other.users.extend(is_there.then(|| TurnCredential { keys, ..credential("alice", "alice") }));
+        world.turn.handle_command(TurnCommand::Configure(Box::new(other)), world.now);
+        let [TurnEvent::Ended { allocation, reason: TurnEnd::Revoked }] = &world.events()[..] else { panic!("one") };
+        assert_eq!(allocation.user, "alice");
+        assert_eq!((alice.refresh(&mut world, 600).code(), bob.refresh(&mut world, 600).code()), (401, 0));
+        alice.password = "another".into();
+        assert_eq!(alice.allocate(&mut world).code(), if is_there { 0 } else { 401 });
     }
 }

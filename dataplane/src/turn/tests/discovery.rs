@@ -101,16 +101,14 @@ fn answers_leave_from_the_address_and_port_that_are_wanted_and_name_them_as_clie
 #[test]
 fn where_there_is_no_other_address_its_attributes_are_unknown() {
     let mut world = world();
-    world.turn.configure({
-        let mut spec = spec();
-        // The first has another, the second has not; the third's others are no sockets, which no spec of ours says.
-        spec.discovery = discoverers(LISTENERS, 0).collect();
-        spec.discovery[1] = None;
-        for (place, strange) in [(2, 1), (3, 40_000)] {
-            spec.discovery[place].as_mut().unwrap().other = strange;
-        }
-        spec
-    });
+    let mut spec = spec();
+    // The first has another, the second has not; the third's others are no sockets, which no spec of ours says.
+    spec.discovery = discoverers(LISTENERS, 0).collect();
+    spec.discovery[1] = None;
+    for (place, strange) in [(2, 1), (3, 40_000)] {
+        spec.discovery[place].as_mut().unwrap().other = strange;
+    }
+    world.turn.configure(spec, world.now);
     let media = Client { path: Path { socket: SocketIndex(0), ..client(9).path }, ..client(9) };
     for from in [at(0), at(1), at(2), at(3), at(7), media, stream_client(1)] {
         for attribute in [change(0b110), response_port(40_000), padding(100)] {

@@ -149,7 +149,7 @@ fn our_own_media_sends_out_of_the_same_bandwidth_as_everybody() {
         assert_eq!(world.media_says(his, &[0; 1000]).is_none(), total == 0, "another user has his own");
         // A new rule holds for links that there are.
         (narrow.quotas.user_bps, narrow.quotas.total_bps) = (0, 0);
-        world.turn.configure(narrow);
+        world.turn.configure(narrow, world.now);
         world.settle();
         assert!((0..1000).all(|_| world.media_says(hers, &[0; 1000]).is_none()));
         // A number that is used again has its new user's budget.

@@ -6,4 +6,5 @@ mod discovery;
 mod lifetimes;
 mod limits;
 mod relays;
+mod third_party;
 mod world;

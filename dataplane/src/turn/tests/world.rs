@@ -31,6 +31,7 @@ pub(super) fn spec() -> TurnSpec {
         realm: "ring".into(),
         users: ["alice", "bob"].map(|user| credential(user, user)).into(),
         secrets: vec![TurnSecret(b"north".to_vec())],
+        third_party: None,
         binding: true,
         discovery: Vec::new(),
         password_algorithms: PasswordAlgorithms::WhenCheap,
@@ -274,6 +275,15 @@ pub(super) struct Caller {
     pub(super) nonce: Vec<u8>,
     pub(super) proof: Proof,
     pub(super) fingerprint: bool,
+    /// What it brings instead of a password.
+    pub(super) bearer: Option<Bearer>,
+}
+
+/// A token, unless it keeps that to itself, and the key that its messages are proved with.
+#[derive(Clone, Debug)]
+pub(super) struct Bearer {
+    pub(super) token: Option<Vec<u8>>,
+    pub(super) key: Vec<u8>,
 }
 
 /// An answer.
@@ -317,6 +327,7 @@ impl Caller {
             nonce: Vec::new(),
             proof: Proof::Md5,
             fingerprint: false,
+            bearer: None,
         }
     }
 
@@ -333,6 +344,16 @@ impl Caller {
         let message = Message::parse(&bytes).expect("ours are right");
         assert_eq!(message.attribute(attribute::REALM), Some(&b"ring"[..]));
         self.nonce = message.attribute(attribute::NONCE).expect("a nonce").to_vec();
+    }
+
+    /// What its messages, and the answers to them, are proved with.
+    fn key(&self) -> Vec<u8> {
+        let keys = derive_keys(&self.username, "ring", &self.password);
+        match (&self.bearer, self.proof) {
+            (Some(bearer), _) => bearer.key.clone(),
+            (None, Proof::Md5 | Proof::Sha256) => keys.md5.to_vec(),
+            (None, Proof::Algorithm | Proof::Hash) => keys.sha256.to_vec(),
+        }
     }
 
     /// A whole request.
@@ -353,11 +374,13 @@ impl Caller {
             message.attribute(attribute::PASSWORD_ALGORITHMS, &[0, 2, 0, 0, 0, 1, 0, 0]);
             message.attribute(attribute::PASSWORD_ALGORITHM, &[0, 2, 0, 0]);
         }
-        let keys = derive_keys(&self.username, "ring", &self.password);
+        let token = self.bearer.as_ref().and_then(|bearer| bearer.token.as_ref());
+        if let Some(token) = token.filter(|_| matches!(method, method::ALLOCATE | method::REFRESH)) {
+            message.attribute(attribute::ACCESS_TOKEN, token);
+        }
         match self.proof {
-            Proof::Md5 => message.integrity(&IntegrityKey::new(&keys.md5)),
-            Proof::Sha256 => message.integrity_sha256(&IntegrityKey256::new(&keys.md5)),
-            Proof::Algorithm | Proof::Hash => message.integrity_sha256(&IntegrityKey256::new(&keys.sha256)),
+            Proof::Md5 => message.integrity(&IntegrityKey::new(&self.key())),
+            _ => message.integrity_sha256(&IntegrityKey256::new(&self.key())),
         }
         let len = if self.fingerprint { message.finish() } else { message.finish_bare() }.expect("room");
         bytes.truncate(len);
@@ -388,15 +411,13 @@ impl Caller {
         let message = answer.message();
         assert_eq!((message.method(), message.transaction_id()), (method, id));
         assert_eq!(message.has_fingerprint(), self.fingerprint);
-        let keys = derive_keys(&self.username, "ring", &self.password);
         if message.has_integrity() {
-            message.verify_integrity(&IntegrityKey::new(&keys.md5)).expect("the server's");
+            message.verify_integrity(&IntegrityKey::new(&self.key())).expect("the server's");
         } else if message.has_integrity_sha256() {
-            let key = if self.proof == Proof::Sha256 { &keys.md5[..] } else { &keys.sha256[..] };
-            message.verify_integrity_sha256(&IntegrityKey256::new(key)).expect("the server's");
+            message.verify_integrity_sha256(&IntegrityKey256::new(&self.key())).expect("the server's");
         } else {
             assert!(
-                matches!(answer.code(), 400 | 401 | 438),
+                matches!(answer.code(), 400 | 401 | 420 | 438),
                 "only strangers get answers without a proof: {}",
                 answer.code()
             );
