@@ -208,14 +208,10 @@ impl Worker {
     }
 
     /// How long the thread had better sleep before it waits for the network again. While thousands of peers do nothing but check
-    /// whether we are there, waking up for each check would cost several times what answering it does. Whoever joins, and media
-    /// that begins, may wait as long, once: then there is no napping for a while.
+    /// whether we are there, waking up for each check, and for each peer's timer, would cost several times what is to be done.
+    /// Whoever joins, and media that begins, may wait as long, once: then there is no napping for a while.
     pub fn nap(&self, now: Now) -> Option<Duration> {
-        if now.since(self.lively) <= LIVELY {
-            return None;
-        }
-        let left = self.next_deadline().since(now).min(NAP);
-        (!left.is_zero()).then_some(left)
+        (now.since(self.lively) > LIVELY).then_some(NAP)
     }
 
     /// What this turn has for other threads.
