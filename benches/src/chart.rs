@@ -74,13 +74,13 @@ text{font:12px system-ui,sans-serif;fill:#24292f}.h{font-size:14px;font-weight:6
 .y{fill:#2da44e}.n{fill:#cf222e}.c{fill:#8c959f}.g{stroke:#57606a;stroke-dasharray:3 3}\
 @media(prefers-color-scheme:dark){text{fill:#e6edf3}.s{fill:#9198a1}.y{fill:#3fb950}.n{fill:#f85149}.g{stroke:#9198a1}}\
 </style>";
-const WIDTH: usize = 1080;
+const WIDTH: usize = 1260;
 const EDGE: usize = 12;
 const TOP: usize = 44;
 const ROW: usize = 22;
 const BOTTOM: usize = 40;
 /// Where bars begin, and how long one is that uses all of its goal.
-const BARS: usize = 400;
+const BARS: usize = 480;
 const UNIT: usize = 150;
 /// Longer ones are cut off.
 const USED_MAX: f64 = 2.0;
