@@ -1,7 +1,9 @@
 //! Third-party authorization (RFC 7635): the keys of authorization servers, from their file, and tokens made with them for whoever tries
 //! it out. coturn has such keys in a table of its database; here each is a line:
 //!
-//!     KID:ALGORITHM:KEY[:SINCE:LIFETIME]
+//! ```text
+//! KID:ALGORITHM:KEY[:SINCE:LIFETIME]
+//! ```
 //!
 //! with tabs instead of the colons where a line has any, since the name of a key may have colons.
 //! `ALGORITHM` is `A128GCM` or `A256GCM`, which nothing means as well. `KEY` is base64; of longer ones the first 16 or 32 bytes are
