@@ -81,7 +81,20 @@ impl Worker {
         }
     }
 
+    /// A message of ICE. One that is of use, or of somebody whose address is proved, is no reason to stay awake: an answer that comes
+    /// after a check was repeated is as idle as the one before.
     fn handle_stun(&mut self, path: Path, datagram: &[u8], now: Now, out: &mut dyn Transmit) -> Result<(), DropReason> {
+        let handled = self.handle_ice(path, datagram, now, out);
+        self.idle += u64::from(handled.is_ok() || self.is_proved(path));
+        handled
+    }
+
+    fn is_proved(&self, path: Path) -> bool {
+        let transport = self.names.paths.get(&path).and_then(|&key| self.transports.get(key));
+        transport.is_some_and(|transport| transport.ice.is_proved(path))
+    }
+
+    fn handle_ice(&mut self, path: Path, datagram: &[u8], now: Now, out: &mut dyn Transmit) -> Result<(), DropReason> {
         let message = Message::parse(datagram)?;
         // Requests name their transport; responses repeat the id in which we named it.
         let key = match message.class() {
@@ -97,7 +110,6 @@ impl Worker {
         let mut reply = [0; REPLY_SIZE_MAX];
         let size = datagram.len();
         let reaction = transport.ice.handle_stun(&message, path, size, &mut reply, &mut self.random, now)?;
-        self.checks += 1;
         let len = reaction.reply;
         self.follow(key, reaction, Some(path), now);
         if let Some(reply) = len.and_then(|len| reply.get(..len)) {

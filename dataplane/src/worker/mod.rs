@@ -31,7 +31,7 @@ use ringmain_shared::id::WorkerIndex;
 use ringmain_shared::{DropReason, Now};
 use slotmap::SlotMap;
 
-use crate::buf::RxBatch;
+use crate::buf::{RX_BATCH_MAX, RxBatch};
 use crate::forward::ready::Ready;
 use crate::forward::subscription::{Subscription, SubscriptionKey};
 use crate::forward::track::{BATCH_MAX, Track, TrackKey};
@@ -111,8 +111,8 @@ pub struct Worker {
     drops: [u64; DropReason::COUNT],
     stats_at: Now,
     audio_at: Now,
-    /// Valid checks of peers, since the start.
-    checks: u64,
+    /// Datagrams that peers send who do nothing, since the start.
+    idle: u64,
     /// When anything else last came, from the network or from another thread.
     lively: Now,
     /// The last audio interval had somebody in it.
@@ -150,7 +150,7 @@ impl Worker {
             drops: [0; DropReason::COUNT],
             stats_at: Now(0),
             audio_at: Now(0),
-            checks: 0,
+            idle: 0,
             lively: Now(0),
             was_loud: false,
             arrivals: Box::default(),
@@ -167,7 +167,7 @@ impl Worker {
     /// One turn: takes in the batch, forwards, answers, does what is due. What is for other threads is in the outbox afterwards.
     pub fn turn(&mut self, now: Now, rx: &mut RxBatch, out: &mut dyn Transmit) {
         self.stats.turns += 1;
-        let (checks, datagrams) = (self.checks, rx.len() as u64);
+        let (idle, datagrams) = (self.idle, rx.len());
         self.begin_links(now, out);
         // What other workers sent before this turn does not wait for a datagram to come.
         self.forward_pending(now, out);
@@ -183,7 +183,8 @@ impl Worker {
             self.forward_pending(now, out);
             at = end;
         }
-        if self.checks - checks < datagrams {
+        // A batch that is full is no idle peers', whatever is in it, and more may be waiting behind it.
+        if self.idle - idle < datagrams as u64 || datagrams >= RX_BATCH_MAX {
             self.lively = now;
         }
         self.answer_publishers(now, out);
