@@ -2,12 +2,15 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::collections::binary_heap::PeekMut;
 
+use arrayvec::ArrayVec;
 use ringmain_shared::Now;
 use ringmain_shared::event::{CloseReason, Event, IceState};
 use ringmain_shared::limits::TRANSPORT_ABANDONED;
 
 use super::Worker;
+use super::ingress::EXPECTED;
 use crate::handshake::ToHandshake;
 use crate::io::Transmit;
 use crate::transport::{Reaction, TransportKey};
@@ -22,6 +25,12 @@ impl Timers {
     /// The first deadline.
     pub(super) fn next(&self) -> Option<Now> {
         self.heap.peek().map(|Reverse((at, _))| *at)
+    }
+
+    /// A few of those that are due by now, the first ones first.
+    fn take(&mut self, now: Now) -> ArrayVec<(Now, TransportKey), EXPECTED> {
+        let due = || self.heap.peek_mut().filter(|first| first.0.0 <= now).map(|first| PeekMut::pop(first).0);
+        std::iter::from_fn(due).take(EXPECTED).collect()
     }
 }
 
@@ -48,16 +57,22 @@ impl Worker {
 
     /// Everything that is due by now.
     pub(super) fn run_timers(&mut self, now: Now, out: &mut dyn Transmit) {
-        while let Some(&Reverse((at, key))) = self.timers.heap.peek()
-            && at <= now
-        {
-            self.timers.heap.pop();
-            let Some(transport) = self.transports.get_mut(key).filter(|transport| transport.timer == Some(at)) else {
-                continue;
-            };
-            transport.timer = None;
-            if self.look_after(key, now, out) {
-                self.schedule(key);
+        loop {
+            let due = self.timers.take(now);
+            if due.is_empty() {
+                break;
+            }
+            let keys: ArrayVec<TransportKey, EXPECTED> = due.iter().map(|&(_, key)| key).collect();
+            self.expect_ice(&keys);
+            for (at, key) in due {
+                let Some(transport) = self.transports.get_mut(key).filter(|transport| transport.timer == Some(at))
+                else {
+                    continue;
+                };
+                transport.timer = None;
+                if self.look_after(key, now, out) {
+                    self.schedule(key);
+                }
             }
         }
         if self.audio_at <= now {

@@ -83,14 +83,14 @@ fn ice_that_is_refused_wakes_nobody_if_its_address_is_proved() {
 }
 
 #[test]
-fn a_flood_from_a_proved_address_does_not_wait_for_naps() {
+fn what_is_behind_a_full_batch_does_not_wait_for_a_nap() {
     let (mut world, publisher, _) = with_media();
     let (check, address) = (world.request(publisher, false), world.peers[publisher].address);
-    for (count, nap) in [(RX_BATCH_MAX - 1, Some(NAP)), (RX_BATCH_MAX, None)] {
-        rests(&mut world);
-        (0..count).for_each(|_| world.push(0, address, &check));
-        world.settle();
-        assert_eq!(world.workers[0].nap(world.now), nap, "{count} at once");
+    rests(&mut world);
+    (0..RX_BATCH_MAX + 1).for_each(|_| world.push(0, address, &check));
+    for (nap, what) in [(None, "one is left"), (Some(NAP), "nothing is left")] {
+        world.turn(0);
+        assert_eq!(world.workers[0].nap(world.now), nap, "{what}");
     }
 }
 

@@ -371,7 +371,7 @@ impl World {
     }
 
     /// One turn of one worker with what follows from it. False when nothing happened.
-    fn turn(&mut self, worker: usize) -> bool {
+    pub fn turn(&mut self, worker: usize) -> bool {
         self.links[worker].receive(Some(Duration::ZERO)).expect("works");
         let (rx, out) = self.links[worker].parts();
         let mut busy = !rx.is_empty();

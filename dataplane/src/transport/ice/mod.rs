@@ -17,7 +17,7 @@ use ringmain_shared::limits::{
 use ringmain_shared::transport::IceCredentials;
 use ringmain_shared::{DropReason, Now};
 
-use crate::buf::prefetch;
+use crate::buf::{prefetch, prefetch_element, prefetch_whole};
 use crate::io::Path;
 use crate::packet::stun::{
     BindingRequest, Class, IntegrityKey, Message, Role, TransactionId, method, write_binding_request,
@@ -182,6 +182,15 @@ impl IceAgent {
     pub fn expect(&self) {
         prefetch(&self.selected);
         prefetch(&self.state);
+    }
+
+    /// A message or a timer is handled soon: brings what the agent points at into the caches, once it is there itself.
+    #[inline]
+    pub fn expect_parts(&self) {
+        self.pairs.iter().take(1).for_each(prefetch_whole);
+        for known in std::iter::once(&self.local).chain(&self.remote) {
+            prefetch_element(known.ufrag.as_bytes(), 0);
+        }
     }
 
     /// Where media goes.
