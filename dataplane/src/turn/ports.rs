@@ -6,10 +6,11 @@
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Release};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicU16, AtomicU64};
 
 use aws_lc_rs::constant_time;
+use ringmain_shared::id::WorkerIndex;
 
 use super::ledger::Ledger;
 use crate::random::Random;
@@ -18,6 +19,7 @@ use crate::random::Random;
 #[derive(Debug)]
 pub(super) struct Ports {
     ledger: Arc<Ledger>,
+    worker: WorkerIndex,
     range: RangeInclusive<u16>,
 }
 
@@ -43,14 +45,21 @@ pub(super) struct Reserved {
 pub(super) type Token = [u8; 8];
 
 impl Ports {
-    /// Every port from `min` to `max`.
-    pub(super) fn new(ledger: Arc<Ledger>, min: u16, max: u16) -> Self {
-        Self { ledger, range: min.max(1)..=max }
+    /// Every port from `min` to `max`, for this worker.
+    pub(super) fn new(ledger: Arc<Ledger>, worker: WorkerIndex, min: u16, max: u16) -> Self {
+        Self { ledger, worker, range: min.max(1)..=max }
     }
 
     /// Takes one that is free. Which one is chance (RFC 8656 §7.2: hard to guess).
     pub(super) fn take(&self, wish: Wish, random: &mut Random) -> Option<u16> {
-        self.ledger.ports().take(&self.range, wish, random.next_u64())
+        let port = self.ledger.ports().take(&self.range, wish, random.next_u64())?;
+        self.ledger.ports().hand_to(self.worker, port);
+        Some(port)
+    }
+
+    /// The worker that has this port.
+    pub(super) fn worker_of(&self, port: u16) -> Option<WorkerIndex> {
+        self.ledger.ports().worker_of(port)
     }
 
     /// Gives one back.
@@ -76,7 +85,11 @@ impl Ports {
 
     /// An end to a reservation: the port is the caller's from now on. False when somebody else was faster.
     pub(super) fn end_reservation(&self, reserved: Reserved) -> bool {
-        self.ledger.ports().end_reservation(reserved)
+        let is_ours = self.ledger.ports().end_reservation(reserved);
+        if is_ours {
+            self.ledger.ports().hand_to(self.worker, reserved.port);
+        }
+        is_ours
     }
 
     /// The port, and a proof that it is the user's: 48 bits that cannot be guessed within half a minute.
@@ -101,12 +114,15 @@ pub(super) struct PortMap {
     taken: Box<[AtomicU64]>,
     /// Secrets of reserved ones, by pair.
     reserved: Box<[AtomicU64]>,
+    /// By port, the number of the worker that has it, and one more: zero is nobody's.
+    workers: Box<[AtomicU16]>,
 }
 
 impl Default for PortMap {
     fn default() -> Self {
         let words = |count| std::iter::repeat_with(AtomicU64::default).take(count).collect();
-        Self { taken: words(1 << 10), reserved: words(1 << 15) }
+        let workers = std::iter::repeat_with(AtomicU16::default).take(1 << 16).collect();
+        Self { taken: words(1 << 10), reserved: words(1 << 15), workers }
     }
 }
 
@@ -129,9 +145,25 @@ impl PortMap {
     }
 
     fn release(&self, port: u16) {
+        if let Some(worker) = self.workers.get(usize::from(port)) {
+            worker.store(0, Relaxed);
+        }
         if let Some(word) = self.taken.get(usize::from(port / 64)) {
             word.fetch_and(!(1 << (port % 64)), AcqRel);
         }
+    }
+
+    /// What was taken, or reserved, is this worker's.
+    fn hand_to(&self, worker: WorkerIndex, port: u16) {
+        if let Some(place) = self.workers.get(usize::from(port)) {
+            place.store(worker.0.saturating_add(1), Relaxed);
+        }
+    }
+
+    /// Whose it is, or was a moment ago: what is sent to a worker that has it no longer is lost, as on any way.
+    fn worker_of(&self, port: u16) -> Option<WorkerIndex> {
+        let number = self.workers.get(usize::from(port))?.load(Relaxed);
+        number.checked_sub(1).map(WorkerIndex)
     }
 
     fn reserve(&self, Reserved { port, secret }: Reserved) {
@@ -196,7 +228,7 @@ mod tests {
     use super::*;
 
     fn ports(min: u16, max: u16) -> Ports {
-        Ports::new(Arc::new(Ledger::new([5; 32])), min, max)
+        Ports::new(Arc::new(Ledger::new([5; 32])), WorkerIndex(0), min, max)
     }
 
     #[test]
@@ -253,7 +285,7 @@ mod tests {
             for thread in 0..4 {
                 let (ledger, holders) = (&ledger, &holders);
                 scope.spawn(move || {
-                    let ports = Ports::new(Arc::clone(ledger), 10_000, 10_199);
+                    let ports = Ports::new(Arc::clone(ledger), WorkerIndex(thread.into()), 10_000, 10_199);
                     let mut random = Random::from_seed([thread; 32]);
                     for round in 0..100_000 {
                         let wish = [Wish::Any, Wish::Even, Wish::Pair][round % 3];
@@ -270,18 +302,19 @@ mod tests {
                 });
             }
         });
-        assert_eq!(Ports::new(ledger, 10_000, 10_199).free(), 200);
+        assert_eq!(Ports::new(ledger, WorkerIndex(0), 10_000, 10_199).free(), 200);
     }
 
     #[test]
     fn a_reservation_is_had_once_by_whoever_comes_first_with_its_token_and_name() {
         let ledger = Arc::new(Ledger::new([5; 32]));
-        let [here, there] = [0, 1].map(|_| Ports::new(Arc::clone(&ledger), 10_000, 10_009));
+        let [here, there] = [0, 1].map(|worker| Ports::new(Arc::clone(&ledger), WorkerIndex(worker), 10_000, 10_009));
         let mut random = Random::from_seed([7; 32]);
         let port = here.take(Wish::Pair, &mut random).expect("all are free") + 1;
         let (reserved, token) = here.reserve(port, "alice", &mut random);
         assert_eq!(there.reserved(token, "alice"), Some(reserved));
         assert_eq!(there.reserved(token, "bob"), None);
+        assert_eq!((here.worker_of(port - 1), here.worker_of(port)), (Some(WorkerIndex(0)), None));
         for bit in 0..64 {
             let mut other = token;
             other[bit / 8] ^= 1 << (bit % 8);
@@ -289,9 +322,12 @@ mod tests {
         }
         let winners = std::thread::scope(|scope| {
             let threads = [&here, &there].map(|ports| scope.spawn(move || ports.end_reservation(reserved)));
-            threads.into_iter().map(|thread| thread.join().expect("no panic")).filter(|&won| won).count()
+            threads.map(|thread| thread.join().expect("no panic"))
         });
-        assert_eq!((winners, there.reserved(token, "alice")), (1, None));
+        assert_eq!((winners[0] ^ winners[1], there.reserved(token, "alice")), (true, None));
+        assert_eq!(here.worker_of(port), Some(WorkerIndex(winners[1].into())));
+        there.release(port);
+        assert_eq!(here.worker_of(port), None);
         // The port's next reservation is another one.
         let (_, next) = there.reserve(port, "alice", &mut random);
         assert!(next != token && !here.end_reservation(reserved) && here.reserved(token, "alice").is_none());

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
 use foldhash::fast::RandomState;
+use ringmain_shared::DropReason;
 use ringmain_shared::turn::RelayProtocol;
 use slotmap::SlotMap;
 
@@ -57,6 +58,17 @@ impl Relay {
         match self.socket {
             Socket::Open(socket) => Some(socket),
             _ => None,
+        }
+    }
+
+    /// Whose is what this peer sends.
+    #[inline]
+    pub(super) fn receiver(&self, peer: SocketAddr) -> Result<AllocationKey, DropReason> {
+        match &self.holder {
+            Holder::One(key) => Ok(*key),
+            Holder::Many(sharing) => {
+                sharing.claimed(peer).or_else(|| sharing.only(peer.ip())).ok_or(DropReason::TurnNoPermission)
+            }
         }
     }
 }
@@ -147,6 +159,8 @@ pub(super) struct Relays {
     relays: SlotMap<RelayKey, Relay>,
     /// By socket, which are few and dense.
     by_socket: Vec<Option<RelayKey>>,
+    /// Those of UDP, by port and whether they are of IPv4.
+    by_port: HashMap<(u16, bool), RelayKey, RandomState>,
     open: usize,
     pub(super) requests: Vec<SocketRequest>,
     pub(super) peer_requests: Vec<PeerRequest>,
@@ -154,7 +168,9 @@ pub(super) struct Relays {
 
 impl Relays {
     pub(super) fn insert(&mut self, outer: SocketAddr, inner: SocketAddr, holder: Holder) -> RelayKey {
-        self.insert_for(RelayProtocol::Udp, outer, inner, holder)
+        let key = self.insert_for(RelayProtocol::Udp, outer, inner, holder);
+        self.by_port.insert((outer.port(), outer.is_ipv4()), key);
+        key
     }
 
     /// One of TCP, which is nobody else's.
@@ -184,6 +200,13 @@ impl Relays {
             Holder::Many(sharing) => Some(sharing),
             Holder::One(_) => None,
         }
+    }
+
+    /// The one that this address is, as it is bound or announced.
+    #[inline]
+    pub(super) fn named(&self, address: SocketAddr) -> Option<&Relay> {
+        let key = *self.by_port.get(&(address.port(), address.is_ipv4()))?;
+        self.relays.get(key).filter(|relay| relay.inner == address || relay.outer == address)
     }
 
     /// The relayed address that a socket is bound to.
@@ -261,6 +284,10 @@ impl Relays {
     /// An end to a relayed address and its socket.
     pub(super) fn remove(&mut self, key: RelayKey) {
         let Some(relay) = self.relays.remove(key) else { return };
+        let place = (relay.outer.port(), relay.outer.is_ipv4());
+        if self.by_port.get(&place) == Some(&key) {
+            self.by_port.remove(&place);
+        }
         if let Socket::Open(socket) = relay.socket {
             if let Some(place) = self.by_socket.get_mut(usize::from(socket.0)) {
                 *place = None;
