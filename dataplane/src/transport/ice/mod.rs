@@ -30,8 +30,8 @@ use crate::transport::bucket::TokenBucket;
 #[derive(Debug)]
 pub struct IceAgent {
     local: Credentials,
-    /// Ours before the last restart; good until a check with the new ones is valid, and not longer than `ICE_CONSENT`.
-    previous: Option<(Credentials, Now)>,
+    /// Ours before the last restart; good until a check with the new ones is valid, and not longer than `ICE_CONSENT`. Seldom any.
+    previous: Option<Box<(Credentials, Now)>>,
     remote: Option<Credentials>,
     generation: u32,
     /// `REMOTES_PER_TRANSPORT_MAX` at most, and one as a rule.
@@ -166,7 +166,7 @@ impl IceAgent {
     /// New credentials (RFC 8445 §9): every address must be proved again, the selected one keeps the stream meanwhile.
     pub fn restart(&mut self, local: &IceCredentials, remote: Option<&IceCredentials>, now: Now) {
         let old = std::mem::replace(&mut self.local, Credentials::new(local));
-        self.previous = Some((old, now));
+        self.previous = Some(Box::new((old, now)));
         self.remote = remote.map(Credentials::new);
         self.generation += 1;
         self.nominated = None;
@@ -174,7 +174,9 @@ impl IceAgent {
 
     /// Our user fragments that checks may name: the current one, and the former during a restart.
     pub fn ufrags(&self) -> impl Iterator<Item = &str> {
-        std::iter::once(&self.local).chain(self.previous.iter().map(|(old, _)| old)).map(|local| local.ufrag.as_str())
+        std::iter::once(&self.local)
+            .chain(self.previous.as_deref().map(|(old, _)| old))
+            .map(|local| local.ufrag.as_str())
     }
 
     /// Media goes out soon.
@@ -264,7 +266,7 @@ impl IceAgent {
     ) -> Result<Reaction, DropReason> {
         let (to, from) = message.username().ok_or(DropReason::StunIntegrity)?;
         let is_current = self.local.ufrag == to;
-        let local = match &self.previous {
+        let local = match self.previous.as_deref() {
             _ if is_current => &self.local,
             Some((previous, _)) if previous.ufrag == to => previous,
             _ => return Err(DropReason::StunUnknownUfrag),
@@ -414,7 +416,7 @@ impl IceAgent {
     /// Time went on. Says which addresses are forgotten and whether media moved.
     pub fn handle_timeout(&mut self, now: Now) -> Reaction {
         let mut reaction = Reaction::default();
-        if self.previous.as_ref().is_some_and(|(_, since)| now.since(*since) > ICE_CONSENT) {
+        if self.previous.as_deref().is_some_and(|(_, since)| now.since(*since) > ICE_CONSENT) {
             self.previous = None;
         }
         let (selected, generation) = (self.selected, self.generation);
@@ -471,7 +473,7 @@ impl IceAgent {
             matches!(self.state, IceState::Connected | IceState::Disconnected).then_some(self.consent).flatten();
         let consent = consent.map(|consent| consent + ICE_CONSENT + TICK);
         let moves = (self.nominated != self.selected && self.nominated_is_proved()).then(|| self.moves.next());
-        let previous = self.previous.as_ref().map(|(_, since)| *since + ICE_CONSENT + TICK);
+        let previous = self.previous.as_deref().map(|(_, since)| *since + ICE_CONSENT + TICK);
         checks.chain(states).chain(consent).chain(moves).chain(previous).min()
     }
 
