@@ -210,7 +210,7 @@ mod tests {
                 // Within a millisecond, a second or a minute, now and then in the past.
                 let reach = [1_000_000, 1_000_000_000, 60_000_000_000][number % 3];
                 let at = Now((now.0 + random.next_u64() % reach).saturating_sub(100_000));
-                let key = TransportKey::from(KeyData::from_ffi(1 << 32 | number as u64 + 1));
+                let key = TransportKey::from(KeyData::from_ffi((1 << 32) + number as u64));
                 timers.set(at, key);
                 set.insert((at, key));
                 assert_eq!(timers.next(), set.first().map(|&(at, _)| at), "seed {seed}");
