@@ -326,6 +326,9 @@ fn clients_reach_the_media_of_every_worker_both_ways_on_every_link() {
     }
 }
 
+/// So many that not all are of one worker.
+const CALLERS: usize = 20;
+
 #[test]
 fn clients_reach_each_other_whichever_workers_they_are_on_on_every_link() {
     for (link, port_min) in [(LinkChoice::Auto, 15_700), (LinkChoice::Mmsg, 15_800)] {
@@ -336,7 +339,8 @@ fn clients_reach_each_other_whichever_workers_they_are_on_on_every_link() {
         let mut spec = spec(port_min);
         spec.peers.relayed = true;
         assert!(plane.send(Command::Turn(TurnCommand::Configure(Box::new(spec)))).is_ok());
-        let mut callers: Vec<Caller> = (0..8).map(|_| Caller::new(listener)).collect();
+        // The kernel gives each to a worker by its port.
+        let mut callers: Vec<Caller> = (0..CALLERS).map(|_| Caller::new(listener)).collect();
         let relayed: Vec<SocketAddr> = callers.iter_mut().map(Caller::allocate).collect();
         for caller in &mut callers {
             (0..).zip(&relayed).for_each(|(place, &peer)| caller.bind(place, peer));
@@ -354,10 +358,12 @@ fn clients_reach_each_other_whichever_workers_they_are_on_on_every_link() {
             }
         }
         let rows = allocations(&mut plane);
-        assert_eq!(rows.len(), 8);
+        assert_eq!(rows.len(), CALLERS);
+        // The worker is in front in an allocation's number.
+        assert!((0..2).all(|worker| rows.iter().any(|row| row.id.0 >> 48 == worker)), "{rows:?}");
         for row in rows {
-            assert_eq!((row.traffic.to_peers, row.traffic.to_clients), (24, 24));
-            assert_eq!(row.traffic.shortcut, 48, "{link:?}: none of it took a relay socket");
+            assert_eq!((row.traffic.to_peers, row.traffic.to_clients), (3 * CALLERS as u64, 3 * CALLERS as u64));
+            assert_eq!(row.traffic.shortcut, 6 * CALLERS as u64, "{link:?}: none of it took a relay socket");
         }
         plane.shutdown();
     }

@@ -398,8 +398,9 @@ impl Scene {
         }
     }
 
-    /// Whose relayed address this is.
+    /// Whose relayed address this is, if there is a socket.
     fn client_at(&self, relayed: SocketAddr) -> Option<u8> {
+        self.host.sockets.values().find(|&&address| address == relayed)?;
         (0..)
             .zip(&self.clients)
             .find(|(_, model)| model.as_ref().is_some_and(|model| model.relayed == Some(relayed)))

@@ -1,5 +1,5 @@
-//! What the TURN servers of two workers say to each other: a client is one worker's, and the media that it wants another's; or its
-//! datagrams come to one worker, and its allocation is another's.
+//! What the TURN servers of two workers say to each other: a client is one worker's, and the media or the other client that it wants
+//! another's; or its datagrams come to one worker, and its allocation is another's.
 //!
 //! **Links.** The client's worker takes the datagram out of the message and hands it to the media's worker, where it goes on as from a
 //! path of its own. The way back is shorter: where every worker has a socket at the address that the client knows, the media's worker

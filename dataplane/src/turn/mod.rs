@@ -7,7 +7,7 @@
 //! In the order of a client's life: [`request`] finds out who asks ([`nonce`], [`credential`], [`token`]), strangers within their
 //! [`budget`]; [`allocate`] gives a relayed address ([`ports`], [`relay`]); [`permission`] lets peers in that [`peer`] allows; what
 //! takes a socket is [`pending`] until that is open; [`relaying`] moves the packets; [`upkeep`] ends what is over. A peer that is
-//! our own media gets a [`link`] instead of a socket, and one that is a client here as well is reached by [`hairpin`]. Peers over TCP (RFC 6062) are [`connection`]s, which [`connect`] lets in and
+//! our own media gets a [`link`] instead of a socket, and to one that is a client here as well it is a [`hairpin`]. Peers over TCP (RFC 6062) are [`connection`]s, which [`connect`] lets in and
 //! out; their bytes pass by the stream thread.
 //! What a NAT does on the way to us can be found out by [`discovery`], without an allocation.
 //!

@@ -1,7 +1,8 @@
 //! Relay ports: which are taken, and which of the taken ones are reserved (RFC 8656 §7.2). One map for all workers, so that each may
 //! take any port, and a reservation is good at whichever worker its token is shown. Never opens a socket.
 //!
-//! A port is a bit: whoever sets it has the port, and gives it back once. A reservation is a secret at its pair's place: whoever takes
+//! A port is a bit: whoever sets it has the port, and gives it back once. Beside it stands which worker has a relay socket there, for
+//! what clients of other workers send to it. A reservation is a secret at its pair's place: whoever takes
 //! the secret away has the port, be it the client with the token or the worker whose time is up.
 
 use std::ops::RangeInclusive;
@@ -52,18 +53,27 @@ impl Ports {
 
     /// Takes one that is free. Which one is chance (RFC 8656 §7.2: hard to guess).
     pub(super) fn take(&self, wish: Wish, random: &mut Random) -> Option<u16> {
-        let port = self.ledger.ports().take(&self.range, wish, random.next_u64())?;
-        self.ledger.ports().hand_to(self.worker, port);
-        Some(port)
+        self.ledger.ports().take(&self.range, wish, random.next_u64())
     }
 
-    /// The worker that has this port.
+    /// A relay socket is open on this port, and it is this worker's.
+    pub(super) fn open(&self, port: u16) {
+        self.ledger.ports().set_worker(port, Some(self.worker));
+    }
+
+    /// None is any more.
+    pub(super) fn close(&self, port: u16) {
+        self.ledger.ports().set_worker(port, None);
+    }
+
+    /// The worker that has a relay socket on this port.
     pub(super) fn worker_of(&self, port: u16) -> Option<WorkerIndex> {
         self.ledger.ports().worker_of(port)
     }
 
     /// Gives one back.
     pub(super) fn release(&self, port: u16) {
+        self.close(port);
         self.ledger.ports().release(port);
     }
 
@@ -85,11 +95,7 @@ impl Ports {
 
     /// An end to a reservation: the port is the caller's from now on. False when somebody else was faster.
     pub(super) fn end_reservation(&self, reserved: Reserved) -> bool {
-        let is_ours = self.ledger.ports().end_reservation(reserved);
-        if is_ours {
-            self.ledger.ports().hand_to(self.worker, reserved.port);
-        }
-        is_ours
+        self.ledger.ports().end_reservation(reserved)
     }
 
     /// The port, and a proof that it is the user's: 48 bits that cannot be guessed within half a minute.
@@ -114,7 +120,7 @@ pub(super) struct PortMap {
     taken: Box<[AtomicU64]>,
     /// Secrets of reserved ones, by pair.
     reserved: Box<[AtomicU64]>,
-    /// By port, the number of the worker that has it, and one more: zero is nobody's.
+    /// By port, one more than the number of the worker that has a relay socket there: zero is nobody.
     workers: Box<[AtomicU16]>,
 }
 
@@ -145,18 +151,14 @@ impl PortMap {
     }
 
     fn release(&self, port: u16) {
-        if let Some(worker) = self.workers.get(usize::from(port)) {
-            worker.store(0, Relaxed);
-        }
         if let Some(word) = self.taken.get(usize::from(port / 64)) {
             word.fetch_and(!(1 << (port % 64)), AcqRel);
         }
     }
 
-    /// What was taken, or reserved, is this worker's.
-    fn hand_to(&self, worker: WorkerIndex, port: u16) {
+    fn set_worker(&self, port: u16, worker: Option<WorkerIndex>) {
         if let Some(place) = self.workers.get(usize::from(port)) {
-            place.store(worker.0.saturating_add(1), Relaxed);
+            place.store(worker.map_or(0, |worker| worker.0.saturating_add(1)), Relaxed);
         }
     }
 
@@ -314,7 +316,6 @@ mod tests {
         let (reserved, token) = here.reserve(port, "alice", &mut random);
         assert_eq!(there.reserved(token, "alice"), Some(reserved));
         assert_eq!(there.reserved(token, "bob"), None);
-        assert_eq!((here.worker_of(port - 1), here.worker_of(port)), (Some(WorkerIndex(0)), None));
         for bit in 0..64 {
             let mut other = token;
             other[bit / 8] ^= 1 << (bit % 8);
@@ -325,11 +326,23 @@ mod tests {
             threads.map(|thread| thread.join().expect("no panic"))
         });
         assert_eq!((winners[0] ^ winners[1], there.reserved(token, "alice")), (true, None));
-        assert_eq!(here.worker_of(port), Some(WorkerIndex(winners[1].into())));
-        there.release(port);
-        assert_eq!(here.worker_of(port), None);
         // The port's next reservation is another one.
         let (_, next) = there.reserve(port, "alice", &mut random);
         assert!(next != token && !here.end_reservation(reserved) && here.reserved(token, "alice").is_none());
+    }
+
+    #[test]
+    fn every_worker_knows_whose_socket_is_on_a_port() {
+        let ledger = Arc::new(Ledger::new([5; 32]));
+        let [here, there] = [0, 1].map(|worker| Ports::new(Arc::clone(&ledger), WorkerIndex(worker), 10_000, 10_009));
+        let port = there.take(Wish::Any, &mut Random::from_seed([7; 32])).expect("all are free");
+        assert_eq!(here.worker_of(port), None, "taken, and no socket yet");
+        there.open(port);
+        assert_eq!([&here, &there].map(|ports| ports.worker_of(port)), [Some(WorkerIndex(1)); 2]);
+        there.close(port);
+        assert_eq!(here.worker_of(port), None);
+        there.open(port);
+        there.release(port);
+        assert_eq!(here.worker_of(port), None);
     }
 }

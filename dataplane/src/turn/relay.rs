@@ -159,8 +159,8 @@ pub(super) struct Relays {
     relays: SlotMap<RelayKey, Relay>,
     /// By socket, which are few and dense.
     by_socket: Vec<Option<RelayKey>>,
-    /// Those of UDP, by port and whether they are of IPv4.
-    by_port: HashMap<(u16, bool), RelayKey, RandomState>,
+    /// Those with a socket, by the address that it is bound to.
+    by_address: HashMap<SocketAddr, RelayKey, RandomState>,
     open: usize,
     pub(super) requests: Vec<SocketRequest>,
     pub(super) peer_requests: Vec<PeerRequest>,
@@ -168,9 +168,7 @@ pub(super) struct Relays {
 
 impl Relays {
     pub(super) fn insert(&mut self, outer: SocketAddr, inner: SocketAddr, holder: Holder) -> RelayKey {
-        let key = self.insert_for(RelayProtocol::Udp, outer, inner, holder);
-        self.by_port.insert((outer.port(), outer.is_ipv4()), key);
-        key
+        self.insert_for(RelayProtocol::Udp, outer, inner, holder)
     }
 
     /// One of TCP, which is nobody else's.
@@ -202,11 +200,10 @@ impl Relays {
         }
     }
 
-    /// The one that this address is, as it is bound or announced.
+    /// The one whose socket is bound to this address.
     #[inline]
-    pub(super) fn named(&self, address: SocketAddr) -> Option<&Relay> {
-        let key = *self.by_port.get(&(address.port(), address.is_ipv4()))?;
-        self.relays.get(key).filter(|relay| relay.inner == address || relay.outer == address)
+    pub(super) fn bound_to(&self, address: SocketAddr) -> Option<&Relay> {
+        self.relays.get(*self.by_address.get(&address)?)
     }
 
     /// The relayed address that a socket is bound to.
@@ -266,6 +263,7 @@ impl Relays {
             if let Some(place) = self.by_socket.get_mut(at) {
                 *place = Some(key);
             }
+            self.by_address.insert(relay.inner, key);
             self.open += 1;
         }
         waiting
@@ -284,11 +282,8 @@ impl Relays {
     /// An end to a relayed address and its socket.
     pub(super) fn remove(&mut self, key: RelayKey) {
         let Some(relay) = self.relays.remove(key) else { return };
-        let place = (relay.outer.port(), relay.outer.is_ipv4());
-        if self.by_port.get(&place) == Some(&key) {
-            self.by_port.remove(&place);
-        }
         if let Socket::Open(socket) = relay.socket {
+            self.by_address.remove(&relay.inner);
             if let Some(place) = self.by_socket.get_mut(usize::from(socket.0)) {
                 *place = None;
             }

@@ -103,12 +103,12 @@ impl Turn {
         out: &mut dyn Transmit,
     ) -> Result<(), DropReason> {
         let Route::Relay(relay) = route else { return Err(DropReason::TurnNoRelay) };
+        let socket = self.relays.get(relay).and_then(Relay::open_socket).ok_or(DropReason::TurnNoRelay)?;
         if peer.is_relayed()
             && let Some(handed) = self.hairpin(key, relay, peer.address(), payload, now, out)
         {
             return handed;
         }
-        let socket = self.relays.get(relay).and_then(Relay::open_socket).ok_or(DropReason::TurnNoRelay)?;
         let path = Path { socket, remote: peer.address() };
         write(path, payload.len(), |room| room.copy_from_slice(payload), out)?;
         self.count_to_peer(key, payload.len(), false);

@@ -236,11 +236,8 @@ fn two_clients_who_relay_both_reach_each_other_without_a_socket() {
     let mut bob = Caller { client: stream_client(2), ..Caller::new(2, "bob") };
     let his = bob.allocate(&mut world).relayed();
     assert_eq!(alice.bind(&mut world, 0x4001, &his.to_string()), 0);
-    assert_eq!(
-        alice.channel_data(&mut world, 0x4001, b"hello"),
-        Err(DropReason::TurnNoPermission),
-        "bob permits nobody"
-    );
+    assert_eq!(bob.permit(&mut world, &[PEER]), 0);
+    assert_eq!(alice.channel_data(&mut world, 0x4001, b"hello"), Err(DropReason::TurnNoPermission));
     assert_eq!(bob.permit(&mut world, &[&hers.to_string()]), 0);
     assert_eq!(alice.channel_data(&mut world, 0x4001, b"hello"), Ok(None));
     let (path, bytes) = world.take().pop().unwrap();
@@ -253,7 +250,9 @@ fn two_clients_who_relay_both_reach_each_other_without_a_socket() {
     alice.channel_data(&mut world, 0x4001, b"again").unwrap();
     bob.channel_data(&mut world, 0x4002, b"too").unwrap();
     let both = [(bob.client.path, &b"\x40\x02\x00\x05again"[..]), (alice.client.path, b"\x40\x01\x00\x03too")];
-    for ((path, bytes), (expected, begin)) in world.take().into_iter().zip(both) {
+    let sent = world.take();
+    assert_eq!(sent.len(), both.len());
+    for ((path, bytes), (expected, begin)) in sent.into_iter().zip(both) {
         assert!(path == expected && bytes.starts_with(begin), "{bytes:x?}");
     }
     for (caller, sent, got) in [(&alice, 3, 2), (&bob, 2, 2)] {
@@ -268,12 +267,67 @@ fn two_clients_who_relay_both_reach_each_other_without_a_socket() {
 }
 
 #[test]
-fn who_is_not_to_reach_other_clients_does_not() {
-    let mut world = World::new(spec());
-    let (mut alice, _) = allocated(&mut world, 1);
-    let (_, his) = allocated(&mut world, 2);
-    assert_eq!(alice.bind(&mut world, 0x4001, &his.to_string()), 403);
-    assert_eq!(alice.send(&mut world, &his.to_string(), b"x"), Err(DropReason::TurnPeerForbidden));
+fn a_relayed_address_without_a_socket_is_reached_by_nobody() {
+    let mut spec = spec();
+    spec.peers.relayed = true;
+    let mut world = World::new(spec);
+    let (mut alice, hers) = allocated(&mut world, 1);
+    let mut bob = Caller::new(2, "bob");
+    let his = bob.allocate(&mut world).relayed();
+    // Our media is at the address of relays, and permissions are by address: this one lets in whoever relays, but not without a socket.
+    assert_eq!(bob.permit(&mut world, &[MEDIA]), 0);
+    assert_eq!(alice.bind(&mut world, 0x4001, &his.to_string()), 0);
+    alice.channel_data(&mut world, 0x4001, b"hello").unwrap();
+    assert_eq!(world.take().pop().unwrap().0.remote, his, "it is the kernel's: somebody else may be there");
+    // Nor does anything come from an address that is somebody else's.
+    world.foreign.insert(his.port());
+    assert_eq!(bob.permit(&mut world, &[&hers.to_string()]), 508);
+    assert_eq!(bob.send(&mut world, &hers.to_string(), b"x"), Err(DropReason::TurnNoRelay));
+    world.foreign.clear();
+    assert_eq!(bob.permit(&mut world, &[&hers.to_string()]), 0);
+    assert_eq!(bob.send(&mut world, &hers.to_string(), b"x"), Ok(None));
+    assert_eq!(world.take(), [(alice.client.path, b"\x40\x01\x00\x01x".to_vec())]);
+    // What sockets would cut off does not pass either, whichever way it came.
+    assert_eq!(bob.bind(&mut world, 0x4002, &hers.to_string()), 0);
+    bob.channel_data(&mut world, 0x4002, &[1; 1501]).unwrap();
+    assert_eq!(world.take().pop().unwrap().0.remote, hers);
+}
+
+#[test]
+fn clients_who_share_a_port_reach_each_other_as_peers_tell_them_apart() {
+    let mut shared = TurnSpec { ..spec() };
+    shared.relay.mode = RelayMode::Shared(2);
+    shared.peers.relayed = true;
+    let mut world = World::new(shared);
+    let mut callers: Vec<(Caller, SocketAddr)> = (1..=3).map(|number| allocated(&mut world, number)).collect();
+    let (mut third, also_one) = callers.pop().unwrap();
+    let (mut second, two) = callers.pop().unwrap();
+    let (mut first, one) = callers.pop().unwrap();
+    assert!(one == also_one && one != two);
+    assert_eq!(first.bind(&mut world, 0x4001, &two.to_string()), 0);
+    assert_eq!(second.bind(&mut world, 0x4002, &one.to_string()), 0);
+    second.channel_data(&mut world, 0x4002, b"x").unwrap();
+    assert_eq!(world.take(), [(first.client.path, b"\x40\x01\x00\x01x".to_vec())], "whose peer it is");
+    assert_eq!(third.bind(&mut world, 0x4003, &two.to_string()), 508, "the peer is taken");
+    first.channel_data(&mut world, 0x4001, b"y").unwrap();
+    assert_eq!(world.take(), [(second.client.path, b"\x40\x02\x00\x01y".to_vec())]);
+}
+
+#[test]
+fn clients_with_each_other_go_on_when_the_address_is_another() {
+    let mut spec = spec();
+    spec.peers.relayed = true;
+    spec.relay.addresses[0].bind = "10.1.1.1".parse().unwrap();
+    let mut world = World::new(spec.clone());
+    let (mut alice, hers) = allocated(&mut world, 1);
+    let mut bob = Caller::new(2, "bob");
+    let his = bob.allocate(&mut world).relayed();
+    assert_eq!(alice.bind(&mut world, 0x4001, &his.to_string()), 0);
+    assert_eq!(bob.bind(&mut world, 0x4001, &hers.to_string()), 0);
+    spec.relay.addresses[0].bind = "10.1.1.2".parse().unwrap();
+    world.turn.handle_command(TurnCommand::Configure(Box::new(spec)), world.now);
+    assert_eq!(alice.channel_data(&mut world, 0x4001, b"x"), Ok(None));
+    assert_eq!(world.take(), [(bob.client.path, b"\x40\x01\x00\x01x".to_vec())]);
 }
 
 #[test]
