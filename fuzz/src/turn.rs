@@ -385,6 +385,11 @@ impl Scene {
                     "a way back while it is permitted and paid for"
                 );
             }
+            // A permission for our media's address is one for relayed addresses, and asks for no socket: what is sent to them does.
+            Ok(_) if let Some(model) = self.clients[usize::from(number)].as_mut().filter(|model| !model.has_socket) => {
+                assert_eq!((result, sent.len()), (Err(DropReason::TurnNoRelay), 0));
+                model.has_socket = true;
+            }
             Ok(peer) if let Some(receiver) = self.client_at(peer) => {
                 let from = relayed.expect("a client that may send has an address");
                 self.arrives(receiver, from, b"data", result.map(|link| assert_eq!(link, None)), &sent);
