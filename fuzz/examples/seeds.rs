@@ -33,6 +33,7 @@ fn main() {
         ("dtls_client_hello", dtls_client_hello()),
         ("dtls_records", dtls_records()),
         ("dtls_flight", dtls_flight()),
+        ("dtls_established", dtls_established()),
         ("receive", receive()),
         ("ice", ice()),
         ("turn", turn()),
@@ -471,6 +472,45 @@ fn dtls_flight() -> Vec<Vec<u8>> {
         // Somebody else's certificate.
         vec![0x00, 0x01, 0x03, 0x02, 0x04, 0x00, 0x05, 0x05, 0x05, 0x05, 0x05],
     ]
+}
+
+/// Steps of `ringmain_fuzz::dtls_established`, in an epoch's full layout or another.
+fn dtls_established() -> Vec<Vec<u8>> {
+    let begun = |suite: u8, hello: u8| Output::default().bytes(&[suite, hello, 0, 1]);
+    let says = |out: Output, how: u8, content: u8, text: &[u8]| out.bytes(&[2, how, 0, content, 0]).chunk(text);
+    let waits = |out: Output, text: &[u8]| out.bytes(&[1, 0x0c, 0, 23, 3]).chunk(text);
+    // Asked for an update, said again until an ACK names it, with data from either end around it.
+    let update = [&[3, 0x0c, 0, 1, 12, 11, 0, 9, 12, 10, 0, 1, 7][..], &[5, 0x0c, 2, 0x80, 1]].concat();
+    let updated =
+        says(says(begun(0, 0), 0x0c, 23, b"one").bytes(&update), 0x0c, 23, b"two").bytes(&[10]).chunk(b"three");
+    let three = waits(waits(waits(begun(1, 1), b"one"), b"two"), b"three");
+    // Replayed, out of order, joined, bent, cut.
+    let joined =
+        three.bytes(&[7, 2, 0, 1, 6, 1, 7, 0, 0, 0, 8, 0, 1, 0, 9, 1, 8, 2, 1, 0, 30, 0, 13, 0, 22]).chunk(&[2; 40]);
+    let layouts = [0x00, 0x04, 0x08, 0x0c].into_iter().fold(begun(2, 0), |out, how| says(out, how, 23, b"words"));
+    let far = layouts.bytes(&[1, 0x1c, 200, 23, 0]).chunk(b"far").bytes(&[6, 0, 6, 1]);
+    // Messages that are not to be followed, pieces of them, and the last number that there is.
+    let odd = [0x70, 0x60, 0x50, 0x40, 0x30, 0x08, 0x04, 0x0c, 0x01, 0x00];
+    let odd = odd.into_iter().fold(begun(0, 0), |out, what| out.bytes(&[3, 0x0c, 0, what]).bytes(&[6, 1]));
+    let last = (0..6).fold(begun(0, 0x80), |out, _| out.bytes(&[3, 0x0c, 0, 1, 5, 0x0c, 1, 0]));
+    // Behind an update: the epoch before it, until the one after it was heard; the handshake's, and one of the future.
+    let epochs = begun(0, 0).bytes(&[3, 0x0c, 0, 0]);
+    let epochs = [0x0d, 0x0e, 0x0f, 0x0c, 0x0d].into_iter().fold(epochs, |out, how| says(out, how, 23, b"epoch"));
+    let again = epochs.bytes(&[3, 0x0e, 0, 4, 3, 0x0c, 0, 4]);
+    let empty = says(begun(0, 0), 0x0c, 0, b"").bytes(&[2, 0x0c, 0, 23, 200]).chunk(b"");
+    let long = says(says(empty, 0x0c, 23, &[7; 1490]), 0x0c, 23, &[7; 1600]).bytes(&[10]).chunk(&[7; 1500]);
+    let strange =
+        begun(0, 0).bytes(&[0]).chunk(&[0x2f, 0, 0, 0, 40]).bytes(&[14, 0, 23, 10]).chunk(b"ours").bytes(&[9, 0]);
+    // More messages in one datagram than one ACK names.
+    let many = (0..20).fold(begun(1, 3), |out, _| out.bytes(&[4, 0x0c, 0, 0x40])).bytes(&[0x17, 20, 0x37, 20]);
+    let seeds = [many, updated, joined, far, odd, last, again, long, strange];
+    let ends = [[1, 0], [2, 90], [2, 40]].map(|alert| says(says(begun(0, 0), 0x0c, 23, b"one"), 0x0c, 21, &alert));
+    seeds
+        .into_iter()
+        .chain(ends)
+        .chain([begun(0, 0).bytes(&[10]).chunk(b"bye").bytes(&[15])])
+        .map(|seed| seed.0)
+        .collect()
 }
 
 fn receive() -> Vec<Vec<u8>> {

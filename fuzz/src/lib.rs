@@ -4,8 +4,8 @@
 //!
 //! Single packets: [`stun`], [`demux`], [`rtp`], [`rtcp`], [`codec`], [`dcep`], [`dtls_client_hello`]; byte streams: [`stream`]; text:
 //! [`sdp`], [`json_rpc`]; there and back again: [`rtp_rewrite`], [`srtp`], [`dtls_records`], [`turn_token`]; whole conversations, where
-//! the input is a list of steps under virtual time: [`receive`], [`ice`], [`dtls_flight`], [`turn`], [`turn_model`],
-//! [`turn_tcp_model`], [`worker`].
+//! the input is a list of steps under virtual time: [`receive`], [`ice`], [`dtls_flight`], [`dtls_established`], [`turn`],
+//! [`turn_model`], [`turn_tcp_model`], [`worker`].
 //!
 //! `scripts/fuzz [seconds [target]]` runs them with AddressSanitizer. By hand, on a stable toolchain:
 //!
@@ -18,12 +18,14 @@
 //! `cargo run -p ringmain-fuzz --example seeds` writes the hand-made beginnings of the corpus again.
 
 mod conversation;
+mod established;
 mod handshake;
 mod ice;
 mod input;
 mod packet;
 mod receive;
 mod records;
+mod records13;
 mod rewrite;
 mod signalling;
 mod srtp;
@@ -33,6 +35,7 @@ mod turn_tcp;
 mod turn_token;
 mod worker;
 
+pub use established::dtls_established;
 pub use handshake::{dcep, dtls_client_hello, dtls_flight};
 pub use ice::ice;
 pub use input::{Input, Output};
@@ -52,7 +55,7 @@ pub use worker::worker;
 pub type Body = fn(&[u8]);
 
 /// Every target by its name, which is also that of its corpus.
-pub const TARGETS: [(&str, Body); 21] = [
+pub const TARGETS: [(&str, Body); 22] = [
     ("stun", stun),
     ("demux", demux),
     ("rtp", rtp),
@@ -66,6 +69,7 @@ pub const TARGETS: [(&str, Body); 21] = [
     ("dtls_client_hello", dtls_client_hello),
     ("dtls_records", dtls_records),
     ("dtls_flight", dtls_flight),
+    ("dtls_established", dtls_established),
     ("stream", stream),
     ("receive", receive),
     ("ice", ice),

@@ -51,7 +51,7 @@ use ringmain_shared::transport::{RemotePeer, TransportSpec};
 pub use client_hello::{Assembler, ClientHello, Early};
 pub use dcep::{Limit, Message, Open, Reliability, ack as dcep_ack, open as dcep_open, parse as dcep_parse};
 pub(crate) use dtls::pipe;
-pub use dtls::{Datagram, SrtpKeys, records};
+pub use dtls::{Datagram, SrtpKeys, established, records};
 pub use handshaker::{HandshakeConfig, Handshaker};
 pub use identity::{Identity, SetupError};
 pub use ringmain_shared::event::HandshakeStats;

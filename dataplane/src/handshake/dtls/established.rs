@@ -12,14 +12,15 @@ use arrayvec::ArrayVec;
 use bytes::Bytes;
 use ringmain_shared::limits::DATAGRAM_SIZE_MAX;
 
+use super::Datagram;
 use super::records::{ALERT, APPLICATION_DATA, HANDSHAKE};
 use super::records13::{Epoch, Opened, Reading, epoch_bits, split};
-use super::secrets::Secrets;
-use super::{Datagram, Fatal, Produced};
+pub use super::secrets::Secrets;
+pub use super::{Fatal, Produced};
 
 /// Both directions of one association.
 #[derive(Debug)]
-pub(in crate::handshake) struct Established {
+pub struct Established {
     write: Epoch,
     /// What our next record is numbered.
     next: u64,
@@ -56,7 +57,7 @@ struct Replies {
 
 impl Established {
     /// `hello` is the number of the message that the ServerHello was, `sent` the records in epoch 3 that went out already.
-    pub(super) fn new<'a>(secrets: &Secrets, hello: u16, sent: impl Iterator<Item = &'a [u8]>) -> Option<Self> {
+    pub fn new<'a>(secrets: &Secrets, hello: u16, sent: impl Iterator<Item = &'a [u8]>) -> Option<Self> {
         let reading = |number, secret: &[u8]| Epoch::new(secrets.suite, number, secret).map(Reading::new);
         let write = Epoch::new(secrets.suite, APPLICATION_EPOCH, &*secrets.server)?;
         let next = sent.filter_map(|record| write.sequence(record, 0)).max().map_or(0, |last| last + 1);
@@ -73,7 +74,8 @@ impl Established {
         })
     }
 
-    pub(super) fn handle_datagram(&mut self, bytes: &[u8], now: Instant, out: &mut Vec<Produced>) -> Result<(), Fatal> {
+    /// What is said of one datagram of the peer. After an `Err` the association is over.
+    pub fn handle_datagram(&mut self, bytes: &[u8], now: Instant, out: &mut Vec<Produced>) -> Result<(), Fatal> {
         let mut plaintext = [0; DATAGRAM_SIZE_MAX];
         let mut replies = Replies::default();
         for record in split(bytes) {
@@ -99,7 +101,8 @@ impl Established {
         self.reply(&replies, now, out)
     }
 
-    pub(super) fn handle_timeout(&mut self, now: Instant, out: &mut Vec<Produced>) -> Result<(), Fatal> {
+    /// To be called when [`deadline`](Self::deadline) has come; sooner, it does nothing.
+    pub fn handle_timeout(&mut self, now: Instant, out: &mut Vec<Produced>) -> Result<(), Fatal> {
         match &mut self.update {
             Some(update) if update.deadline <= now => {
                 update.interval = (update.interval * 2).min(RETRANSMIT_LAST);
@@ -109,16 +112,19 @@ impl Established {
         }
     }
 
-    pub(super) fn deadline(&self) -> Option<Instant> {
+    /// When an update of our keys is to be said again.
+    pub fn deadline(&self) -> Option<Instant> {
         self.update.as_ref().map(|update| update.deadline)
     }
 
-    pub(super) fn send(&mut self, data: &[u8], now: Instant, out: &mut Vec<Produced>) -> Result<(), Fatal> {
+    /// Sends application data as one record, which is lost if it does not fit a datagram.
+    pub fn send(&mut self, data: &[u8], now: Instant, out: &mut Vec<Produced>) -> Result<(), Fatal> {
         self.seal(APPLICATION_DATA, data, out)?;
         if self.next >= UPDATE_AT && self.update.is_none() { self.begin_update(now, out) } else { Ok(()) }
     }
 
-    pub(super) fn close(&mut self, out: &mut Vec<Produced>) {
+    /// Says close_notify, which is the last word.
+    pub fn close(&mut self, out: &mut Vec<Produced>) {
         // The association is over whether or not its last word can be said.
         let _ = self.seal(ALERT, &[WARNING, CLOSE_NOTIFY], out);
     }

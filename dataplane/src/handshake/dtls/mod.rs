@@ -5,7 +5,7 @@
 
 mod dtls12;
 mod dtls13;
-mod established;
+pub mod established;
 pub(crate) mod pipe;
 pub mod records;
 mod records13;
@@ -120,7 +120,7 @@ pub(super) enum Engine {
 /// What an engine has to say.
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "datagrams are the common case, and lie in place instead of on the heap")]
-pub(super) enum Produced {
+pub enum Produced {
     /// Send this.
     Datagram(Datagram),
     /// The handshake is done. Comes once, before any data.
@@ -133,7 +133,7 @@ pub(super) enum Produced {
 
 /// What the handshake proved: the peer holds the key of `certificate`.
 #[derive(Debug)]
-pub(super) struct Proof {
+pub struct Proof {
     /// The peer's certificate in DER.
     pub(super) certificate: Vec<u8>,
     /// `None` when no SRTP profile was agreed on.
@@ -142,7 +142,7 @@ pub(super) struct Proof {
 
 /// The association has failed.
 #[derive(Debug)]
-pub(super) struct Fatal;
+pub struct Fatal;
 
 impl Engine {
     /// Sends the first flight, where that is ours.

@@ -12,14 +12,15 @@ use super::records13::{HASH_SIZE_MAX, Secret};
 use super::signing;
 
 /// What one association needs after its handshake.
-pub(super) struct Secrets {
-    pub(super) suite: Suite,
+pub struct Secrets {
+    /// Seals its records.
+    pub suite: Suite,
     /// Of epoch 2, in which a client repeats the end of its handshake.
-    pub(super) client_handshake: Secret,
+    pub client_handshake: Secret,
     /// Of epoch 3.
-    pub(super) client: Secret,
+    pub client: Secret,
     /// Of epoch 3.
-    pub(super) server: Secret,
+    pub server: Secret,
 }
 
 /// What was heard so far.
