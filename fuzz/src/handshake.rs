@@ -309,7 +309,9 @@ impl Scene {
         }
     }
 
+    /// It is closed: nothing more goes to it.
     fn forget(&mut self, id: u64) {
+        self.opened.remove(&id);
         self.keys.remove(&id);
         self.promised.remove(&id);
     }
