@@ -108,7 +108,6 @@ fn expect(
     let wanted = || subscribers.iter().filter_map(|&key| subscriptions.get(key));
     wanted().for_each(prefetch_whole);
     for subscription in wanted() {
-        subscription.expect();
         if let Some(transport) = transports.get(subscription.transport) {
             transport.expect();
         }
