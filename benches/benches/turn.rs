@@ -68,12 +68,13 @@ fn compare(args: &Args, program: &Path, report: &mut Report, table: &mut Table) 
             relay(args, &what, load, &mut servers, report, table)?;
         }
     }
-    for (size, flags, name) in
-        [(100, "", "channel"), (1_100, "", "channel"), (100, "-s", "Send"), (1_100, "-s", "Send")]
-    {
-        let what = format!("turnutils_uclient, {size} bytes, {name}");
-        if args.wants(&what) {
-            uclient(args, &what, size, flags, &mut servers, report, table)?;
+    for to_clients in [true, false] {
+        for (size, send) in [(100, false), (1_100, false), (100, true), (1_100, true)] {
+            let load = ClientLoad { to_clients, size, send };
+            let what = load.name();
+            if args.wants(&what) {
+                uclient(args, &what, load, &mut servers, report, table)?;
+            }
         }
     }
     drop(servers);
@@ -239,12 +240,29 @@ fn relay(
     Ok(())
 }
 
-/// The load of coturn's own client, with its own peer.
+/// What coturn's own client sends.
+#[derive(Clone, Copy)]
+struct ClientLoad {
+    /// Its clients are each other's peers, as in a call of two who both relay; otherwise there is coturn's own peer, which sends back.
+    to_clients: bool,
+    size: usize,
+    /// By Send, not by channels.
+    send: bool,
+}
+
+impl ClientLoad {
+    fn name(self) -> String {
+        let how = if self.send { "Send" } else { "channel" };
+        let peer = if self.to_clients { "clients with each other" } else { "with a peer" };
+        format!("turnutils_uclient, {peer}, {} bytes, {how}", self.size)
+    }
+}
+
+/// The load of coturn's own client. Either way a message is relayed twice: from a client, and to one.
 fn uclient(
     args: &Args,
     what: &str,
-    size: usize,
-    flags: &str,
+    load: ClientLoad,
     servers: &mut [Running],
     report: &mut Report,
     table: &mut Table,
@@ -276,13 +294,15 @@ fn uclient(
             "-z",
             "1",
             "-l",
-            &size.to_string(),
+            &load.size.to_string(),
             "-p",
             &running.address.port().to_string(),
         ]);
-        client
-            .args(["-e", "127.0.0.1", "-r", &peer_port.to_string()])
-            .args(Some(flags).filter(|flags| !flags.is_empty()));
+        client.args(load.send.then_some("-s"));
+        match load.to_clients {
+            true => client.arg("-y"),
+            false => client.args(["-e", "127.0.0.1", "-r", &peer_port.to_string()]),
+        };
         let done = client.arg("127.0.0.1").stdin(Stdio::null()).output();
         let spent = running.server.cpu().since(before);
         let told = done.map(|done| String::from_utf8_lossy(&done.stdout).into_owned()).unwrap_or_default();
@@ -294,7 +314,6 @@ fn uclient(
             failed = Some(format!("turnutils_uclient said: {}", told.lines().last().unwrap_or_default()));
             return f64::NAN;
         };
-        // A message goes to the peer, and comes back from it.
         (taken.sent, taken.received) = (taken.sent + 2 * sent, taken.received + sent + received);
         taken.cpu += spent;
         spent.whole.as_nanos() as f64 / (sent + received).max(1) as f64

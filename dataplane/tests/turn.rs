@@ -169,23 +169,23 @@ fn credentials(ufrag: &str) -> IceCredentials {
     IceCredentials { ufrag: ufrag.into(), pwd: PASSWORD.into() }
 }
 
-/// The channel to a worker's media.
-fn channel(worker: u16) -> [u8; 2] {
-    (0x4003 + worker).to_be_bytes()
+/// The number of a channel.
+fn channel(place: u16) -> [u8; 2] {
+    (0x4003 + place).to_be_bytes()
 }
 
 impl Caller {
-    fn bind(&mut self, worker: u16, media: SocketAddr) {
+    fn bind(&mut self, place: u16, peer: SocketAddr) {
         let answer = self.ask(method::CHANNEL_BIND, |message| {
-            let [high, low] = channel(worker);
+            let [high, low] = channel(place);
             message.attribute(attribute::CHANNEL_NUMBER, &[high, low, 0, 0]);
-            message.xor_address(attribute::XOR_PEER_ADDRESS, media);
+            message.xor_address(attribute::XOR_PEER_ADDRESS, peer);
         });
         assert_eq!(Message::parse(&answer).expect("sound").class(), Class::Success);
     }
 
-    fn send_on_channel(&self, worker: u16, data: &[u8]) {
-        let framed = [&channel(worker)[..], &(data.len() as u16).to_be_bytes(), data].concat();
+    fn send_on_channel(&self, place: u16, data: &[u8]) {
+        let framed = [&channel(place)[..], &(data.len() as u16).to_be_bytes(), data].concat();
         self.socket.send(&framed).expect("loopback");
     }
 
@@ -321,6 +321,49 @@ fn clients_reach_the_media_of_every_worker_both_ways_on_every_link() {
             assert_eq!((row.sockets, row.channels), (0, 2), "{link:?}: our own media takes no relay socket");
             assert_eq!(row.traffic.shortcut, row.traffic.to_peers + row.traffic.to_clients);
             assert!(row.traffic.to_peers >= 20 && row.traffic.to_clients >= 20, "{link:?}: {:?}", row.traffic);
+        }
+        plane.shutdown();
+    }
+}
+
+/// So many that not all are of one worker.
+const CALLERS: usize = 20;
+
+#[test]
+fn clients_reach_each_other_whichever_workers_they_are_on_on_every_link() {
+    for (link, port_min) in [(LinkChoice::Auto, 15_700), (LinkChoice::Mmsg, 15_800)] {
+        let listener = UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("loopback");
+        let settings =
+            Settings { workers: 2, pin: false, base_port: 0, link, turn: vec![listener], ..Settings::default() };
+        let (mut plane, _) = Plane::start(settings).expect("starts");
+        let mut spec = spec(port_min);
+        spec.peers.relayed = true;
+        assert!(plane.send(Command::Turn(TurnCommand::Configure(Box::new(spec)))).is_ok());
+        // The kernel gives each to a worker by its port.
+        let mut callers: Vec<Caller> = (0..CALLERS).map(|_| Caller::new(listener)).collect();
+        let relayed: Vec<SocketAddr> = callers.iter_mut().map(Caller::allocate).collect();
+        for caller in &mut callers {
+            (0..).zip(&relayed).for_each(|(place, &peer)| caller.bind(place, peer));
+        }
+        for (from, sender) in callers.iter().enumerate() {
+            for (to, receiver) in callers.iter().enumerate() {
+                for size in [1usize, 100, 1400] {
+                    let data = vec![(16 * from + to) as u8; size];
+                    sender.send_on_channel(to as u16, &data);
+                    let mut bytes = [0; 1500];
+                    let len = receiver.socket.recv(&mut bytes).expect("handed over");
+                    let header = [&channel(from as u16)[..], &(size as u16).to_be_bytes()].concat();
+                    assert_eq!(bytes[..len], [header, data].concat(), "{link:?}: from {from} to {to}");
+                }
+            }
+        }
+        let rows = allocations(&mut plane);
+        assert_eq!(rows.len(), CALLERS);
+        // The worker is in front in an allocation's number.
+        assert!((0..2).all(|worker| rows.iter().any(|row| row.id.0 >> 48 == worker)), "{rows:?}");
+        for row in rows {
+            assert_eq!((row.traffic.to_peers, row.traffic.to_clients), (3 * CALLERS as u64, 3 * CALLERS as u64));
+            assert_eq!(row.traffic.shortcut, 6 * CALLERS as u64, "{link:?}: none of it took a relay socket");
         }
         plane.shutdown();
     }

@@ -101,6 +101,7 @@ pub fn turn_model(data: &[u8]) {
     let mut spec = spec(TurnFeatures::default());
     spec.quotas.allocates_per_user_second = ALLOCATES_PER_SECOND;
     spec.quotas.user_bps = 8000 / MS_PER_BYTE;
+    spec.peers.relayed = true;
     let mut scene = Scene {
         host: Host::new(spec),
         clients: Default::default(),
@@ -151,13 +152,13 @@ impl Scene {
             0 => self.allocate(number, user),
             1 => self.refresh(number, user, u32::from(input.u8()) * 20),
             2 => {
-                let peers: Vec<SocketAddr> = (0..input.u8() % 4).map(|_| peer(input.u8())).collect();
+                let peers: Vec<SocketAddr> = (0..input.u8() % 4).map(|_| self.peer(input.u8())).collect();
                 self.permit(number, user, &peers);
             }
-            3 => self.bind(number, user, 0x4000 + u16::from(input.u8() % 4), peer(input.u8())),
-            4 => self.send(number, peer(input.u8())),
+            3 => self.bind(number, user, 0x4000 + u16::from(input.u8() % 4), self.peer(input.u8())),
+            4 => self.send(number, self.peer(input.u8())),
             5 => self.channel_data(number, 0x4000 + u16::from(input.u8() % 4)),
-            6 => self.peer_says(number, peer(input.u8())),
+            6 => self.peer_says(number, self.peer(input.u8())),
             _ => {
                 let seconds = u64::from(input.u8()) * 3;
                 self.host.wait(Duration::from_secs(seconds));
@@ -175,6 +176,12 @@ impl Scene {
 
     fn now(&self) -> u64 {
         self.host.now.as_millis() / 1000
+    }
+
+    /// Those that there always are, and the clients' own relayed addresses.
+    fn peer(&self, which: u8) -> SocketAddr {
+        let client = self.clients[usize::from(which >> 3 & 3)].as_ref().filter(|_| which & 7 == 5);
+        client.and_then(|client| client.relayed).unwrap_or_else(|| peer(which))
     }
 
     fn ask(
@@ -378,6 +385,15 @@ impl Scene {
                     "a way back while it is permitted and paid for"
                 );
             }
+            // A permission for our media's address is one for relayed addresses, and asks for no socket: what is sent to them does.
+            Ok(_) if let Some(model) = self.clients[usize::from(number)].as_mut().filter(|model| !model.has_socket) => {
+                assert_eq!((result, sent.len()), (Err(DropReason::TurnNoRelay), 0));
+                model.has_socket = true;
+            }
+            Ok(peer) if let Some(receiver) = self.client_at(peer) => {
+                let from = relayed.expect("a client that may send has an address");
+                self.arrives(receiver, from, b"data", result.map(|link| assert_eq!(link, None)), &sent);
+            }
             Ok(peer) => {
                 assert_eq!(result, Ok(None));
                 let [(path, data)] = &sent[..] else { panic!("one datagram, not {sent:?}") };
@@ -387,21 +403,36 @@ impl Scene {
         }
     }
 
+    /// Whose relayed address this is, if there is a socket.
+    fn client_at(&self, relayed: SocketAddr) -> Option<u8> {
+        self.host.sockets.values().find(|&&address| address == relayed)?;
+        (0..)
+            .zip(&self.clients)
+            .find(|(_, model)| model.as_ref().is_some_and(|model| model.relayed == Some(relayed)))
+            .map(|(number, _)| number)
+    }
+
     fn peer_says(&mut self, number: u8, from: SocketAddr) {
-        let now = self.now();
         let Some(model) = &self.clients[usize::from(number)] else { return };
         let Some((&socket, _)) = self.host.sockets.iter().find(|(_, address)| Some(**address) == model.relayed) else {
             return;
         };
+        let (result, sent) = self.host.peer_says(socket, from, b"reply");
+        self.arrives(number, from, b"reply", result, &sent);
+    }
+
+    /// What came to a client's relayed address goes to the client, or ends as it should.
+    fn arrives(&mut self, number: u8, from: SocketAddr, data: &[u8], result: Result<(), DropReason>, sent: &Sent) {
+        let now = self.now();
+        let Some(model) = &self.clients[usize::from(number)] else { return };
         let channel = model.channels.iter().find(|(_, (peer, until))| *peer == from && *until > now);
         let permitted = model.permissions.get(&from.ip()).is_some_and(|until| *until > now);
-        let (result, sent) = self.host.peer_says(socket, from, b"reply");
         if !permitted {
             assert_eq!((result, sent.len()), (Err(DropReason::TurnNoPermission), 0));
             return;
         }
         let channel = channel.map(|(number, _)| *number);
-        if !self.spend(number, 5) {
+        if !self.spend(number, data.len() as u64) {
             assert_eq!((result, sent.len()), (Err(DropReason::TurnBandwidth), 0));
             return;
         }
@@ -409,11 +440,14 @@ impl Scene {
         let [(path, bytes)] = &sent[..] else { panic!("one datagram, not {sent:?}") };
         assert_eq!(*path, client(number).path);
         match channel {
-            Some(number) => assert_eq!(bytes[..], [&number.to_be_bytes()[..], &[0, 5], b"reply"].concat()),
+            Some(number) => {
+                let size = (data.len() as u16).to_be_bytes();
+                assert_eq!(bytes[..], [&number.to_be_bytes()[..], &size, data].concat());
+            }
             None => {
                 let message = Message::parse(bytes).expect("ours are right");
                 assert_eq!((message.class(), message.method()), (Class::Indication, method::DATA));
-                assert_eq!(message.attribute(attribute::DATA), Some(&b"reply"[..]));
+                assert_eq!(message.attribute(attribute::DATA), Some(data));
                 assert_eq!(message.xor_address(attribute::XOR_PEER_ADDRESS), Some(from));
             }
         }

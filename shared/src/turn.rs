@@ -497,7 +497,7 @@ pub struct TurnTraffic {
     pub to_clients: u64,
     /// Their bytes.
     pub to_clients_bytes: u64,
-    /// Datagrams of both ways that took no relay socket, because the peer was our own media.
+    /// Datagrams of both ways that took no relay socket, because the peer was our own media or another client of ours.
     pub shortcut: u64,
 }
 

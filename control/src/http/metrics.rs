@@ -200,7 +200,7 @@ const PER_WORKER: [PerWorker; 31] = [
     (
         "ringmain_turn_shortcut_total",
         "counter",
-        "Datagrams relayed from and to our own media, without a socket.",
+        "Datagrams relayed from and to our own media and between our own clients, without a relay socket.",
         |stats| stats.turn.traffic.shortcut,
     ),
     ("ringmain_turn_bindings_total", "counter", "STUN Binding requests answered.", |stats| stats.turn.bindings),

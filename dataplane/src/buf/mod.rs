@@ -17,7 +17,7 @@ pub use bandwidth::{Bandwidth, Reserve};
 pub use links::{LinkBudgets, LinkTable};
 #[cfg(all(test, target_arch = "x86_64"))]
 pub(crate) use prefetch::word_of;
-pub use prefetch::{prefetch, prefetch_behind, prefetch_whole};
+pub use prefetch::{prefetch, prefetch_behind, prefetch_element, prefetch_whole};
 pub use prefix::{PREFIX_SIZE_MAX, Prefix};
 pub use rx::{RX_BATCH_MAX, RxBatch};
 pub use slab::Slab;

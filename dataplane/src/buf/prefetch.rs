@@ -16,6 +16,14 @@ pub fn prefetch_whole<T>(value: &T) {
     }
 }
 
+/// The element at `index`, if there is one.
+#[inline]
+pub fn prefetch_element<T>(values: &[T], index: usize) {
+    if let Some(value) = values.get(index) {
+        prefetch(value);
+    }
+}
+
 /// Asks the caches for `size` bytes behind the pointer that is word `at` of a value of somebody else's, who shows nobody what it points
 /// at. If that is no pointer, asks for nothing, or for something that nobody reads.
 #[inline]

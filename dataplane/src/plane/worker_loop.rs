@@ -176,7 +176,7 @@ impl Ports {
             let Some(ring) = self.to_peers.get_mut(usize::from(to.0)) else { continue };
             // Behind what waits for the same worker: a fact must not overtake the one that it takes back.
             let waits = relays_kept.iter().any(|(other, _)| *other == to);
-            let back = if waits { Some(item) } else { ring.push(item).err().map(|PushError::Full(item)| item) };
+            let back = if waits { Some(item) } else { offer(ring, item) };
             match back {
                 None => {}
                 Some(item) if item.may_be_lost() => relays_lost += 1,
@@ -238,6 +238,14 @@ impl Ports {
     }
 }
 
+/// Gives it to another worker. Back it comes if the ring is full, or half full and it is to leave room.
+fn offer(ring: &mut Producer<RelayItem>, item: RelayItem) -> Option<RelayItem> {
+    if item.leaves_room() && ring.slots() <= ring.buffer().capacity() / 2 {
+        return Some(item);
+    }
+    ring.push(item).err().map(|PushError::Full(item)| item)
+}
+
 /// Drops the newest of what is kept, as far as it is too much. How many.
 fn bound_kept(events: &mut Vec<Event>) -> usize {
     let count = events.len();
@@ -257,10 +265,23 @@ fn bound_kept(events: &mut Vec<Event>) -> usize {
 #[cfg(test)]
 mod tests {
     use ringmain_shared::event::CloseReason;
-    use ringmain_shared::id::{TransportId, TurnAllocationId, WorkerIndex};
+    use ringmain_shared::id::{TrackId, TransportId, TurnAllocationId, WorkerIndex};
     use ringmain_shared::turn::{RelayProtocol, TurnAllocation, TurnTraffic, TurnTransport};
 
     use super::*;
+    use crate::handshake::Datagram;
+    use crate::turn::TurnItem;
+
+    #[test]
+    fn what_clients_send_each_other_leaves_room_for_rooms() {
+        let (mut ring, _other) = rtrb::RingBuffer::new(16);
+        let address = std::net::SocketAddr::from(([192, 0, 2, 1], 9));
+        let between_clients =
+            || RelayItem::Turn(TurnItem::ToRelayed { to: address, from: address, bytes: Datagram::new() });
+        let for_a_room = || RelayItem::Alive { track: TrackId(1), layers: 1 };
+        assert_eq!((0..20).filter(|_| offer(&mut ring, between_clients()).is_none()).count(), 8);
+        assert_eq!((0..20).filter(|_| offer(&mut ring, for_a_room()).is_none()).count(), 8);
+    }
 
     #[test]
     fn allocations_that_come_and_go_do_not_push_out_what_rooms_have_to_say() {

@@ -96,7 +96,16 @@ impl Transport {
         prefetch_whole(&self.keys);
     }
 
-    /// The same for its keys, once what leads to them is there.
+    /// A message of ICE is handled soon, or a timer.
+    #[inline]
+    pub fn expect_ice(&self) {
+        prefetch_whole(&self.ice);
+        prefetch(&self.subscriber.report_at);
+        prefetch(&self.timer);
+        prefetch(&self.ice_told);
+    }
+
+    /// Brings what its keys need, once what leads to them is there.
     #[inline]
     pub fn expect_keys(&self) {
         if let Some(keys) = &self.keys {

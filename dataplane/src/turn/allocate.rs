@@ -331,6 +331,7 @@ impl Turn {
         let Some(port) = self.ports.take(wish, &mut self.random) else { return false };
         old.into_iter().for_each(|relay| self.relays.remove(relay));
         // Somebody else has the failed one; it is not tried again at once.
+        self.ports.close(failed);
         self.quarantine.push_back((now + QUARANTINE, failed));
         self.give_relays(key, Place::Port(port), families);
         self.want_sockets(key, dont_fragment)

@@ -1,5 +1,5 @@
-//! What the TURN servers of two workers say to each other: a client is one worker's, and the media that it wants another's; or its
-//! datagrams come to one worker, and its allocation is another's.
+//! What the TURN servers of two workers say to each other: a client is one worker's, and the media or the other client that it wants
+//! another's; or its datagrams come to one worker, and its allocation is another's.
 //!
 //! **Links.** The client's worker takes the datagram out of the message and hands it to the media's worker, where it goes on as from a
 //! path of its own. The way back is shorter: where every worker has a socket at the address that the client knows, the media's worker
@@ -67,6 +67,15 @@ pub enum TurnItem {
         /// Their bytes, without what is around them.
         bytes: u64,
     },
+    /// To a client's worker: what another client sent to its relayed address.
+    ToRelayed {
+        /// The relayed address.
+        to: SocketAddr,
+        /// That of the other client.
+        from: SocketAddr,
+        /// What it sent.
+        bytes: Datagram,
+    },
     /// To a client's worker: what came from the client elsewhere.
     Client {
         /// Where it came.
@@ -93,7 +102,8 @@ impl TurnItem {
     /// A datagram, what comes with the next one again, and what is only counted: these may be lost on the way, lest the rest be.
     pub fn may_be_lost(&self) -> bool {
         match self {
-            TurnItem::ToMedia { .. } | TurnItem::ToClient { .. } | TurnItem::Client { .. } => true,
+            TurnItem::ToMedia { .. } | TurnItem::ToClient { .. } => true,
+            TurnItem::ToRelayed { .. } | TurnItem::Client { .. } => true,
             TurnItem::NeedLink(_) | TurnItem::Sent { .. } => true,
             TurnItem::SetLink { .. } | TurnItem::CloseLink(_) | TurnItem::Moved { .. } => false,
         }
@@ -204,7 +214,7 @@ impl Turn {
     /// What another worker's media sent to a client of ours.
     pub fn handle_sent(&mut self, link: FarLink, datagrams: u64, bytes: u64) {
         if let Some(key) = self.links.own(link) {
-            self.count_to_client(key, datagrams, bytes);
+            self.count_to_client(key, datagrams, bytes, true);
         }
     }
 

@@ -7,7 +7,7 @@
 //! In the order of a client's life: [`request`] finds out who asks ([`nonce`], [`credential`], [`token`]), strangers within their
 //! [`budget`]; [`allocate`] gives a relayed address ([`ports`], [`relay`]); [`permission`] lets peers in that [`peer`] allows; what
 //! takes a socket is [`pending`] until that is open; [`relaying`] moves the packets; [`upkeep`] ends what is over. A peer that is
-//! our own media gets a [`link`] instead of a socket. Peers over TCP (RFC 6062) are [`connection`]s, which [`connect`] lets in and
+//! our own media gets a [`link`] instead of a socket, and to one that is a client here as well it is a [`hairpin`]. Peers over TCP (RFC 6062) are [`connection`]s, which [`connect`] lets in and
 //! out; their bytes pass by the stream thread.
 //! What a NAT does on the way to us can be found out by [`discovery`], without an allocation.
 //!
@@ -26,6 +26,7 @@ mod connect;
 mod connection;
 mod credential;
 mod discovery;
+mod hairpin;
 mod ledger;
 mod link;
 mod nonce;
@@ -169,7 +170,7 @@ impl Turn {
             nonces: Nonces::new(spec.lifetimes.nonce, Arc::clone(&ledger)),
             replies: ReplyBudget::new(Arc::clone(&ledger), spec.quotas.replies_per_source, spec.quotas.replies),
             bandwidth: ledger.bandwidth_of_all(spec.quotas.total_bps),
-            ports: Ports::new(Arc::clone(&ledger), spec.relay.port_min, spec.relay.port_max),
+            ports: Ports::new(Arc::clone(&ledger), index, spec.relay.port_min, spec.relay.port_max),
             ledger,
             shared: Vec::new(),
             retired: Vec::new(),
@@ -231,7 +232,7 @@ impl Turn {
     /// Decides which ports there are. Those of allocations and reservations stay taken.
     fn lay_out_ports(&mut self) {
         let (min, max) = (self.spec.relay.port_min, self.spec.relay.port_max);
-        self.ports = Ports::new(Arc::clone(&self.ledger), min, max);
+        self.ports = Ports::new(Arc::clone(&self.ledger), self.index, min, max);
         // Shared ports of before end with the last allocation on them.
         for keys in std::mem::take(&mut self.shared) {
             let port = keys.iter().flatten().find_map(|&key| Some(self.relays.get(key)?.outer.port()));

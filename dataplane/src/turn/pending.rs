@@ -44,6 +44,9 @@ impl Turn {
     /// What became of a socket that was asked for: `None` when it could not be bound.
     pub fn handle_socket(&mut self, relay: RelayKey, socket: Option<SocketIndex>, now: Now, out: &mut dyn Transmit) {
         let waiting = self.relays.opened(relay, socket);
+        if let Some(relay) = self.relays.get(relay).filter(|relay| relay.open_socket().is_some()) {
+            self.ports.open(relay.inner.port());
+        }
         self.answer_waiting(&waiting, socket.is_some(), now, out);
     }
 

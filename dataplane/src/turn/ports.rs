@@ -1,15 +1,17 @@
 //! Relay ports: which are taken, and which of the taken ones are reserved (RFC 8656 §7.2). One map for all workers, so that each may
 //! take any port, and a reservation is good at whichever worker its token is shown. Never opens a socket.
 //!
-//! A port is a bit: whoever sets it has the port, and gives it back once. A reservation is a secret at its pair's place: whoever takes
+//! A port is a bit: whoever sets it has the port, and gives it back once. Beside it stands which worker has a relay socket there, for
+//! what clients of other workers send to it. A reservation is a secret at its pair's place: whoever takes
 //! the secret away has the port, be it the client with the token or the worker whose time is up.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Release};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicU16, AtomicU64};
 
 use aws_lc_rs::constant_time;
+use ringmain_shared::id::WorkerIndex;
 
 use super::ledger::Ledger;
 use crate::random::Random;
@@ -18,6 +20,7 @@ use crate::random::Random;
 #[derive(Debug)]
 pub(super) struct Ports {
     ledger: Arc<Ledger>,
+    worker: WorkerIndex,
     range: RangeInclusive<u16>,
 }
 
@@ -43,9 +46,9 @@ pub(super) struct Reserved {
 pub(super) type Token = [u8; 8];
 
 impl Ports {
-    /// Every port from `min` to `max`.
-    pub(super) fn new(ledger: Arc<Ledger>, min: u16, max: u16) -> Self {
-        Self { ledger, range: min.max(1)..=max }
+    /// Every port from `min` to `max`, for this worker.
+    pub(super) fn new(ledger: Arc<Ledger>, worker: WorkerIndex, min: u16, max: u16) -> Self {
+        Self { ledger, worker, range: min.max(1)..=max }
     }
 
     /// Takes one that is free. Which one is chance (RFC 8656 §7.2: hard to guess).
@@ -53,8 +56,24 @@ impl Ports {
         self.ledger.ports().take(&self.range, wish, random.next_u64())
     }
 
+    /// A relay socket is open on this port, and it is this worker's.
+    pub(super) fn open(&self, port: u16) {
+        self.ledger.ports().set_worker(port, Some(self.worker));
+    }
+
+    /// None is any more.
+    pub(super) fn close(&self, port: u16) {
+        self.ledger.ports().set_worker(port, None);
+    }
+
+    /// The worker that has a relay socket on this port.
+    pub(super) fn worker_of(&self, port: u16) -> Option<WorkerIndex> {
+        self.ledger.ports().worker_of(port)
+    }
+
     /// Gives one back.
     pub(super) fn release(&self, port: u16) {
+        self.close(port);
         self.ledger.ports().release(port);
     }
 
@@ -101,12 +120,15 @@ pub(super) struct PortMap {
     taken: Box<[AtomicU64]>,
     /// Secrets of reserved ones, by pair.
     reserved: Box<[AtomicU64]>,
+    /// By port, one more than the number of the worker that has a relay socket there: zero is nobody.
+    workers: Box<[AtomicU16]>,
 }
 
 impl Default for PortMap {
     fn default() -> Self {
         let words = |count| std::iter::repeat_with(AtomicU64::default).take(count).collect();
-        Self { taken: words(1 << 10), reserved: words(1 << 15) }
+        let workers = std::iter::repeat_with(AtomicU16::default).take(1 << 16).collect();
+        Self { taken: words(1 << 10), reserved: words(1 << 15), workers }
     }
 }
 
@@ -132,6 +154,18 @@ impl PortMap {
         if let Some(word) = self.taken.get(usize::from(port / 64)) {
             word.fetch_and(!(1 << (port % 64)), AcqRel);
         }
+    }
+
+    fn set_worker(&self, port: u16, worker: Option<WorkerIndex>) {
+        if let Some(place) = self.workers.get(usize::from(port)) {
+            place.store(worker.map_or(0, |worker| worker.0.saturating_add(1)), Relaxed);
+        }
+    }
+
+    /// Whose it is, or was a moment ago: what is sent to a worker that has it no longer is lost, as on any way.
+    fn worker_of(&self, port: u16) -> Option<WorkerIndex> {
+        let number = self.workers.get(usize::from(port))?.load(Relaxed);
+        number.checked_sub(1).map(WorkerIndex)
     }
 
     fn reserve(&self, Reserved { port, secret }: Reserved) {
@@ -196,7 +230,7 @@ mod tests {
     use super::*;
 
     fn ports(min: u16, max: u16) -> Ports {
-        Ports::new(Arc::new(Ledger::new([5; 32])), min, max)
+        Ports::new(Arc::new(Ledger::new([5; 32])), WorkerIndex(0), min, max)
     }
 
     #[test]
@@ -253,7 +287,7 @@ mod tests {
             for thread in 0..4 {
                 let (ledger, holders) = (&ledger, &holders);
                 scope.spawn(move || {
-                    let ports = Ports::new(Arc::clone(ledger), 10_000, 10_199);
+                    let ports = Ports::new(Arc::clone(ledger), WorkerIndex(thread.into()), 10_000, 10_199);
                     let mut random = Random::from_seed([thread; 32]);
                     for round in 0..100_000 {
                         let wish = [Wish::Any, Wish::Even, Wish::Pair][round % 3];
@@ -270,13 +304,13 @@ mod tests {
                 });
             }
         });
-        assert_eq!(Ports::new(ledger, 10_000, 10_199).free(), 200);
+        assert_eq!(Ports::new(ledger, WorkerIndex(0), 10_000, 10_199).free(), 200);
     }
 
     #[test]
     fn a_reservation_is_had_once_by_whoever_comes_first_with_its_token_and_name() {
         let ledger = Arc::new(Ledger::new([5; 32]));
-        let [here, there] = [0, 1].map(|_| Ports::new(Arc::clone(&ledger), 10_000, 10_009));
+        let [here, there] = [0, 1].map(|worker| Ports::new(Arc::clone(&ledger), WorkerIndex(worker), 10_000, 10_009));
         let mut random = Random::from_seed([7; 32]);
         let port = here.take(Wish::Pair, &mut random).expect("all are free") + 1;
         let (reserved, token) = here.reserve(port, "alice", &mut random);
@@ -289,11 +323,26 @@ mod tests {
         }
         let winners = std::thread::scope(|scope| {
             let threads = [&here, &there].map(|ports| scope.spawn(move || ports.end_reservation(reserved)));
-            threads.into_iter().map(|thread| thread.join().expect("no panic")).filter(|&won| won).count()
+            threads.map(|thread| thread.join().expect("no panic"))
         });
-        assert_eq!((winners, there.reserved(token, "alice")), (1, None));
+        assert_eq!((winners[0] ^ winners[1], there.reserved(token, "alice")), (true, None));
         // The port's next reservation is another one.
         let (_, next) = there.reserve(port, "alice", &mut random);
         assert!(next != token && !here.end_reservation(reserved) && here.reserved(token, "alice").is_none());
+    }
+
+    #[test]
+    fn every_worker_knows_whose_socket_is_on_a_port() {
+        let ledger = Arc::new(Ledger::new([5; 32]));
+        let [here, there] = [0, 1].map(|worker| Ports::new(Arc::clone(&ledger), WorkerIndex(worker), 10_000, 10_009));
+        let port = there.take(Wish::Any, &mut Random::from_seed([7; 32])).expect("all are free");
+        assert_eq!(here.worker_of(port), None, "taken, and no socket yet");
+        there.open(port);
+        assert_eq!([&here, &there].map(|ports| ports.worker_of(port)), [Some(WorkerIndex(1)); 2]);
+        there.close(port);
+        assert_eq!(here.worker_of(port), None);
+        there.open(port);
+        there.release(port);
+        assert_eq!(here.worker_of(port), None);
     }
 }

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
 use foldhash::fast::RandomState;
+use ringmain_shared::DropReason;
 use ringmain_shared::turn::RelayProtocol;
 use slotmap::SlotMap;
 
@@ -57,6 +58,17 @@ impl Relay {
         match self.socket {
             Socket::Open(socket) => Some(socket),
             _ => None,
+        }
+    }
+
+    /// Whose is what this peer sends.
+    #[inline]
+    pub(super) fn receiver(&self, peer: SocketAddr) -> Result<AllocationKey, DropReason> {
+        match &self.holder {
+            Holder::One(key) => Ok(*key),
+            Holder::Many(sharing) => {
+                sharing.claimed(peer).or_else(|| sharing.only(peer.ip())).ok_or(DropReason::TurnNoPermission)
+            }
         }
     }
 }
@@ -147,6 +159,8 @@ pub(super) struct Relays {
     relays: SlotMap<RelayKey, Relay>,
     /// By socket, which are few and dense.
     by_socket: Vec<Option<RelayKey>>,
+    /// Those with a socket, by the address that it is bound to.
+    by_address: HashMap<SocketAddr, RelayKey, RandomState>,
     open: usize,
     pub(super) requests: Vec<SocketRequest>,
     pub(super) peer_requests: Vec<PeerRequest>,
@@ -184,6 +198,12 @@ impl Relays {
             Holder::Many(sharing) => Some(sharing),
             Holder::One(_) => None,
         }
+    }
+
+    /// The one whose socket is bound to this address.
+    #[inline]
+    pub(super) fn bound_to(&self, address: SocketAddr) -> Option<&Relay> {
+        self.relays.get(*self.by_address.get(&address)?)
     }
 
     /// The relayed address that a socket is bound to.
@@ -243,6 +263,7 @@ impl Relays {
             if let Some(place) = self.by_socket.get_mut(at) {
                 *place = Some(key);
             }
+            self.by_address.insert(relay.inner, key);
             self.open += 1;
         }
         waiting
@@ -262,6 +283,7 @@ impl Relays {
     pub(super) fn remove(&mut self, key: RelayKey) {
         let Some(relay) = self.relays.remove(key) else { return };
         if let Socket::Open(socket) = relay.socket {
+            self.by_address.remove(&relay.inner);
             if let Some(place) = self.by_socket.get_mut(usize::from(socket.0)) {
                 *place = None;
             }

@@ -11,7 +11,7 @@ use super::allocation::{AllocationKey, Client, Route};
 use super::between::TurnItem;
 use super::link::{Ends, LinkIndex, TurnLink};
 use super::peer::PermittedPeer;
-use super::relay::{Holder, Relay};
+use super::relay::Relay;
 use super::reply::write;
 use super::{ForMedia, Turn};
 use crate::buf::Prefix;
@@ -38,7 +38,7 @@ impl Turn {
         let channel = *allocation.channel(number, now).ok_or(DropReason::TurnNoChannel)?;
         self.spend(key, size, now)?;
         match channel.route {
-            Route::Relay(_) => self.send_to_peer(key, channel.route, channel.peer, payload, out).map(|()| None),
+            Route::Relay(_) => self.send_to_peer(key, channel.route, channel.peer, payload, now, out).map(|()| None),
             Route::Link(link) => self.for_media(key, link, 4..4 + size).map(Some),
         }
     }
@@ -88,7 +88,7 @@ impl Turn {
         if self.relays.want(relay, None, dont_fragment) {
             return Err(DropReason::TurnNoRelay);
         }
-        self.send_to_peer(key, Route::Relay(relay), peer, payload, out).map(|()| None)
+        self.send_to_peer(key, Route::Relay(relay), peer, payload, now, out).map(|()| None)
     }
 
     /// The one place from which anything goes to a peer.
@@ -99,10 +99,16 @@ impl Turn {
         route: Route,
         peer: PermittedPeer,
         payload: &[u8],
+        now: Now,
         out: &mut dyn Transmit,
     ) -> Result<(), DropReason> {
         let Route::Relay(relay) = route else { return Err(DropReason::TurnNoRelay) };
         let socket = self.relays.get(relay).and_then(Relay::open_socket).ok_or(DropReason::TurnNoRelay)?;
+        if peer.is_relayed()
+            && let Some(handed) = self.hairpin(key, relay, peer.address(), payload, now, out)
+        {
+            return handed;
+        }
         let path = Path { socket, remote: peer.address() };
         write(path, payload.len(), |room| room.copy_from_slice(payload), out)?;
         self.count_to_peer(key, payload.len(), false);
@@ -135,13 +141,22 @@ impl Turn {
         now: Now,
         out: &mut dyn Transmit,
     ) -> Result<(), DropReason> {
-        let relay = self.relays.at(socket).ok_or(DropReason::TurnNoRelay)?;
-        let key = match &relay.holder {
-            Holder::One(key) => *key,
-            Holder::Many(sharing) => {
-                sharing.claimed(from).or_else(|| sharing.only(from.ip())).ok_or(DropReason::TurnNoPermission)?
-            }
-        };
+        let key = self.relays.at(socket).ok_or(DropReason::TurnNoRelay)?.receiver(from)?;
+        self.send_to_client(key, from, bytes, now, out)?;
+        self.count_to_client(key, 1, bytes.len() as u64, false);
+        Ok(())
+    }
+
+    /// The one place from which what a peer sent goes to a client.
+    #[inline]
+    pub(super) fn send_to_client(
+        &mut self,
+        key: AllocationKey,
+        from: SocketAddr,
+        bytes: &[u8],
+        now: Now,
+        out: &mut dyn Transmit,
+    ) -> Result<(), DropReason> {
         let allocation = self.allocations.get(key).ok_or(DropReason::TurnNoAllocation)?;
         let client = allocation.client;
         if bytes.is_empty() {
@@ -152,7 +167,7 @@ impl Turn {
                 return Err(DropReason::TurnNoPermission);
             }
             self.spend(key, bytes.len(), now)?;
-            wrap(&Prefix::channel(client.path, channel.number), bytes, out)?;
+            wrap(&Prefix::channel(client.path, channel.number), bytes, out)
         } else {
             if !allocation.is_permitted(from.ip(), now) {
                 return Err(DropReason::TurnNoPermission);
@@ -162,38 +177,32 @@ impl Turn {
             self.peers.permit(named)?;
             self.spend(key, bytes.len(), now)?;
             let id = TransactionId(self.random.bytes());
-            wrap(&Prefix::indication(client.path, named, id), bytes, out)?;
+            wrap(&Prefix::indication(client.path, named, id), bytes, out)
         }
-        if let Some(allocation) = self.allocations.get_mut(key) {
-            allocation.traffic.to_clients += 1;
-            allocation.traffic.to_clients_bytes += bytes.len() as u64;
-        }
-        self.stats.traffic.to_clients += 1;
-        self.stats.traffic.to_clients_bytes += bytes.len() as u64;
-        Ok(())
     }
 
     /// What our own media sent through a link since this was last told. Its budgets were asked and charged as it was sent.
     pub fn count_link(&mut self, socket: SocketIndex, datagrams: u64, bytes: u64) {
         match LinkIndex::of(socket).and_then(|index| self.links.get(index)).map(|link| link.ends) {
-            Some(Ends::Own(key)) => self.count_to_client(key, datagrams, bytes),
+            Some(Ends::Own(key)) => self.count_to_client(key, datagrams, bytes, true),
             Some(Ends::Guest(link, _)) => self.links.items.push((link.home, TurnItem::Sent { link, datagrams, bytes })),
             Some(Ends::Far { .. }) | None => {}
         }
     }
 
-    /// What media sent to a client, whichever worker's it is.
-    pub(super) fn count_to_client(&mut self, key: AllocationKey, datagrams: u64, bytes: u64) {
+    /// What was sent to a client, by a relay socket or without one.
+    #[inline]
+    pub(super) fn count_to_client(&mut self, key: AllocationKey, datagrams: u64, bytes: u64, shortcut: bool) {
         let Some(allocation) = self.allocations.get_mut(key) else { return };
         for traffic in [&mut allocation.traffic, &mut self.stats.traffic] {
             traffic.to_clients += datagrams;
             traffic.to_clients_bytes += bytes;
-            traffic.shortcut += datagrams;
+            traffic.shortcut += if shortcut { datagrams } else { 0 };
         }
     }
 
     #[inline]
-    fn count_to_peer(&mut self, key: AllocationKey, size: usize, shortcut: bool) {
+    pub(super) fn count_to_peer(&mut self, key: AllocationKey, size: usize, shortcut: bool) {
         let Some(allocation) = self.allocations.get_mut(key) else { return };
         for traffic in [&mut allocation.traffic, &mut self.stats.traffic] {
             traffic.to_peers += 1;

@@ -1,5 +1,6 @@
 //! From the network: what each datagram is, whose it is, and what it brings. One that is no good ends its own story only.
 
+use arrayvec::ArrayVec;
 use ringmain_shared::limits::DATAGRAM_SIZE_MAX;
 use ringmain_shared::media::{Codec, Extension, Kind, SpatialLayer};
 use ringmain_shared::{DropReason, Now};
@@ -7,6 +8,7 @@ use ringmain_shared::{DropReason, Now};
 use super::Worker;
 use super::relay::{RelayItem, RelayedPacket};
 use super::turn::Role;
+use crate::buf::RxBatch;
 use crate::forward::packet::{MediaPacket, Vp8Numbers};
 use crate::forward::track::{Pending, PendingKind, TrackKey};
 use crate::handshake::{Datagram, ToHandshake};
@@ -20,7 +22,7 @@ use crate::receive::{Arrival, ArrivalKind};
 use crate::srtp::RtpClear;
 use crate::transport::ice::transport_number;
 use crate::transport::publisher::{MediaStream, REPORT_INTERVAL, StreamRole};
-use crate::transport::{Claim, Keys, Publisher, TransportKey};
+use crate::transport::{Claim, Keys, Publisher, Transport, TransportKey};
 
 /// A media packet at its place, ready for the cache.
 struct Received {
@@ -81,31 +83,76 @@ impl Worker {
         }
     }
 
+    /// A message of ICE. One that is of use, or of somebody whose address is proved, is no reason to stay awake: an answer that comes
+    /// after a check was repeated is as idle as the one before.
     fn handle_stun(&mut self, path: Path, datagram: &[u8], now: Now, out: &mut dyn Transmit) -> Result<(), DropReason> {
+        let handled = self.handle_ice(path, datagram, now, out);
+        self.idle += u64::from(handled.is_ok() || self.is_proved(path));
+        handled
+    }
+
+    fn is_proved(&self, path: Path) -> bool {
+        let transport = self.names.paths.get(&path).and_then(|&key| self.transports.get(key));
+        transport.is_some_and(|transport| transport.ice.is_proved(path))
+    }
+
+    fn handle_ice(&mut self, path: Path, datagram: &[u8], now: Now, out: &mut dyn Transmit) -> Result<(), DropReason> {
         let message = Message::parse(datagram)?;
-        // Requests name their transport; responses repeat the id in which we named it.
-        let key = match message.class() {
-            Class::Request => {
-                let (ufrag, _) = message.username().ok_or(DropReason::StunIntegrity)?;
-                self.names.ufrags.get(ufrag)
-            }
-            Class::Success | Class::Error => self.names.numbers.get(&transport_number(message.transaction_id())),
-            Class::Indication => self.names.paths.get(&path),
-        };
-        let key = *key.ok_or(DropReason::StunUnknownUfrag)?;
+        let holder = self.names.paths.get(&path).copied();
+        let key = self.addressee(&message, holder)?;
         let transport = self.transports.get_mut(key).ok_or(DropReason::StunUnknownUfrag)?;
         let mut reply = [0; REPLY_SIZE_MAX];
         let size = datagram.len();
         let reaction = transport.ice.handle_stun(&message, path, size, &mut reply, &mut self.random, now)?;
-        self.checks += 1;
         let len = reaction.reply;
-        self.follow(key, reaction, Some(path), now);
+        // What a transport holds it need not claim.
+        self.follow(key, reaction, (holder != Some(key)).then_some(path), now);
         if let Some(reply) = len.and_then(|len| reply.get(..len)) {
             self.send(path, reply, out);
         }
         self.send_checks(key, now, out);
         self.schedule(key);
         Ok(())
+    }
+
+    /// Whose message it is. Requests name their transport; responses repeat the id in which we named it. As a rule it is the one that
+    /// holds the path, which spares us to look for the name.
+    fn addressee(&self, message: &Message<'_>, holder: Option<TransportKey>) -> Result<TransportKey, DropReason> {
+        let known = holder.and_then(|key| self.transports.get(key));
+        let key = match message.class() {
+            Class::Request => {
+                let (ufrag, _) = message.username().ok_or(DropReason::StunIntegrity)?;
+                match known {
+                    Some(transport) if transport.ice.ufrags().any(|ours| ours == ufrag) => holder,
+                    _ => self.names.ufrags.get(ufrag).copied(),
+                }
+            }
+            Class::Success | Class::Error => {
+                let number = transport_number(message.transaction_id());
+                match known {
+                    Some(transport) if transport.number == number => holder,
+                    _ => self.names.numbers.get(&number).copied(),
+                }
+            }
+            Class::Indication => holder,
+        };
+        key.ok_or(DropReason::StunUnknownUfrag)
+    }
+
+    /// Brings the state of those who sent the next few datagrams into the caches at once, rather than one by one. Worth it where each is
+    /// somebody else, who was last heard seconds ago.
+    pub(super) fn expect_peers(&self, rx: &RxBatch, first: usize) {
+        let paths = (first..rx.len().min(first + EXPECTED)).map(|index| rx.path(index));
+        let holders: ArrayVec<TransportKey, EXPECTED> =
+            paths.filter_map(|path| self.names.paths.get(&path).copied()).collect();
+        self.expect_ice(&holders);
+    }
+
+    /// The same for transports. Each step asks for what the next one reads.
+    pub(super) fn expect_ice(&self, transports: &[TransportKey]) {
+        let transports = || transports.iter().filter_map(|&key| self.transports.get(key));
+        transports().for_each(Transport::expect_ice);
+        transports().for_each(|transport| transport.ice.expect_parts());
     }
 
     /// A path leads to a transport from now on, unless it surely leads to another one.
@@ -226,6 +273,8 @@ impl Worker {
     }
 }
 
+/// Peers whose state is asked for at once: as many misses as a core has under way.
+pub(super) const EXPECTED: usize = 8;
 /// A response to a check: header, mapped address, integrity, fingerprint.
 const REPLY_SIZE_MAX: usize = 128;
 

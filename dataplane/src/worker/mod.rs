@@ -31,7 +31,7 @@ use ringmain_shared::id::WorkerIndex;
 use ringmain_shared::{DropReason, Now};
 use slotmap::SlotMap;
 
-use crate::buf::RxBatch;
+use crate::buf::{RX_BATCH_MAX, RxBatch};
 use crate::forward::ready::Ready;
 use crate::forward::subscription::{Subscription, SubscriptionKey};
 use crate::forward::track::{BATCH_MAX, Track, TrackKey};
@@ -42,6 +42,7 @@ use crate::transport::{PublisherSettings, Transport, TransportKey};
 use crate::turn::{Ledger, Turn};
 
 pub use commands::WorkerCommand;
+use ingress::EXPECTED;
 use names::Names;
 pub use outbox::Outbox;
 use timers::Timers;
@@ -111,10 +112,12 @@ pub struct Worker {
     drops: [u64; DropReason::COUNT],
     stats_at: Now,
     audio_at: Now,
-    /// Valid checks of peers, since the start.
-    checks: u64,
+    /// Datagrams that peers send who do nothing, since the start.
+    idle: u64,
     /// When anything else last came, from the network or from another thread.
     lively: Now,
+    /// The last batch was full: there may be more behind it, and a flood from peers that do nothing is not to wait.
+    more_waits: bool,
     /// The last audio interval had somebody in it.
     was_loud: bool,
     /// Arrivals on their way into a feedback packet; too large for the stack.
@@ -150,8 +153,9 @@ impl Worker {
             drops: [0; DropReason::COUNT],
             stats_at: Now(0),
             audio_at: Now(0),
-            checks: 0,
+            idle: 0,
             lively: Now(0),
+            more_waits: false,
             was_loud: false,
             arrivals: Box::default(),
             times: Box::default(),
@@ -167,7 +171,7 @@ impl Worker {
     /// One turn: takes in the batch, forwards, answers, does what is due. What is for other threads is in the outbox afterwards.
     pub fn turn(&mut self, now: Now, rx: &mut RxBatch, out: &mut dyn Transmit) {
         self.stats.turns += 1;
-        let (checks, datagrams) = (self.checks, rx.len() as u64);
+        let (idle, datagrams, is_idle) = (self.idle, rx.len(), self.nap(now).is_some());
         self.begin_links(now, out);
         // What other workers sent before this turn does not wait for a datagram to come.
         self.forward_pending(now, out);
@@ -175,6 +179,9 @@ impl Worker {
         while at < rx.len() {
             let end = rx.len().min(at + BATCH_MAX);
             for index in at..end {
+                if is_idle && index % EXPECTED == 0 {
+                    self.expect_peers(rx, index);
+                }
                 let path = rx.path(index);
                 if let Err(reason) = self.journey(path, rx.bytes_mut(index), now, out) {
                     self.count(reason);
@@ -183,9 +190,10 @@ impl Worker {
             self.forward_pending(now, out);
             at = end;
         }
-        if self.checks - checks < datagrams {
+        if self.idle - idle < datagrams as u64 {
             self.lively = now;
         }
+        self.more_waits = datagrams >= RX_BATCH_MAX;
         self.answer_publishers(now, out);
         self.repair(now, out);
         self.run_timers(now, out);
@@ -211,7 +219,7 @@ impl Worker {
     /// whether we are there, waking up for each check, and for each peer's timer, would cost several times what is to be done.
     /// Whoever joins, and media that begins, may wait as long, once: then there is no napping for a while.
     pub fn nap(&self, now: Now) -> Option<Duration> {
-        (now.since(self.lively) > LIVELY).then_some(NAP)
+        (now.since(self.lively) > LIVELY && !self.more_waits).then_some(NAP)
     }
 
     /// What this turn has for other threads.

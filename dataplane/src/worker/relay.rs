@@ -65,6 +65,11 @@ impl RelayItem {
             RelayItem::Turn(item) => item.may_be_lost(),
         }
     }
+
+    /// It is lost before the ring is full: what clients of TURN send each other must not cost rooms their media.
+    pub(crate) fn leaves_room(&self) -> bool {
+        matches!(self, RelayItem::Turn(TurnItem::ToRelayed { .. }))
+    }
 }
 
 /// A packet of a track with its bytes, in one piece, as it lies in the ring.

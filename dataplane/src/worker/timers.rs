@@ -1,30 +1,78 @@
-//! Deadlines of transports. Each has at most one live entry, so that ten thousand idle transports cost a heap and no work.
+//! Deadlines of transports. Each has at most one live entry, so that ten thousand idle transports cost a list and little work.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::collections::binary_heap::PeekMut;
+use std::time::Duration;
 
+use arrayvec::ArrayVec;
 use ringmain_shared::Now;
 use ringmain_shared::event::{CloseReason, Event, IceState};
 use ringmain_shared::limits::TRANSPORT_ABANDONED;
 
 use super::Worker;
+use super::ingress::EXPECTED;
 use crate::handshake::ToHandshake;
 use crate::io::Transmit;
 use crate::transport::{Reaction, TransportKey};
 
 /// When to look at which transport. An entry that is not its transport's current one is passed over.
+///
+/// Most are seconds away, and a heap of ten thousand is cold wherever it is touched: only the next ones are in order, the others wait
+/// their turn in a list that is looked through now and then.
 #[derive(Debug, Default)]
 pub(super) struct Timers {
-    heap: BinaryHeap<Reverse<(Now, TransportKey)>>,
+    /// Those before `sorted`.
+    near: BinaryHeap<Reverse<(Now, TransportKey)>>,
+    /// All others, as they came.
+    far: Vec<(Now, TransportKey)>,
+    /// The first of these.
+    far_first: Option<Now>,
+    sorted: Now,
 }
 
 impl Timers {
     /// The first deadline.
     pub(super) fn next(&self) -> Option<Now> {
-        self.heap.peek().map(|Reverse((at, _))| *at)
+        self.near.peek().map(|Reverse((at, _))| *at).or(self.far_first)
+    }
+
+    fn set(&mut self, at: Now, key: TransportKey) {
+        if at < self.sorted {
+            self.near.push(Reverse((at, key)));
+        } else {
+            self.far.push((at, key));
+            self.far_first = Some(self.far_first.map_or(at, |first| first.min(at)));
+        }
+    }
+
+    /// A few of those that are due by now, the first ones first.
+    fn take(&mut self, now: Now) -> ArrayVec<(Now, TransportKey), EXPECTED> {
+        if self.sorted <= now {
+            self.sort(now + SORTED_AHEAD);
+        }
+        let due = || self.near.peek_mut().filter(|first| first.0.0 <= now).map(|first| PeekMut::pop(first).0);
+        std::iter::from_fn(due).take(EXPECTED).collect()
+    }
+
+    /// Puts those before this in order.
+    fn sort(&mut self, before: Now) {
+        let Self { near, far, far_first, sorted } = self;
+        (*far_first, *sorted) = (None, before);
+        far.retain(|&(at, key)| {
+            if at < before {
+                near.push(Reverse((at, key)));
+            } else {
+                *far_first = Some(far_first.map_or(at, |first| first.min(at)));
+            }
+            at >= before
+        });
     }
 }
 
+/// Ten thousand idle peers have a thousand deadlines in this time, which the first caches have room for; to look through all of them
+/// takes microseconds.
+const SORTED_AHEAD: Duration = Duration::from_millis(250);
 /// A STUN message of ours is never longer.
 const STUN_SIZE_MAX: usize = 700;
 
@@ -42,22 +90,28 @@ impl Worker {
         let Some(at) = deadline.into_iter().flatten().min() else { return };
         if transport.timer.is_none_or(|timer| at < timer) {
             transport.timer = Some(at);
-            self.timers.heap.push(Reverse((at, key)));
+            self.timers.set(at, key);
         }
     }
 
     /// Everything that is due by now.
     pub(super) fn run_timers(&mut self, now: Now, out: &mut dyn Transmit) {
-        while let Some(&Reverse((at, key))) = self.timers.heap.peek()
-            && at <= now
-        {
-            self.timers.heap.pop();
-            let Some(transport) = self.transports.get_mut(key).filter(|transport| transport.timer == Some(at)) else {
-                continue;
-            };
-            transport.timer = None;
-            if self.look_after(key, now, out) {
-                self.schedule(key);
+        loop {
+            let due = self.timers.take(now);
+            if due.is_empty() {
+                break;
+            }
+            let keys: ArrayVec<TransportKey, EXPECTED> = due.iter().map(|&(_, key)| key).collect();
+            self.expect_ice(&keys);
+            for (at, key) in due {
+                let Some(transport) = self.transports.get_mut(key).filter(|transport| transport.timer == Some(at))
+                else {
+                    continue;
+                };
+                transport.timer = None;
+                if self.look_after(key, now, out) {
+                    self.schedule(key);
+                }
             }
         }
         if self.audio_at <= now {
@@ -136,4 +190,40 @@ impl Worker {
     }
 }
 
-const STATS_INTERVAL: std::time::Duration = std::time::Duration::from_secs(1);
+const STATS_INTERVAL: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use slotmap::KeyData;
+
+    use super::*;
+    use crate::random::Random;
+
+    #[test]
+    fn timers_come_in_their_order_and_none_is_late() {
+        for seed in 0..20 {
+            let (mut random, mut timers) = (Random::from_seed([seed; 32]), Timers::default());
+            let (mut now, mut set) = (Now(0), BTreeSet::new());
+            for number in 0..5_000 {
+                // Within a millisecond, a second or a minute, now and then in the past.
+                let reach = [1_000_000, 1_000_000_000, 60_000_000_000][number % 3];
+                let at = Now((now.0 + random.next_u64() % reach).saturating_sub(100_000));
+                let key = TransportKey::from(KeyData::from_ffi((1 << 32) + number as u64));
+                timers.set(at, key);
+                set.insert((at, key));
+                assert_eq!(timers.next(), set.first().map(|&(at, _)| at), "seed {seed}");
+                now = match random.next_u64() % 20 {
+                    0 => now + Duration::from_nanos(random.next_u64() % 2_000_000_000),
+                    1..10 => timers.next().unwrap_or(now).max(now),
+                    _ => continue,
+                };
+                let due: Vec<_> = set.iter().copied().take_while(|&(at, _)| at <= now).collect();
+                let batches = std::iter::from_fn(|| Some(timers.take(now)).filter(|batch| !batch.is_empty()));
+                assert_eq!(batches.flatten().collect::<Vec<_>>(), due, "seed {seed}");
+                set.retain(|&(at, _)| at > now);
+            }
+        }
+    }
+}

@@ -123,6 +123,7 @@ impl Worker {
                 self.follow_links(now, out);
             }
             TurnItem::ToClient { link, bytes } => turn.handle_to_client(link, &bytes, out)?,
+            TurnItem::ToRelayed { to, from, bytes } => turn.handle_hairpin(to, from, &bytes, now, out)?,
             TurnItem::Client { by, expected, path, mut bytes } => {
                 let client = Client { path, transport: TurnTransport::Udp };
                 let result = self.handle_turn_message(client, &mut bytes, now, out);

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use ringmain_dataplane::buf::RX_BATCH_MAX;
 use ringmain_dataplane::stream::{FromStream, StreamId};
-use ringmain_shared::Command;
 use ringmain_shared::transport::Side;
+use ringmain_shared::{Command, DropReason};
 
 use crate::media::*;
 use crate::world::World;
@@ -56,6 +57,41 @@ fn whatever_else_comes_keeps_a_worker_awake() {
     world.send_rtp(publisher, &packets[0]);
     world.settle();
     assert_eq!(world.workers[0].nap(world.now), None);
+}
+
+#[test]
+fn ice_that_is_refused_wakes_nobody_if_its_address_is_proved() {
+    let (mut world, publisher, _) = with_media();
+    let (known, stranger) = (world.peers[publisher].address, "192.0.2.66:6".parse().expect("an address"));
+    rests(&mut world);
+    // Our check was slow to be answered and repeated: the second answer finds nothing that waits for it.
+    let late = world.peers[publisher].answer.clone();
+    let mut broken = world.request(publisher, false);
+    *broken.last_mut().expect("not empty") ^= 1;
+    for (reason, bytes) in [(DropReason::StunUnexpected, late), (DropReason::StunMalformed, broken)] {
+        let dropped = world.dropped(reason);
+        world.push(0, known, &bytes);
+        world.settle();
+        assert_eq!(world.dropped(reason), dropped + 1);
+        assert_eq!(world.workers[0].nap(world.now), Some(NAP), "{reason:?}");
+        world.push(0, stranger, &bytes);
+        world.settle();
+        assert_eq!(world.dropped(reason), dropped + 2);
+        assert_eq!(world.workers[0].nap(world.now), None, "{reason:?} of a stranger");
+        rests(&mut world);
+    }
+}
+
+#[test]
+fn what_is_behind_a_full_batch_does_not_wait_for_a_nap() {
+    let (mut world, publisher, _) = with_media();
+    let (check, address) = (world.request(publisher, false), world.peers[publisher].address);
+    rests(&mut world);
+    (0..RX_BATCH_MAX + 1).for_each(|_| world.push(0, address, &check));
+    for (nap, what) in [(None, "one is left"), (Some(NAP), "nothing is left")] {
+        world.turn(0);
+        assert_eq!(world.workers[0].nap(world.now), nap, "{what}");
+    }
 }
 
 fn with_media() -> (World, usize, Camera) {

@@ -93,6 +93,8 @@ pub struct Peer {
     pub rtcp: Vec<(Now, Box<dyn rtcp::packet::Packet + Send + Sync>)>,
     /// Success responses that came.
     pub responses: usize,
+    /// Its last answer to a check.
+    pub answer: Vec<u8>,
     /// Every datagram that came: when and to which of its addresses.
     pub datagrams: Vec<(Now, SocketAddr)>,
     /// Of those, the media.
@@ -369,7 +371,7 @@ impl World {
     }
 
     /// One turn of one worker with what follows from it. False when nothing happened.
-    fn turn(&mut self, worker: usize) -> bool {
+    pub fn turn(&mut self, worker: usize) -> bool {
         self.links[worker].receive(Some(Duration::ZERO)).expect("works");
         let (rx, out) = self.links[worker].parts();
         let mut busy = !rx.is_empty();
@@ -464,6 +466,7 @@ impl World {
                 let mapped = "198.51.100.1:5000".parse().expect("an address");
                 let len = write_binding_success(&mut reply, message.transaction_id(), mapped, &key).expect("room");
                 self.traffic.entry(address).or_default().answered = true;
+                peer.answer = reply[..len].to_vec();
                 self.push(worker, address, &reply[..len]);
             }
             other => panic!("{other:?} to a client"),
@@ -514,6 +517,7 @@ impl Peer {
             rtp: Vec::new(),
             rtcp: Vec::new(),
             responses: 0,
+            answer: Vec::new(),
             datagrams: Vec::new(),
             media: Vec::new(),
         }

@@ -17,7 +17,7 @@ use ringmain_shared::limits::{
 use ringmain_shared::transport::IceCredentials;
 use ringmain_shared::{DropReason, Now};
 
-use crate::buf::prefetch;
+use crate::buf::{prefetch, prefetch_element, prefetch_whole};
 use crate::io::Path;
 use crate::packet::stun::{
     BindingRequest, Class, IntegrityKey, Message, Role, TransactionId, method, write_binding_request,
@@ -30,8 +30,8 @@ use crate::transport::bucket::TokenBucket;
 #[derive(Debug)]
 pub struct IceAgent {
     local: Credentials,
-    /// Ours before the last restart; good until a check with the new ones is valid, and not longer than `ICE_CONSENT`.
-    previous: Option<(Credentials, Now)>,
+    /// Ours before the last restart; good until a check with the new ones is valid, and not longer than `ICE_CONSENT`. Seldom any.
+    previous: Option<Box<(Credentials, Now)>>,
     remote: Option<Credentials>,
     generation: u32,
     /// `REMOTES_PER_TRANSPORT_MAX` at most, and one as a rule.
@@ -108,11 +108,14 @@ pub enum Claim {
     Proved,
 }
 
-/// First repetition of a check; each further one takes twice as long (RFC 8489 §6.2.1).
+/// First repetition of a check to an address that is still to be proved; each further one takes twice as long (RFC 8489 §6.2.1).
 const CHECK_INTERVAL: Duration = Duration::from_millis(50);
+/// The same for one that is proved (RFC 8489 §6.2.1: not less): nobody waits for its answer, and asking sooner would have every peer that
+/// is further away answer twice, so that no round trip to it could be told.
+const CONSENT_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 /// The longest time between two repetitions.
 const CHECK_INTERVAL_MAX: Duration = Duration::from_millis(800);
-/// Repetitions after which an address that never answered is forgotten: about 4 s.
+/// Repetitions after which an address that does not answer is forgotten: about 4 s, or 7 if it once did.
 const CHECK_TRIES_MAX: u32 = 9;
 /// What may go to an unproved address, in terms of what came from there.
 const UNPROVED_FACTOR: u64 = 3;
@@ -163,7 +166,7 @@ impl IceAgent {
     /// New credentials (RFC 8445 §9): every address must be proved again, the selected one keeps the stream meanwhile.
     pub fn restart(&mut self, local: &IceCredentials, remote: Option<&IceCredentials>, now: Now) {
         let old = std::mem::replace(&mut self.local, Credentials::new(local));
-        self.previous = Some((old, now));
+        self.previous = Some(Box::new((old, now)));
         self.remote = remote.map(Credentials::new);
         self.generation += 1;
         self.nominated = None;
@@ -171,7 +174,9 @@ impl IceAgent {
 
     /// Our user fragments that checks may name: the current one, and the former during a restart.
     pub fn ufrags(&self) -> impl Iterator<Item = &str> {
-        std::iter::once(&self.local).chain(self.previous.iter().map(|(old, _)| old)).map(|local| local.ufrag.as_str())
+        std::iter::once(&self.local)
+            .chain(self.previous.as_deref().map(|(old, _)| old))
+            .map(|local| local.ufrag.as_str())
     }
 
     /// Media goes out soon.
@@ -179,6 +184,15 @@ impl IceAgent {
     pub fn expect(&self) {
         prefetch(&self.selected);
         prefetch(&self.state);
+    }
+
+    /// A message or a timer is handled soon: brings what the agent points at into the caches, once it is there itself.
+    #[inline]
+    pub fn expect_parts(&self) {
+        self.pairs.iter().take(1).for_each(prefetch_whole);
+        for known in std::iter::once(&self.local).chain(&self.remote) {
+            prefetch_element(known.ufrag.as_bytes(), 0);
+        }
     }
 
     /// Where media goes.
@@ -252,7 +266,7 @@ impl IceAgent {
     ) -> Result<Reaction, DropReason> {
         let (to, from) = message.username().ok_or(DropReason::StunIntegrity)?;
         let is_current = self.local.ufrag == to;
-        let local = match &self.previous {
+        let local = match self.previous.as_deref() {
             _ if is_current => &self.local,
             Some((previous, _)) if previous.ufrag == to => previous,
             _ => return Err(DropReason::StunUnknownUfrag),
@@ -377,7 +391,8 @@ impl IceAgent {
                 pair.check = Some(Check::new(number, random, now));
             }
             let Some(check) = pair.check.as_mut().filter(|check| check.next <= now) else { continue };
-            let wait = (CHECK_INTERVAL * 2u32.pow(check.tries.min(5))).min(CHECK_INTERVAL_MAX);
+            let first = if pair.proved { CONSENT_CHECK_INTERVAL } else { CHECK_INTERVAL };
+            let wait = (first * 2u32.pow(check.tries.min(5))).min(CHECK_INTERVAL_MAX);
             check.tries += 1;
             check.sent = now;
             check.next = now + wait;
@@ -401,7 +416,7 @@ impl IceAgent {
     /// Time went on. Says which addresses are forgotten and whether media moved.
     pub fn handle_timeout(&mut self, now: Now) -> Reaction {
         let mut reaction = Reaction::default();
-        if self.previous.as_ref().is_some_and(|(_, since)| now.since(*since) > ICE_CONSENT) {
+        if self.previous.as_deref().is_some_and(|(_, since)| now.since(*since) > ICE_CONSENT) {
             self.previous = None;
         }
         let (selected, generation) = (self.selected, self.generation);
@@ -458,7 +473,7 @@ impl IceAgent {
             matches!(self.state, IceState::Connected | IceState::Disconnected).then_some(self.consent).flatten();
         let consent = consent.map(|consent| consent + ICE_CONSENT + TICK);
         let moves = (self.nominated != self.selected && self.nominated_is_proved()).then(|| self.moves.next());
-        let previous = self.previous.as_ref().map(|(_, since)| *since + ICE_CONSENT + TICK);
+        let previous = self.previous.as_deref().map(|(_, since)| *since + ICE_CONSENT + TICK);
         checks.chain(states).chain(consent).chain(moves).chain(previous).min()
     }
 

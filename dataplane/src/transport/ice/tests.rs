@@ -349,6 +349,23 @@ fn where_nothing_is_sent_checks_are_few() {
 }
 
 #[test]
+fn a_peer_far_away_is_asked_once_and_how_far_it_is_can_be_told() {
+    let mut world = World::connected();
+    for far in [60, 200, 450].map(Duration::from_millis) {
+        world.sent.clear();
+        world.answering.clear();
+        while world.checks() == 0 {
+            world.pass(Duration::from_millis(1));
+        }
+        world.pass(far);
+        assert_eq!(world.checks(), 1, "{far:?}");
+        let answer = answer(&world.sent[0].1, path(1), &theirs().pwd);
+        world.hear(path(1), &answer).expect("an answer to a check");
+        assert_eq!(world.agent.round_trip(), Some(far));
+    }
+}
+
+#[test]
 fn after_a_rest_there_is_time_for_checks_that_are_lost() {
     for seed in 0..50 {
         let mut world = World::connected();

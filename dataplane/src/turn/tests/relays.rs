@@ -1,5 +1,7 @@
 //! What is relayed, and what is not: channels, indications, shared ports, links to our own media. RFC 8656 §10–§12.
 
+use std::net::SocketAddr;
+
 use ringmain_shared::DropReason;
 use ringmain_shared::turn::{RelayMode, TurnCommand, TurnEvent, TurnSpec};
 
@@ -209,14 +211,144 @@ fn the_address_behind_a_nat_is_announced_and_mapped_back() {
     assert_eq!(relayed.ip().to_string(), RELAY_V4);
     assert_eq!(alice.bind(&mut world, 0x4000, &other.to_string()), 0);
     assert_eq!(second.permit(&mut world, &[&relayed.to_string()]), 0);
+    let inner = |outer: SocketAddr| SocketAddr::new("10.1.1.1".parse().unwrap(), outer.port());
+    let heard = |world: &mut World| {
+        let (_, bytes) = world.take().pop().unwrap();
+        let message = Message::parse(&bytes).unwrap();
+        assert_eq!(message.xor_address(attribute::XOR_PEER_ADDRESS), Some(relayed), "as it was told to clients");
+    };
+    // With the kernel between them, and without.
+    world.peer_says(inner(other), &inner(relayed).to_string(), b"hi").unwrap();
+    heard(&mut world);
     alice.channel_data(&mut world, 0x4000, b"hi").unwrap();
-    let inner = std::net::SocketAddr::new("10.1.1.1".parse().unwrap(), other.port());
-    assert_eq!(world.take().pop().unwrap().0.remote, inner);
-    let from = std::net::SocketAddr::new("10.1.1.1".parse().unwrap(), relayed.port());
-    world.peer_says(inner, &from.to_string(), b"hi").unwrap();
-    let (_, bytes) = world.take().pop().unwrap();
+    heard(&mut world);
+    assert_eq!(alice.bind(&mut world, 0x4001, "10.1.1.1:10099"), 0);
+    alice.channel_data(&mut world, 0x4001, b"hi").unwrap();
+    assert_eq!(world.take().pop().unwrap().0.remote.to_string(), "10.1.1.1:10099", "nobody here has it");
+}
+
+#[test]
+fn two_clients_who_relay_both_reach_each_other_without_a_socket() {
+    let mut spec = spec();
+    spec.peers.relayed = true;
+    let mut world = World::new(spec);
+    let (mut alice, hers) = allocated(&mut world, 1);
+    let mut bob = Caller { client: stream_client(2), ..Caller::new(2, "bob") };
+    let his = bob.allocate(&mut world).relayed();
+    assert_eq!(alice.bind(&mut world, 0x4001, &his.to_string()), 0);
+    assert_eq!(bob.permit(&mut world, &[PEER]), 0);
+    assert_eq!(alice.channel_data(&mut world, 0x4001, b"hello"), Err(DropReason::TurnNoPermission));
+    assert_eq!(bob.permit(&mut world, &[&hers.to_string()]), 0);
+    assert_eq!(alice.channel_data(&mut world, 0x4001, b"hello"), Ok(None));
+    let (path, bytes) = world.take().pop().unwrap();
     let message = Message::parse(&bytes).unwrap();
-    assert_eq!(message.xor_address(attribute::XOR_PEER_ADDRESS), Some(relayed), "as it was told to clients");
+    assert_eq!((path, message.xor_address(attribute::XOR_PEER_ADDRESS)), (bob.client.path, Some(hers)));
+    assert_eq!(message.attribute(attribute::DATA), Some(&b"hello"[..]));
+    assert_eq!(bob.send(&mut world, &hers.to_string(), b"hi"), Ok(None));
+    assert_eq!(world.take(), [(alice.client.path, b"\x40\x01\x00\x02hi".to_vec())]);
+    assert_eq!(bob.bind(&mut world, 0x4002, &hers.to_string()), 0);
+    alice.channel_data(&mut world, 0x4001, b"again").unwrap();
+    bob.channel_data(&mut world, 0x4002, b"too").unwrap();
+    let both = [(bob.client.path, &b"\x40\x02\x00\x05again"[..]), (alice.client.path, b"\x40\x01\x00\x03too")];
+    let sent = world.take();
+    assert_eq!(sent.len(), both.len());
+    for ((path, bytes), (expected, begin)) in sent.into_iter().zip(both) {
+        assert!(path == expected && bytes.starts_with(begin), "{bytes:x?}");
+    }
+    for (caller, sent, got) in [(&alice, 3, 2), (&bob, 2, 2)] {
+        let row = world.turn.row(world.turn.clients[&caller.client.path], world.now).unwrap();
+        assert_eq!((row.traffic.to_peers, row.traffic.to_clients, row.traffic.shortcut), (sent, got, sent + got));
+    }
+    // What is over is over for both.
+    bob.refresh(&mut world, 0);
+    world.take();
+    alice.channel_data(&mut world, 0x4001, b"gone").unwrap();
+    assert_eq!(world.take().pop().unwrap().0.remote, his, "the kernel knows of nobody there either");
+}
+
+#[test]
+fn a_relayed_address_without_a_socket_is_reached_by_nobody() {
+    let mut spec = spec();
+    spec.peers.relayed = true;
+    let mut world = World::new(spec);
+    let (mut alice, hers) = allocated(&mut world, 1);
+    let mut bob = Caller::new(2, "bob");
+    let his = bob.allocate(&mut world).relayed();
+    // Our media is at the address of relays, and permissions are by address: this one lets in whoever relays, but not without a socket.
+    assert_eq!(bob.permit(&mut world, &[MEDIA]), 0);
+    assert_eq!(alice.bind(&mut world, 0x4001, &his.to_string()), 0);
+    alice.channel_data(&mut world, 0x4001, b"hello").unwrap();
+    assert_eq!(world.take().pop().unwrap().0.remote, his, "it is the kernel's: somebody else may be there");
+    // Nor does anything come from an address that is somebody else's.
+    world.foreign.insert(his.port());
+    assert_eq!(bob.permit(&mut world, &[&hers.to_string()]), 508);
+    assert_eq!(bob.send(&mut world, &hers.to_string(), b"x"), Err(DropReason::TurnNoRelay));
+    world.foreign.clear();
+    assert_eq!(bob.permit(&mut world, &[&hers.to_string()]), 0);
+    assert_eq!(bob.send(&mut world, &hers.to_string(), b"x"), Ok(None));
+    assert_eq!(world.take(), [(alice.client.path, b"\x40\x01\x00\x01x".to_vec())]);
+    // What sockets would cut off does not pass either, whichever way it came.
+    assert_eq!(bob.bind(&mut world, 0x4002, &hers.to_string()), 0);
+    bob.channel_data(&mut world, 0x4002, &[1; 1501]).unwrap();
+    assert_eq!(world.take().pop().unwrap().0.remote, hers);
+}
+
+#[test]
+fn clients_who_share_a_port_reach_each_other_as_peers_tell_them_apart() {
+    let mut shared = TurnSpec { ..spec() };
+    shared.relay.mode = RelayMode::Shared(2);
+    shared.peers.relayed = true;
+    let mut world = World::new(shared);
+    let mut callers: Vec<(Caller, SocketAddr)> = (1..=3).map(|number| allocated(&mut world, number)).collect();
+    let (mut third, also_one) = callers.pop().unwrap();
+    let (mut second, two) = callers.pop().unwrap();
+    let (mut first, one) = callers.pop().unwrap();
+    assert!(one == also_one && one != two);
+    assert_eq!(first.bind(&mut world, 0x4001, &two.to_string()), 0);
+    assert_eq!(second.bind(&mut world, 0x4002, &one.to_string()), 0);
+    second.channel_data(&mut world, 0x4002, b"x").unwrap();
+    assert_eq!(world.take(), [(first.client.path, b"\x40\x01\x00\x01x".to_vec())], "whose peer it is");
+    assert_eq!(third.bind(&mut world, 0x4003, &two.to_string()), 508, "the peer is taken");
+    first.channel_data(&mut world, 0x4001, b"y").unwrap();
+    assert_eq!(world.take(), [(second.client.path, b"\x40\x02\x00\x01y".to_vec())]);
+}
+
+#[test]
+fn clients_with_each_other_go_on_when_the_address_is_another() {
+    let mut spec = spec();
+    spec.peers.relayed = true;
+    spec.relay.addresses[0].bind = "10.1.1.1".parse().unwrap();
+    let mut world = World::new(spec.clone());
+    let (mut alice, hers) = allocated(&mut world, 1);
+    let mut bob = Caller::new(2, "bob");
+    let his = bob.allocate(&mut world).relayed();
+    assert_eq!(alice.bind(&mut world, 0x4001, &his.to_string()), 0);
+    assert_eq!(bob.bind(&mut world, 0x4001, &hers.to_string()), 0);
+    spec.relay.addresses[0].bind = "10.1.1.2".parse().unwrap();
+    world.turn.handle_command(TurnCommand::Configure(Box::new(spec)), world.now);
+    assert_eq!(alice.channel_data(&mut world, 0x4001, b"x"), Ok(None));
+    assert_eq!(world.take(), [(bob.client.path, b"\x40\x01\x00\x01x".to_vec())]);
+}
+
+#[test]
+fn both_clients_pay_for_what_one_sends_to_the_other() {
+    for poor in [None, Some("alice"), Some("bob")] {
+        let mut spec = spec();
+        spec.peers.relayed = true;
+        spec.quotas.user_bps = 80_000;
+        let mut world = World::new(spec);
+        let (mut alice, hers) = allocated(&mut world, 1);
+        let mut bob = Caller::new(2, "bob");
+        let his = bob.allocate(&mut world).relayed();
+        assert_eq!(alice.bind(&mut world, 0x4001, &his.to_string()), 0);
+        assert_eq!(bob.bind(&mut world, 0x4001, &hers.to_string()), 0);
+        for caller in [&mut alice, &mut bob].into_iter().filter(|caller| Some(&caller.username[..]) == poor) {
+            assert_eq!(caller.bind(&mut world, 0x4002, PEER), 0);
+            while caller.channel_data(&mut world, 0x4002, &[1; 1000]).is_ok() {}
+        }
+        let expected = if poor.is_none() { Ok(None) } else { Err(DropReason::TurnBandwidth) };
+        assert_eq!(alice.channel_data(&mut world, 0x4001, b"x"), expected, "{poor:?} has nothing left");
+    }
 }
 
 #[test]
