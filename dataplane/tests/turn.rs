@@ -61,9 +61,9 @@ struct Caller {
 }
 
 /// Takes in a datagram. The kernel's work for a ring that this thread once opened interrupts a wait without any signal.
-fn receive(socket: &UdpSocket, bytes: &mut [u8]) -> io::Result<usize> {
+fn receive(socket: &UdpSocket, bytes: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
     loop {
-        match socket.recv(bytes) {
+        match socket.recv_from(bytes) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             done => return done,
         }
@@ -94,7 +94,7 @@ impl Caller {
         for _ in 0..5 {
             self.socket.send(&bytes[..len]).expect("loopback");
             let mut answer = vec![0; 1500];
-            while let Ok(len) = receive(&self.socket, &mut answer) {
+            while let Ok((len, _)) = receive(&self.socket, &mut answer) {
                 // On a busy host an answer may come after its request was repeated; media may send besides.
                 let is_it = |message: Message<'_>| message.transaction_id() == TransactionId([self.transactions; 12]);
                 if Message::parse(&answer[..len]).is_ok_and(is_it) {
@@ -151,10 +151,10 @@ fn clients_reach_peers_through_every_worker_on_every_link() {
                 let sent = [&[0x40, 7][..], &(size as u16).to_be_bytes(), &data].concat();
                 caller.socket.send(&sent).expect("loopback");
                 let mut bytes = [0; 1500];
-                let (len, from) = peer.recv_from(&mut bytes).expect("relayed");
+                let (len, from) = receive(&peer, &mut bytes).expect("relayed");
                 assert_eq!((&bytes[..len], from), (&data[..], relayed));
                 peer.send_to(&data, relayed).expect("loopback");
-                let len = receive(&caller.socket, &mut bytes).expect("relayed");
+                let (len, _) = receive(&caller.socket, &mut bytes).expect("relayed");
                 assert_eq!(bytes[..len], sent);
             }
         }
@@ -216,7 +216,7 @@ impl Caller {
         let len = write_binding_request(&mut bytes, &request, &key).expect("room");
         self.send_on_channel(worker, &bytes[..len]);
         let mut framed = [0; 1500];
-        while let Ok(len) = receive(&self.socket, &mut framed) {
+        while let Ok((len, _)) = receive(&self.socket, &mut framed) {
             let Ok(message) = Message::parse(&framed[4..len]) else { continue };
             let from_worker = u16::from_be_bytes([framed[0], framed[1]]) - 0x4003;
             match message.class() {
@@ -362,7 +362,7 @@ fn clients_reach_each_other_whichever_workers_they_are_on_on_every_link() {
                     let data = vec![(16 * from + to) as u8; size];
                     sender.send_on_channel(to as u16, &data);
                     let mut bytes = [0; 1500];
-                    let len = receive(&receiver.socket, &mut bytes).expect("handed over");
+                    let (len, _) = receive(&receiver.socket, &mut bytes).expect("handed over");
                     let header = [&channel(from as u16)[..], &(size as u16).to_be_bytes()].concat();
                     assert_eq!(bytes[..len], [header, data].concat(), "{link:?}: from {from} to {to}");
                 }
