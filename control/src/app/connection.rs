@@ -2,11 +2,12 @@
 //!
 //! [`Door`] is what the HTTP side holds, [`Connection`] is one open line of it, [`Outbox`] is the actor's end of that line.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ringmain_shared::Source;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::actor::Report;
 use super::parts::ConnectionId;
@@ -45,18 +46,37 @@ pub struct Connection {
     id: ConnectionId,
     texts: mpsc::Sender<(ConnectionId, String)>,
     comings: mpsc::UnboundedSender<Coming>,
-    outgoing: mpsc::UnboundedReceiver<Outgoing>,
-    waiting: Arc<AtomicUsize>,
-    /// `None` once the actor has let go without an overflow.
-    overflow: Option<oneshot::Receiver<()>>,
+    line: Arc<Line>,
 }
 
 /// The actor's end of a connection.
 #[derive(Debug)]
 pub(super) struct Outbox {
-    outgoing: mpsc::UnboundedSender<Outgoing>,
-    waiting: Arc<AtomicUsize>,
-    overflow: Option<oneshot::Sender<()>>,
+    line: Arc<Line>,
+}
+
+/// What lies between an [`Outbox`] and its [`Connection`]. A channel of tokio's takes 2.5 KiB, for a client that is told nothing too.
+#[derive(Debug, Default)]
+struct Line {
+    state: Mutex<LineState>,
+    /// Wakes the one task that reads.
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct LineState {
+    outgoing: VecDeque<Outgoing>,
+    /// Bytes that the kernel has not taken yet.
+    waiting: usize,
+    overflown: bool,
+    /// The actor has let go.
+    ended: bool,
+}
+
+impl Line {
+    fn lock(&self) -> MutexGuard<'_, LineState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// What the actor has for a client.
@@ -89,13 +109,10 @@ impl Door {
     /// A new connection, whose limits are counted with all others of `from`; `None` once the actor has ended.
     pub fn open(&self, from: impl Into<Source>) -> Option<Connection> {
         let id = ConnectionId(self.next.fetch_add(1, Ordering::Relaxed));
-        let (sender, outgoing) = mpsc::unbounded_channel();
-        let (overflow_sender, overflow) = oneshot::channel();
-        let waiting = Arc::new(AtomicUsize::new(0));
-        let outbox = Outbox { outgoing: sender, waiting: waiting.clone(), overflow: Some(overflow_sender) };
-        self.comings.send(Coming::Opened(id, from.into(), outbox)).ok()?;
+        let line = Arc::<Line>::default();
+        self.comings.send(Coming::Opened(id, from.into(), Outbox { line: line.clone() })).ok()?;
         let (texts, comings) = (self.texts.clone(), self.comings.clone());
-        Some(Connection { id, texts, comings, outgoing, waiting, overflow: Some(overflow) })
+        Some(Connection { id, texts, comings, line })
     }
 
     /// How things stand; `None` once the actor has ended.
@@ -128,33 +145,37 @@ impl Connection {
 
     /// The next thing for the client.
     pub async fn outgoing(&mut self) -> Outgoing {
-        tokio::select! {
-            biased;
-            () = overflown(&mut self.overflow) => Outgoing::Overflown,
-            outgoing = self.outgoing.recv() => outgoing.unwrap_or(Outgoing::Overflown),
+        loop {
+            if let Some(outgoing) = self.next() {
+                return outgoing;
+            }
+            self.line.changed.notified().await;
         }
+    }
+
+    fn next(&mut self) -> Option<Outgoing> {
+        let mut state = self.line.lock();
+        if state.overflown {
+            return Some(Outgoing::Overflown);
+        }
+        let next = state.outgoing.pop_front();
+        if state.outgoing.is_empty() {
+            state.outgoing = VecDeque::new();
+        }
+        next.or_else(|| state.ended.then_some(Outgoing::Overflown))
     }
 
     /// Resolves when the client has let too much pile up.
     pub async fn overflown(&mut self) {
-        overflown(&mut self.overflow).await;
+        while !self.line.lock().overflown {
+            self.line.changed.notified().await;
+        }
     }
 
     /// A text of `size` bytes is with the kernel now.
     pub fn written(&self, size: usize) {
-        self.waiting.fetch_sub(size + TEXT_OVERHEAD, Ordering::Relaxed);
+        self.line.lock().waiting -= size + TEXT_OVERHEAD;
     }
-}
-
-async fn overflown(overflow: &mut Option<oneshot::Receiver<()>>) {
-    if let Some(receiver) = overflow {
-        if receiver.await.is_ok() {
-            return;
-        }
-        // The outbox is gone in peace: what it queued last is still to come.
-        *overflow = None;
-    }
-    std::future::pending::<()>().await;
 }
 
 impl Drop for Connection {
@@ -168,23 +189,34 @@ impl Outbox {
     /// Queues a text. When the client has not read what is there, the line is cut instead.
     pub(super) fn send(&mut self, text: String) -> Result<(), Overflow> {
         let size = text.len() + TEXT_OVERHEAD;
-        let before = self.waiting.fetch_add(size, Ordering::Relaxed);
+        let mut state = self.line.lock();
         // What counts is what lies there unread, not the newest message: the first offer in a large room may be longer
         // than the bound, and follows close upon the reply to its join.
-        if before >= OUTGOING_SIZE_MAX {
-            if let Some(overflow) = self.overflow.take() {
-                let _ = overflow.send(());
-            }
-            return Err(Overflow);
-        }
-        // A closed receiver is a connection whose `Closed` is on its way.
-        let _ = self.outgoing.send(Outgoing::Text(text));
-        Ok(())
+        let result = if state.waiting >= OUTGOING_SIZE_MAX {
+            state.overflown = true;
+            Err(Overflow)
+        } else {
+            state.outgoing.push_back(Outgoing::Text(text));
+            Ok(())
+        };
+        state.waiting += size;
+        drop(state);
+        self.line.changed.notify_one();
+        result
     }
 
     /// Queues the end.
     pub(super) fn close(&mut self, code: u16, reason: String) {
-        let _ = self.outgoing.send(Outgoing::Close { code, reason });
+        self.line.lock().outgoing.push_back(Outgoing::Close { code, reason });
+        self.line.changed.notify_one();
+    }
+}
+
+impl Drop for Outbox {
+    fn drop(&mut self) {
+        // What was queued last is still to come.
+        self.line.lock().ended = true;
+        self.line.changed.notify_one();
     }
 }
 

@@ -83,9 +83,13 @@ async fn upgrade(
     let Some(connection) = routes.door.open(permit.from()) else {
         return (StatusCode::SERVICE_UNAVAILABLE, "the server is shutting down\n").into_response();
     };
-    upgrade.on_upgrade(move |socket| async move {
-        socket::serve(socket, connection, routes.liveness).await;
-        drop((permit, place));
+    upgrade.on_upgrade(move |socket| {
+        // In a place of its own, as its task would hold it several times over.
+        let socket = Box::new(socket);
+        async move {
+            socket::serve(socket, connection, routes.liveness).await;
+            drop((permit, place));
+        }
     })
 }
 

@@ -32,7 +32,7 @@ pub fn bounded(upgrade: WebSocketUpgrade) -> WebSocketUpgrade {
 }
 
 /// Serves a client until one side ends it.
-pub async fn serve(mut socket: WebSocket, mut connection: Connection, liveness: Liveness) {
+pub async fn serve(mut socket: Box<WebSocket>, mut connection: Connection, liveness: Liveness) {
     let id = connection.id().0;
     let end = converse(&mut socket, &mut connection, liveness).await;
     tracing::debug!(connection = id, ?end, "connection ends");

@@ -119,7 +119,7 @@ impl Rooms {
         if let Some(entry) = self.connections.get_mut(&connection) {
             entry.peer = Some(peer_id);
         }
-        self.peers.insert(peer_id, peer);
+        self.peers.insert(peer_id, Box::new(peer));
         peer_id
     }
 

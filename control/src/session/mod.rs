@@ -124,7 +124,8 @@ pub struct Rooms {
     connections: BTreeMap<ConnectionId, Connection>,
     rooms: BTreeMap<RoomId, Room>,
     names: BTreeMap<String, RoomId>,
-    peers: BTreeMap<PeerId, Peer>,
+    /// Each in a place of its own: a node of the tree has places for eleven, about half of them empty.
+    peers: BTreeMap<PeerId, Box<Peer>>,
     tracks: BTreeMap<TrackId, Track>,
     transports: BTreeMap<TransportId, (PeerId, Side)>,
     subscriptions: BTreeMap<SubscriptionId, PeerId>,

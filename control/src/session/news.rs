@@ -136,9 +136,10 @@ impl Rooms {
                 self.send(newcomer, text);
             }
         }
-        if !untold.is_empty() {
-            self.timers.set(Timer::Present(newcomer), now + NEWS_DELAY);
+        if untold.is_empty() {
+            return;
         }
+        self.timers.set(Timer::Present(newcomer), now + NEWS_DELAY);
         if let Some(peer) = self.peers.get_mut(&newcomer) {
             peer.untold = untold;
         }

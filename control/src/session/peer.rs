@@ -28,7 +28,7 @@ pub(super) struct Peer {
     /// It did not join with `NoPublish`.
     pub(super) may_publish: bool,
     /// `None` too after the connection ended by itself; the next offer of another RTCPeerConnection opens another.
-    pub(super) publisher: Option<Publisher>,
+    pub(super) publisher: Option<Box<Publisher>>,
     /// The session that ended by itself.
     pub(super) ended: Option<SessionName>,
     /// `None` too after the connection ended by itself.

@@ -72,7 +72,7 @@ impl Rooms {
         };
         self.command(Command::SetRemote { transport, remote: answer.remote.clone() });
         if let Some(peer) = self.peers.get_mut(&peer_id) {
-            peer.publisher = Some(Publisher {
+            peer.publisher = Some(Box::new(Publisher {
                 transport,
                 worker,
                 answerer,
@@ -81,7 +81,7 @@ impl Rooms {
                 session,
                 receive: ReceiveSpec::default(),
                 tracks: BTreeMap::new(),
-            });
+            }));
         }
         self.take_tracks(peer_id, transport, &answer, now);
         description(&answer)

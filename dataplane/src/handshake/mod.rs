@@ -13,6 +13,26 @@
 //!
 //! Bytes, commands and time come in, values go out; no clock and no socket is touched. Rooms live in one `Handshaker`: where
 //! there are several, all transports of a room go to the same one.
+//!
+//! # What an idle subscriber takes
+//!
+//! What makes a handshake is let go of when it is done, OpenSSL's 54 KiB and `dimpl`'s 14 KiB: keys, counters and replay windows are what
+//! an idle connection needs. Bytes asked of the allocator for each of 2000 subscribers with one connection over DTLS 1.3 and without a data
+//! channel, a minute after they joined (`heaptrack`, with the system's allocator in place of mimalloc):
+//!
+//! | bytes | who |
+//! | ---: | --- |
+//! | 480 | here: `Established`, the DTLS association |
+//! | 560 | here: `Transport`, and its place in its room |
+//! | 2,620 | worker: keys of SRTP and SRTCP both ways, as aws-lc expands them (4 × 592, and their boxes) |
+//! | 1,370 | worker: the transport itself, in its slot map |
+//! | 3,700 | control: buffers of the WebSocket, 2,048 for reading and the longest message so far for writing |
+//! | 2,260 | control: the task of the WebSocket, its socket, its line to the actor |
+//! | 1,850 | control: the peer, its connection and its SDP |
+//!
+//! That is 12.5 KiB. What is resident is more: 21.5 KiB for each of 9000 by `ringmain load`, with what rings and allocators keep, of which
+//! many have a smaller share than few. Until SCTP has found that a peer has no data channels, a minute, there are 2.7 KiB of it as well.
+//! As a client of DTLS 1.3, which we are for peers only that insist on it, `dimpl` stays.
 
 mod channels;
 mod client_hello;

@@ -1,4 +1,5 @@
-//! DTLS 1.3 (RFC 9147) by `dimpl`: a server of it, and a client that takes DTLS 1.2 as well.
+//! DTLS 1.3 (RFC 9147) by `dimpl`: a server of it, and a client that takes DTLS 1.2 as well. A server is `dimpl`'s up to the end of its
+//! handshake only: see [`established`](super::established).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,7 +10,11 @@ use ringmain_shared::limits;
 use ringmain_shared::transport::DtlsRole;
 use zeroize::Zeroizing;
 
-use super::signing::{self, NamedKey};
+use super::established::{APPLICATION_EPOCH, Established};
+use super::records::{HANDSHAKE, HEADER_SIZE};
+use super::records13::{epoch_bits, split};
+use super::secrets::{self, Overheard};
+use super::signing::NamedKey;
 use super::{DTLS_MTU, Datagram, Fatal, Produced, Proof, SrtpKeys};
 use crate::handshake::identity::{Identity, SetupError};
 use crate::srtp::Profile;
@@ -24,11 +29,17 @@ pub(in crate::handshake) struct Setup {
 
 impl Setup {
     pub(super) fn new(identity: &Identity) -> Result<Self, SetupError> {
+        // The address is proved by ICE before DTLS begins; another round trip would prove nothing more.
+        Self::with_cookie(identity, false)
+    }
+
+    pub(super) fn with_cookie(identity: &Identity, use_cookie: bool) -> Result<Self, SetupError> {
         let config = Config::builder()
-            .with_crypto_provider(signing::provider())
+            .with_crypto_provider(secrets::provider())
             .mtu(DTLS_MTU)
-            // The address is proved by ICE before DTLS begins; another round trip would prove nothing more.
-            .use_server_cookie(false)
+            // What goes on after the handshake counts on one message more of ours and two more of the client's.
+            .require_client_certificate(true)
+            .use_server_cookie(use_cookie)
             .flight_start_rto(RETRANSMIT_FIRST)
             .flight_retries(RETRIES)
             .handshake_timeout(limits::HANDSHAKE)
@@ -51,46 +62,151 @@ impl Setup {
 }
 
 /// One association.
-pub(in crate::handshake) struct Dtls13 {
+pub(in crate::handshake) enum Dtls13 {
+    /// In its handshake; where we are the client, for as long as it lives.
+    Whole(Box<Whole>),
+    /// What is left of a server after its handshake.
+    Established(Box<Established>),
+}
+
+/// As long as `dimpl` is needed.
+pub(in crate::handshake) struct Whole {
     dtls: Dtls,
     role: DtlsRole,
     certificate: Vec<u8>,
     keys: Option<SrtpKeys>,
     connected: bool,
     deadline: Option<Instant>,
+    overheard: Overheard,
+    /// Which message our ServerHello was.
+    hello: Option<u16>,
+    /// Records of epoch 3 that went out already: the ACK of the client's last flight.
+    sent: Vec<Box<[u8]>>,
+    /// Records of epoch 3 that came in already.
+    early: Vec<Box<[u8]>>,
 }
 
 impl Dtls13 {
     fn over(dtls: Dtls, role: DtlsRole) -> Self {
-        Self { dtls, role, certificate: Vec::new(), keys: None, connected: false, deadline: None }
+        Self::Whole(Box::new(Whole {
+            dtls,
+            role,
+            certificate: Vec::new(),
+            keys: None,
+            connected: false,
+            deadline: None,
+            overheard: Overheard::default(),
+            hello: None,
+            sent: Vec::new(),
+            early: Vec::new(),
+        }))
     }
 
     pub(super) fn handle_datagram(&mut self, bytes: &[u8], now: Instant, out: &mut Vec<Produced>) -> Result<(), Fatal> {
-        self.handle_timeout(now, out)?;
-        self.dtls.handle_packet(bytes).map_err(|_| Fatal)?;
-        self.drain(out)
+        match self {
+            Self::Whole(whole) => {
+                whole.handle_datagram(bytes, now, out)?;
+                self.establish(now, out)
+            }
+            Self::Established(established) => established.handle_datagram(bytes, now, out),
+        }
     }
 
     pub(super) fn handle_timeout(&mut self, now: Instant, out: &mut Vec<Produced>) -> Result<(), Fatal> {
+        match self {
+            Self::Whole(whole) => {
+                whole.handle_timeout(now, out)?;
+                self.establish(now, out)
+            }
+            Self::Established(established) => established.handle_timeout(now, out),
+        }
+    }
+
+    pub(super) fn send(&mut self, data: &[u8], now: Instant, out: &mut Vec<Produced>) -> Result<(), Fatal> {
+        match self {
+            Self::Whole(whole) => whole.send(data, now, out),
+            Self::Established(established) => established.send(data, now, out),
+        }
+    }
+
+    pub(super) fn close(&mut self, out: &mut Vec<Produced>) {
+        match self {
+            Self::Whole(whole) => whole.close(out),
+            Self::Established(established) => established.close(out),
+        }
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        match self {
+            Self::Whole(whole) => whole.deadline,
+            Self::Established(established) => established.deadline(),
+        }
+    }
+
+    /// Lets go of `dimpl`, once the handshake of a server is done.
+    fn establish(&mut self, now: Instant, out: &mut Vec<Produced>) -> Result<(), Fatal> {
+        let Self::Whole(whole) = self else { return Ok(()) };
+        if whole.role == DtlsRole::Client || !whole.connected {
+            return Ok(());
+        }
+        let secrets = std::mem::take(&mut whole.overheard).into_secrets().ok_or(Fatal)?;
+        let sent = whole.sent.iter().map(|record| &**record);
+        let mut established = Established::new(&secrets, whole.hello.ok_or(Fatal)?, sent).ok_or(Fatal)?;
+        let early = std::mem::take(&mut whole.early);
+        let heard = early.iter().try_for_each(|record| established.handle_datagram(record, now, out));
+        *self = Self::Established(Box::new(established));
+        heard
+    }
+}
+
+impl Whole {
+    fn handle_datagram(&mut self, bytes: &[u8], now: Instant, out: &mut Vec<Produced>) -> Result<(), Fatal> {
+        self.handle_timeout(now, out)?;
+        match self.role {
+            DtlsRole::Client => self.dtls.handle_packet(bytes).map_err(|_| Fatal)?,
+            DtlsRole::Server => {
+                let datagram = self.put_by(bytes);
+                if !datagram.is_empty() {
+                    let handle = || self.dtls.handle_packet(&datagram);
+                    secrets::overhear(&mut self.overheard, handle).map_err(|_| Fatal)?;
+                }
+            }
+        }
+        self.drain(out)
+    }
+
+    /// What is `dimpl`'s of a datagram. Records of epoch 3 are kept for whoever goes on after it.
+    fn put_by(&mut self, bytes: &[u8]) -> Datagram {
+        let mut rest = Datagram::new();
+        for record in split(bytes) {
+            if self.overheard.is_complete() && is_application(record) {
+                if self.early.len() < EARLY_MAX {
+                    self.early.push(record.into());
+                }
+            } else {
+                // It is a part of a datagram.
+                let _ = rest.try_extend_from_slice(record);
+            }
+        }
+        rest
+    }
+
+    fn handle_timeout(&mut self, now: Instant, out: &mut Vec<Produced>) -> Result<(), Fatal> {
         self.dtls.handle_timeout(now).map_err(|_| Fatal)?;
         self.drain(out)
     }
 
-    pub(super) fn send(&mut self, data: &[u8], now: Instant, out: &mut Vec<Produced>) -> Result<(), Fatal> {
+    fn send(&mut self, data: &[u8], now: Instant, out: &mut Vec<Produced>) -> Result<(), Fatal> {
         self.dtls.handle_timeout(now).map_err(|_| Fatal)?;
         self.dtls.send_application_data(data).map_err(|_| Fatal)?;
         self.drain(out)
     }
 
-    pub(super) fn close(&mut self, out: &mut Vec<Produced>) {
+    fn close(&mut self, out: &mut Vec<Produced>) {
         if self.dtls.close().is_ok() {
             // The association is over whether or not its last word can be said.
             let _ = self.drain(out);
         }
-    }
-
-    pub(super) fn deadline(&self) -> Option<Instant> {
-        self.deadline
     }
 
     fn drain(&mut self, out: &mut Vec<Produced>) -> Result<(), Fatal> {
@@ -102,6 +218,12 @@ impl Dtls13 {
         for _ in 0..OUTPUTS_MAX {
             match self.dtls.poll_output(buffer) {
                 Output::Packet(bytes) => {
+                    for record in split(bytes) {
+                        if is_application(record) {
+                            self.sent.push(record.into());
+                        }
+                        self.hello = server_hello(record).or(self.hello);
+                    }
                     out.extend(Datagram::try_from(bytes as &[u8]).ok().map(Produced::Datagram));
                 }
                 Output::BufferTooSmall { needed } => {
@@ -130,6 +252,18 @@ impl Dtls13 {
     }
 }
 
+/// Whether a record is of epoch 3, as long as there is no later one.
+fn is_application(record: &[u8]) -> bool {
+    epoch_bits(record).is_some_and(|bits| u64::from(bits) == APPLICATION_EPOCH)
+}
+
+/// Which message of the handshake the ServerHello is that a record of plaintext begins with (RFC 9147 §5.2).
+fn server_hello(record: &[u8]) -> Option<u16> {
+    let (&[content, ..], message) = record.split_first_chunk::<HEADER_SIZE>()?;
+    let &[kind, _, _, _, high, low] = message.first_chunk()?;
+    (content == HANDSHAKE && kind == SERVER_HELLO).then_some(u16::from_be_bytes([high, low]))
+}
+
 fn keys(material: &[u8], profile: dimpl::SrtpProfile, role: DtlsRole) -> Option<SrtpKeys> {
     let profile = match profile {
         dimpl::SrtpProfile::AEAD_AES_128_GCM => Profile::AeadAes128Gcm,
@@ -145,6 +279,10 @@ fn keys(material: &[u8], profile: dimpl::SrtpProfile, role: DtlsRole) -> Option<
 const RETRANSMIT_FIRST: Duration = Duration::from_millis(200);
 /// More than fit into `limits::HANDSHAKE`: the deadline ends a handshake, not the count.
 const RETRIES: usize = 64;
+/// Records of data that may come before the handshake is done.
+const EARLY_MAX: usize = 16;
+/// Handshake message (RFC 8446 §4.1.3).
+const SERVER_HELLO: u8 = 2;
 /// Outputs of one step. A datagram in makes a flight out at most.
 const OUTPUTS_MAX: usize = 512;
 /// The most that an output may ask for: a record of the largest size.

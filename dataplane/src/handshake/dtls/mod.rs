@@ -1,11 +1,15 @@
 //! Two DTLS engines behind one door. `dimpl` speaks DTLS 1.3 (as a client, 1.2 with those who want it); OpenSSL speaks DTLS 1.2, with RSA
 //! certificates too, which some peers (GStreamer's `webrtcbin`) bring and `dimpl` leaves out. What an engine proves, [`Proof`], is for its
-//! caller to believe: no engine knows a fingerprint.
+//! caller to believe: no engine knows a fingerprint. Both end with the handshake, and hand over to what is small: [`records`] of DTLS 1.2,
+//! [`established`] of DTLS 1.3.
 
 mod dtls12;
 mod dtls13;
+mod established;
 pub(crate) mod pipe;
 pub mod records;
+mod records13;
+mod secrets;
 mod signing;
 
 use std::fmt;
@@ -61,7 +65,7 @@ impl Engines {
         let first = profiles.next()?;
         let loses_gcm = first == Profile::Aes128CmHmacSha1_80 && profiles.next().is_some();
         if hello.dtls13 && !(hello.dtls12 && loses_gcm) {
-            Some(Engine::Dtls13(Box::new(self.dtls13.server(now))))
+            Some(Engine::Dtls13(self.dtls13.server(now)))
         } else if hello.dtls12 {
             self.dtls12.start(DtlsRole::Server).map(|engine| Engine::Dtls12(Box::new(engine)))
         } else {
@@ -76,7 +80,7 @@ impl Engines {
 
     /// The same for a peer that does not answer that: DTLS 1.3 is offered beside 1.2, for certificates of ECDSA.
     pub(super) fn client_of_both(&self, now: Instant) -> Engine {
-        Engine::Dtls13(Box::new(self.dtls13.client(now)))
+        Engine::Dtls13(self.dtls13.client(now))
     }
 }
 
@@ -85,6 +89,11 @@ impl Engines {
     /// A DTLS 1.2 server without a look at the ClientHello: a peer for tests.
     pub(super) fn dtls12_server(&self) -> Option<Engine> {
         self.dtls12.start(DtlsRole::Server).map(|engine| Engine::Dtls12(Box::new(engine)))
+    }
+
+    /// A DTLS 1.3 server, with a HelloRetryRequest or without.
+    pub(super) fn dtls13_server(identity: &Identity, retries: bool, now: Instant) -> Engine {
+        Engine::Dtls13(dtls13::Setup::with_cookie(identity, retries).unwrap().server(now))
     }
 
     /// Engines with other SRTP profiles, in OpenSSL's spelling.
@@ -105,7 +114,7 @@ impl Engine {
 /// One DTLS association. After an `Err` it is of no more use.
 pub(super) enum Engine {
     Dtls12(Box<dtls12::Dtls12>),
-    Dtls13(Box<dtls13::Dtls13>),
+    Dtls13(dtls13::Dtls13),
 }
 
 /// What an engine has to say.

@@ -62,9 +62,10 @@ pub enum Suite {
 }
 
 /// One direction's. The cipher is made of it for each record: records are few, associations many, and an expanded key is larger.
-struct Key {
-    secret: Zeroizing<[u8; KEY_SIZE_MAX]>,
-    iv: Zeroizing<[u8; NONCE_LEN]>,
+#[derive(Default)]
+pub(super) struct Key {
+    pub(super) secret: Zeroizing<[u8; KEY_SIZE_MAX]>,
+    pub(super) iv: Zeroizing<[u8; NONCE_LEN]>,
 }
 
 /// Application data (RFC 6347 §4.1, RFC 5246 §6.2.1).
@@ -79,8 +80,8 @@ pub(super) const HEADER_SIZE: usize = 13;
 const VERSION: [u8; 2] = [0xfe, 0xfd];
 const SEQUENCE_MAX: u64 = (1 << 48) - 1;
 const EXPLICIT_SIZE: usize = 8;
-const TAG_SIZE: usize = 16;
-const KEY_SIZE_MAX: usize = 32;
+pub(super) const TAG_SIZE: usize = 16;
+pub(super) const KEY_SIZE_MAX: usize = 32;
 
 impl Records {
     /// `role` is ours, `randoms` are the client's and the server's, `next` has not been used.
@@ -189,7 +190,8 @@ impl Suite {
         }
     }
 
-    fn key_size(self) -> usize {
+    /// Bytes of a key.
+    pub(super) fn key_size(self) -> usize {
         if self == Self::Aes128Gcm { 16 } else { 32 }
     }
 
@@ -206,7 +208,12 @@ impl Suite {
         if self == Self::Aes256Gcm { &P_SHA384 } else { &P_SHA256 }
     }
 
-    fn cipher(self, key: &Key) -> Option<LessSafeKey> {
+    /// Bytes of the hash that DTLS 1.3 derives keys by (RFC 8446 §B.4).
+    pub(super) fn hash_size(self) -> usize {
+        if self == Self::Aes256Gcm { 48 } else { 32 }
+    }
+
+    pub(super) fn cipher(self, key: &Key) -> Option<LessSafeKey> {
         let algorithm = match self {
             Self::Aes128Gcm => &AES_128_GCM,
             Self::Aes256Gcm => &AES_256_GCM,
@@ -216,19 +223,27 @@ impl Suite {
     }
 
     fn nonce(self, key: &Key, number: u64, explicit: u64) -> aead::Nonce {
-        let mut nonce = *key.iv;
-        let tail = if self.explicit_size() == 0 { number } else { explicit };
-        nonce.iter_mut().skip(NONCE_LEN - EXPLICIT_SIZE).zip(tail.to_be_bytes()).for_each(|(byte, tail)| *byte ^= tail);
-        aead::Nonce::assume_unique_for_key(nonce)
+        key.nonce(if self.explicit_size() == 0 { number } else { explicit })
     }
 }
 
 impl Key {
     fn new(secret: &[u8], iv: &[u8]) -> Option<Self> {
-        let mut key = Self { secret: Zeroizing::default(), iv: Zeroizing::default() };
+        let mut key = Self::default();
         key.secret.get_mut(..secret.len())?.copy_from_slice(secret);
         key.iv.get_mut(..iv.len())?.copy_from_slice(iv);
         Some(key)
+    }
+
+    /// Of the record with this number, the only one ever.
+    pub(super) fn nonce(&self, number: u64) -> aead::Nonce {
+        let mut nonce = *self.iv;
+        nonce
+            .iter_mut()
+            .skip(NONCE_LEN - EXPLICIT_SIZE)
+            .zip(number.to_be_bytes())
+            .for_each(|(byte, tail)| *byte ^= tail);
+        aead::Nonce::assume_unique_for_key(nonce)
     }
 }
 
@@ -243,8 +258,8 @@ fn associated_data(number: u64, content: u8, size: usize) -> [u8; HEADER_SIZE] {
 }
 
 /// Which of the last 64 records were seen (RFC 6347 §4.1.2.6).
-#[derive(Clone, Copy, Default)]
-struct Window {
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct Window {
     /// One above the highest.
     end: u64,
     /// The lowest bit is the highest record's.
@@ -252,8 +267,13 @@ struct Window {
 }
 
 impl Window {
+    /// One above the highest number that was seen.
+    pub(super) fn end(self) -> u64 {
+        self.end
+    }
+
     /// Whether an authentic record is new; it is not from then on.
-    fn take(&mut self, sequence: u64) -> bool {
+    pub(super) fn take(&mut self, sequence: u64) -> bool {
         if sequence >= self.end {
             let step = sequence + 1 - self.end;
             self.seen = u32::try_from(step).ok().and_then(|step| self.seen.checked_shl(step)).unwrap_or(0) | 1;

@@ -51,12 +51,12 @@ impl Client {
 }
 
 /// What an engine says to a datagram.
-fn hear(engine: &mut Engine, bytes: &[u8], now: Instant) -> Result<Vec<Produced>, Fatal> {
+pub(super) fn hear(engine: &mut Engine, bytes: &[u8], now: Instant) -> Result<Vec<Produced>, Fatal> {
     let mut out = Vec::new();
     engine.handle_datagram(bytes, now, &mut out).map(|()| out)
 }
 
-fn datagrams(produced: &[Produced]) -> Vec<Datagram> {
+pub(super) fn datagrams(produced: &[Produced]) -> Vec<Datagram> {
     let of = |item: &Produced| match item {
         Produced::Datagram(bytes) => Some(bytes.clone()),
         _ => None,
@@ -64,7 +64,7 @@ fn datagrams(produced: &[Produced]) -> Vec<Datagram> {
     produced.iter().filter_map(of).collect()
 }
 
-fn data(produced: &[Produced]) -> Vec<Vec<u8>> {
+pub(super) fn data(produced: &[Produced]) -> Vec<Vec<u8>> {
     let of = |item: &Produced| match item {
         Produced::Data(bytes) => Some(bytes.to_vec()),
         _ => None,
@@ -72,7 +72,7 @@ fn data(produced: &[Produced]) -> Vec<Vec<u8>> {
     produced.iter().filter_map(of).collect()
 }
 
-fn is_connected(produced: &[Produced]) -> bool {
+pub(super) fn is_connected(produced: &[Produced]) -> bool {
     produced.iter().any(|item| matches!(item, Produced::Connected(_)))
 }
 

@@ -3,4 +3,5 @@
 mod channels;
 mod dtls;
 mod dtls12;
+mod dtls13;
 mod world;

@@ -1,0 +1,110 @@
+//! The traffic secrets of a DTLS 1.3 handshake (RFC 8446 §7.1), overheard while `dimpl` derives them: all of its key schedule goes through
+//! an HMAC that its user may bring. It gives away no secret itself, and what goes on where it stops ([`established`](super::established))
+//! needs three of them. Nothing is overheard but while [`overhear`] runs, by its own thread.
+
+use std::cell::RefCell;
+
+use dimpl::CryptoError;
+use dimpl::crypto::{CryptoProvider, HashAlgorithm, HmacProvider, aws_lc_rs as backend};
+
+use super::records::Suite;
+use super::records13::{HASH_SIZE_MAX, Secret};
+use super::signing;
+
+/// What one association needs after its handshake.
+pub(super) struct Secrets {
+    pub(super) suite: Suite,
+    /// Of epoch 2, in which a client repeats the end of its handshake.
+    pub(super) client_handshake: Secret,
+    /// Of epoch 3.
+    pub(super) client: Secret,
+    /// Of epoch 3.
+    pub(super) server: Secret,
+}
+
+/// What was heard so far.
+#[derive(Default)]
+pub(super) struct Overheard {
+    suite: Option<Suite>,
+    client_handshake: Option<Secret>,
+    client: Option<Secret>,
+    server: Option<Secret>,
+}
+
+impl Overheard {
+    /// Whether the keys of epoch 3 are known: its records can wait for them.
+    pub(super) fn is_complete(&self) -> bool {
+        self.suite.is_some() && self.client_handshake.is_some() && self.client.is_some() && self.server.is_some()
+    }
+
+    pub(super) fn into_secrets(self) -> Option<Secrets> {
+        Some(Secrets {
+            suite: self.suite?,
+            client_handshake: self.client_handshake?,
+            client: self.client?,
+            server: self.server?,
+        })
+    }
+
+    /// `input`: an HkdfLabel and the number of its block (RFC 8446 §7.1, RFC 5869 §2.3); `output`: that block, and the first is all there is.
+    fn hear(&mut self, hash: HashAlgorithm, input: &[u8], output: &[u8]) {
+        let Some((&[high, low, label_size], rest)) = input.split_first_chunk() else { return };
+        let label = rest.get(..usize::from(label_size)).and_then(|label| label.strip_prefix(PREFIX));
+        let secret = || {
+            let mut secret = Secret::new([0; HASH_SIZE_MAX]);
+            secret.get_mut(..output.len())?.copy_from_slice(output);
+            Some(secret)
+        };
+        match label {
+            Some(b"c hs traffic") => self.client_handshake = secret(),
+            Some(b"c ap traffic") => self.client = secret(),
+            Some(b"s ap traffic") => self.server = secret(),
+            // The two suites of SHA-256 differ in the size of their keys.
+            Some(b"key") => {
+                self.suite = match (hash, u16::from_be_bytes([high, low])) {
+                    (HashAlgorithm::SHA384, 32) => Some(Suite::Aes256Gcm),
+                    (HashAlgorithm::SHA256, 16) => Some(Suite::Aes128Gcm),
+                    (HashAlgorithm::SHA256, 32) => Some(Suite::ChaCha20Poly1305),
+                    _ => None,
+                };
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Runs `act`, and adds the secrets that it derives to `overheard`.
+pub(super) fn overhear<T>(overheard: &mut Overheard, act: impl FnOnce() -> T) -> T {
+    let outer = LISTENER.replace(Some(std::mem::take(overheard)));
+    let result = act();
+    *overheard = LISTENER.replace(outer).unwrap_or_default();
+    result
+}
+
+/// `dimpl`'s cryptography, with an HMAC that can be overheard.
+pub(super) fn provider() -> CryptoProvider {
+    CryptoProvider { hmac_provider: &Hmac, ..signing::provider() }
+}
+
+#[derive(Debug)]
+struct Hmac;
+
+impl HmacProvider for Hmac {
+    fn hmac(&self, hash: HashAlgorithm, key: &[u8], data: &[u8], out: &mut [u8]) -> Result<usize, CryptoError> {
+        let size = backend::default_provider().hmac_provider.hmac(hash, key, data, out)?;
+        LISTENER.with_borrow_mut(|listener| {
+            if let (Some(overheard), Some(output)) = (listener, out.get(..size)) {
+                overheard.hear(hash, data, output);
+            }
+        });
+        Ok(size)
+    }
+}
+
+thread_local! {
+    /// Whoever listens now.
+    static LISTENER: RefCell<Option<Overheard>> = const { RefCell::new(None) };
+}
+
+/// RFC 9147 §5.9, where RFC 8446 has `tls13` and a space.
+pub(super) const PREFIX: &[u8] = b"dtls13";
