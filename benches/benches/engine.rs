@@ -165,10 +165,7 @@ fn work(contender: &mut Contender, frames: u32, period: Duration) -> f64 {
         };
     }
     let datagrams = match contender {
-        Contender::Engine { engine, .. } => {
-            spent += engine.settle();
-            engine.datagrams()
-        }
+        Contender::Engine { engine, .. } => engine.datagrams(),
         Contender::Floor { floor, .. } => floor.datagrams(),
     };
     spent.as_nanos() as f64 / (datagrams as u32 * frames) as f64
@@ -186,8 +183,7 @@ fn flat(args: &Args, report: &mut Report, wire: &mut Wire) {
             }
         }
         let results = take_turns(&mut engines, args.pick(1, 20, 100), |(engine, frames)| {
-            let mut spent: Duration = (0..*frames).map(|_| engine.frame()).sum();
-            spent += engine.settle();
+            let spent: Duration = (0..*frames).map(|_| engine.frame()).sum();
             spent.as_nanos() as f64 / (engine.datagrams() * *frames) as f64
         });
         let what = format!("flat: 1000 subscribers, {}, {}", carrier.name(), wire.name());

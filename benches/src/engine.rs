@@ -70,14 +70,15 @@ impl Engine {
         for _ in 0..PATIENCE {
             spent += self.serve(Duration::from_millis(1), &mut missing);
             if missing == 0 {
-                return spent;
+                // The run loop goes back to the link at once, which sends what it still has in its queue.
+                return spent + self.settle();
             }
         }
         panic!("{missing} datagrams of the publisher never came");
     }
 
     /// Sends what io_uring still has in its queue. The CPU time of it.
-    pub fn settle(&mut self) -> Duration {
+    fn settle(&mut self) -> Duration {
         self.serve(Duration::ZERO, &mut 0)
     }
 
@@ -105,7 +106,6 @@ impl Engine {
 
     /// Makes sure that nothing was left out: everybody got every packet. Datagrams for each send.
     pub fn finish(&mut self) -> f64 {
-        self.settle();
         let stats = self.room.worker.stats(&self.room.link.counters());
         assert_eq!(stats.rtp_forwarded, self.frames * self.datagrams() as u64, "every packet went to everybody");
         let (datagrams, sends) = self.way.sent();

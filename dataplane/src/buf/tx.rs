@@ -19,7 +19,8 @@ pub const TX_ARENA_SIZE: usize = 256 * 1024;
 /// Trains of one batch, at most.
 pub const TRAINS_PER_BATCH_MAX: usize = 256;
 /// From this size on, a batch is sent when a train ends: what the kernel reads and what is written next stay in a core's second-level
-/// cache. Half or twice of it costs the same within 2 %; a quarter, 4 % more, for more system calls.
+/// cache. Half or twice of it costs the same within 2 %; a quarter, 4 % more, for more system calls. To ask for the room that the next
+/// datagram is written to costs more than its misses: 11 ns for 1200 bytes, 2 for where its header goes.
 const RIPE_SIZE: usize = 128 * 1024;
 /// The same for trains. From 32 to 200 make no difference.
 const RIPE_TRAINS: usize = 64;

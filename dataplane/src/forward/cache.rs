@@ -73,12 +73,6 @@ impl PacketCache {
         Some((packet, self.arena.get(place)?))
     }
 
-    /// As [`PacketCache::get`], by the low half of the extended sequence number.
-    pub fn get_by_low(&self, sequence: u32) -> Option<(&MediaPacket, &[u8])> {
-        let (packet, place) = self.look(self.index(u64::from(sequence)), |kept| kept.sequence.0 as u32 == sequence)?;
-        Some((packet, self.arena.get(place)?))
-    }
-
     /// As [`PacketCache::get`], with the place of the bytes, which [`PacketCache::bytes_mut`] takes until the next `insert`;
     /// also with up to [`PADDING_MAX`] bytes behind them, in which nothing is kept.
     pub fn find(&self, sequence: InboundSeq) -> Option<(&MediaPacket, Range<usize>)> {
@@ -143,7 +137,7 @@ mod tests {
         let mut cache = PacketCache::new(64, 10_000);
         assert!(cache.insert(packet(5, 3), (b"a", b"bc")));
         assert!(!cache.insert(packet(5, 3), (b"", b"xyz")));
-        assert_eq!(cache.get_by_low(5).map(|(_, bytes)| bytes), Some(&b"abc"[..]));
+        assert_eq!(cache.get(InboundSeq(5)).map(|(_, bytes)| bytes), Some(&b"abc"[..]));
     }
 
     #[test]

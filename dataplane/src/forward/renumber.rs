@@ -74,11 +74,6 @@ impl Renumber {
         self.push(Segment { from: number + 1, shift });
     }
 
-    /// What the next number ahead of all others would become.
-    pub fn next_out(&self) -> u64 {
-        self.next_out
-    }
-
     fn is_ahead(&self, number: u64) -> bool {
         number.wrapping_sub(self.highest_in).wrapping_sub(1) < u64::MAX / 2
     }

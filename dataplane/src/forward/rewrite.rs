@@ -75,10 +75,9 @@ impl Rewrite {
         Some((sequence, timestamp))
     }
 
-    /// The number of the next packet, if it is the one ahead of all others.
-    #[inline]
-    pub fn next(&self) -> OutboundSeq {
-        OutboundSeq(self.sequence.next_out())
+    /// Whether a packet went out under this number, one of the last [`WINDOW`].
+    pub fn has_sent(&self, sequence: OutboundSeq) -> bool {
+        self.sent.has(sequence)
     }
 
     /// `sequence` is left out on purpose: no gap remains.
@@ -132,6 +131,12 @@ impl SentWindow {
         }
         *self.word(number) |= bit;
         true
+    }
+
+    fn has(&self, sequence: OutboundSeq) -> bool {
+        let number = sequence.0;
+        let word = self.bits[(number / 64) as usize % WINDOW_WORDS];
+        number < self.end && self.end - number <= WINDOW && word & 1 << (number % 64) != 0
     }
 
     /// Moves the end behind `number`. A word is cleared when its first number is reached, so it never has bits at or above the end.
@@ -213,7 +218,9 @@ mod tests {
                 let back = [1, 3, 70, 1100][next(4) as usize];
                 let number = head.saturating_sub(next(1 + back));
                 let known = number >= end || end - number <= WINDOW;
+                let used_before = number < end && used.contains(&number);
                 let fresh = known && used.insert(number);
+                assert_eq!(window.has(OutboundSeq(number)), known && used_before, "round {round}: {number}");
                 assert_eq!(window.mark(OutboundSeq(number)), fresh, "round {round}: {number} with the end at {end}");
                 end = end.max(number + 1);
             }

@@ -202,14 +202,6 @@ impl Subscription {
         concerned
     }
 
-    /// A packet is forwarded soon: brings what it needs besides the subscription itself into the caches.
-    #[inline]
-    pub fn expect(&self) {
-        if let Some(history) = &self.history {
-            history.expect(self.rewrite.next());
-        }
-    }
-
     /// Forwards one packet of the track, if it is for this subscriber. `bytes` are the cache's; the subscriber's own numbers are
     /// written over the last one's.
     #[inline]
@@ -261,7 +253,7 @@ impl Subscription {
             Err(reason) => return Outcome::Dropped(reason),
         };
         if let Some(history) = &mut self.history {
-            history.record(sequence, packet.sequence, timestamp, vp8, spatial);
+            history.record(packet, sequence, timestamp, vp8, spatial);
         }
         egress.budget.earn(size);
         self.packets = self.packets.wrapping_add(1);
@@ -289,17 +281,18 @@ impl Subscription {
     ) -> Result<(), DropReason> {
         let rtx_ssrc = self.spec.rtx_ssrc.ok_or(DropReason::RtxMissed)?;
         let history = self.history.as_mut().ok_or(DropReason::RtxMissed)?;
-        let sent = history.may_resend(sequence, self.round_trip, now).ok_or(DropReason::RtxMissed)?;
+        let sent = history.may_resend(sequence, self.round_trip, now);
+        let sent = sent.filter(|sent| self.rewrite.has_sent(sent.outbound)).ok_or(DropReason::RtxMissed)?;
         let layer = layers.get(usize::from(sent.layer())).and_then(Option::as_ref).ok_or(DropReason::RtxMissed)?;
-        let (packet, bytes) = layer.cache.get_by_low(sent.inbound).ok_or(DropReason::RtxMissed)?;
+        let (packet, bytes) = layer.cache.get(sent.inbound).ok_or(DropReason::RtxMissed)?;
         let codec = self.spec.codecs.iter().find(|codec| codec.from == packet.payload_type);
         let payload_type = codec.and_then(|codec| codec.rtx).ok_or(DropReason::RtxMissed)?;
         if !egress.budget.spend(bytes.len() + RESEND_OVERHEAD, now) {
             return Err(DropReason::RtxBudget);
         }
-        history.note_resent(sequence, now);
-        let numbers =
-            Numbers { payload_type, ssrc: rtx_ssrc, sequence: self.retransmission, timestamp: sent.timestamp };
+        history.note_resent(&sent, now);
+        let timestamp = sent.timestamp(packet);
+        let numbers = Numbers { payload_type, ssrc: rtx_ssrc, sequence: self.retransmission, timestamp };
         self.retransmission.0 += 1;
         let (descriptor, payload) =
             bytes.split_at_checked(usize::from(packet.descriptor_len)).ok_or(DropReason::RtpMalformed)?;
@@ -311,7 +304,7 @@ impl Subscription {
         let (original, body) = body.ok_or(DropReason::TxFull)?;
         *original = sequence.to_be_bytes();
         body.copy_from_slice(payload);
-        write_numbers(body, packet, sent.vp8());
+        write_numbers(body, packet, sent.vp8(packet));
         let size = egress.srtp.protect_rtp_slot(numbers.sequence.0, &mut slot, header_len, clear_len)?;
         self.commit(slot, size, egress);
         Ok(())

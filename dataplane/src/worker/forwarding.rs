@@ -99,6 +99,10 @@ impl Worker {
 }
 
 /// What a few subscribers' packets need comes from memory at once rather than one by one: each step asks for what the next one reads.
+///
+/// Tried and slower: each step for one subscriber, a step further ahead (to find a subscriber in its table waits for memory, and only
+/// waits for several overlap: 7 ns less of a packet at 300 frames a second, some 50 more at 30); the same with two of the steps in fours;
+/// keeping what was found in arrays instead of looking it up for each step (4 ns more where each gets one packet).
 #[inline]
 fn expect(
     subscriptions: &SlotMap<SubscriptionKey, Subscription>,
@@ -108,7 +112,6 @@ fn expect(
     let wanted = || subscribers.iter().filter_map(|&key| subscriptions.get(key));
     wanted().for_each(prefetch_whole);
     for subscription in wanted() {
-        subscription.expect();
         if let Some(transport) = transports.get(subscription.transport) {
             transport.expect();
         }
