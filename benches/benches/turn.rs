@@ -280,9 +280,10 @@ fn uclient(
         .filter(|running| !matches!(running.kind, Kind::Bare(_)))
         .map(|running| (running, Taken::default()))
         .collect();
-    let messages = args.pick("20", "1000", "3000");
+    // Enough that what it takes to allocate does not show.
+    let messages = args.pick("20", "3000", "3000");
     let mut failed = None;
-    let rounds = take_turns(&mut contenders, args.pick(1, 1, 4), |(running, taken)| {
+    let rounds = take_turns(&mut contenders, args.pick(1, 1, 3), |(running, taken)| {
         let before = running.server.cpu();
         let mut client = Command::new("taskset");
         client.args(["-c", &LOADS_CORE.to_string(), "/usr/bin/turnutils_uclient", "-u", USER, "-w", PASSWORD, "-c"]);

@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use dimpl::{Config, Dtls, DtlsCertificate, Output};
-use ringmain_shared::limits;
+use ringmain_shared::limits::{self, DATAGRAM_SIZE_MAX};
 use ringmain_shared::transport::DtlsRole;
 use zeroize::Zeroizing;
 
 use super::established::{APPLICATION_EPOCH, Established};
 use super::records::{HANDSHAKE, HEADER_SIZE};
-use super::records13::{epoch_bits, split};
+use super::records13::{Reading, epoch_bits, split};
 use super::secrets::{self, Overheard};
 use super::signing::NamedKey;
 use super::{DTLS_MTU, Datagram, Fatal, Produced, Proof, SrtpKeys};
@@ -82,7 +82,9 @@ pub(in crate::handshake) struct Whole {
     hello: Option<u16>,
     /// Records of epoch 3 that went out already: the ACK of the client's last flight.
     sent: Vec<Box<[u8]>>,
-    /// Records of epoch 3 that came in already.
+    /// What reads the client's records of epoch 3 once their keys are known.
+    reading: Option<Box<Reading>>,
+    /// Those that came in already.
     early: Vec<Box<[u8]>>,
 }
 
@@ -98,6 +100,7 @@ impl Dtls13 {
             overheard: Overheard::default(),
             hello: None,
             sent: Vec::new(),
+            reading: None,
             early: Vec::new(),
         }))
     }
@@ -167,32 +170,45 @@ impl Whole {
             DtlsRole::Server => {
                 let datagram = self.put_by(bytes);
                 if !datagram.is_empty() {
-                    let handle = || self.dtls.handle_packet(&datagram);
-                    secrets::overhear(&mut self.overheard, handle).map_err(|_| Fatal)?;
+                    self.overhear(|dtls| dtls.handle_packet(&datagram))?;
                 }
             }
         }
         self.drain(out)
     }
 
-    /// What is `dimpl`'s of a datagram. Records of epoch 3 are kept for whoever goes on after it.
+    /// What is `dimpl`'s of a datagram. Records of epoch 3 that are authentic are kept for whoever goes on after it.
     fn put_by(&mut self, bytes: &[u8]) -> Datagram {
+        let mut plaintext = [0; DATAGRAM_SIZE_MAX];
         let mut rest = Datagram::new();
+        self.reading = self.reading.take().or_else(|| self.overheard.client().map(Reading::new).map(Box::new));
         for record in split(bytes) {
-            if self.overheard.is_complete() && is_application(record) {
-                if self.early.len() < EARLY_MAX {
-                    self.early.push(record.into());
+            match &mut self.reading {
+                Some(reading) if is_application(record) => {
+                    let is_new = reading.open(record, &mut plaintext).is_some_and(|(_, is_new)| is_new);
+                    if is_new && self.early.len() < EARLY_MAX {
+                        self.early.push(record.into());
+                    }
                 }
-            } else {
                 // It is a part of a datagram.
-                let _ = rest.try_extend_from_slice(record);
+                _ => _ = rest.try_extend_from_slice(record),
             }
         }
         rest
     }
 
+    /// Has `dimpl` act; the secrets that a server of it derives are overheard.
+    fn overhear<T>(&mut self, act: impl FnOnce(&mut Dtls) -> Result<T, dimpl::Error>) -> Result<T, Fatal> {
+        let Self { dtls, overheard, .. } = self;
+        let result = match self.role {
+            DtlsRole::Server => secrets::overhear(overheard, || act(dtls)),
+            DtlsRole::Client => act(dtls),
+        };
+        result.map_err(|_| Fatal)
+    }
+
     fn handle_timeout(&mut self, now: Instant, out: &mut Vec<Produced>) -> Result<(), Fatal> {
-        self.dtls.handle_timeout(now).map_err(|_| Fatal)?;
+        self.overhear(|dtls| dtls.handle_timeout(now))?;
         self.drain(out)
     }
 
@@ -218,8 +234,9 @@ impl Whole {
         for _ in 0..OUTPUTS_MAX {
             match self.dtls.poll_output(buffer) {
                 Output::Packet(bytes) => {
-                    for record in split(bytes) {
-                        if is_application(record) {
+                    // What a client sends after its handshake is nobody's to keep.
+                    for record in split(bytes).filter(|_| !self.connected) {
+                        if self.role == DtlsRole::Server && is_application(record) {
                             self.sent.push(record.into());
                         }
                         self.hello = server_hello(record).or(self.hello);
@@ -287,3 +304,38 @@ const SERVER_HELLO: u8 = 2;
 const OUTPUTS_MAX: usize = 512;
 /// The most that an output may ask for: a record of the largest size.
 const BUFFER_SIZE_MAX: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn datagrams(out: Vec<Produced>) -> Vec<Datagram> {
+        let of = |item| if let Produced::Datagram(bytes) = item { Some(bytes) } else { None };
+        out.into_iter().filter_map(of).collect()
+    }
+
+    #[test]
+    fn a_client_keeps_nothing_of_what_it_sends() {
+        let [ours, theirs] =
+            [(); 2].map(|()| Setup::new(&Identity::generate().expect("a certificate")).expect("sound"));
+        let now = Instant::now();
+        let (mut client, mut server) = (ours.client(now), theirs.server(now));
+        let mut out = Vec::new();
+        client.handle_timeout(now, &mut out).expect("begins");
+        for _ in 0..6 {
+            let mut answers = Vec::new();
+            for bytes in datagrams(std::mem::take(&mut out)) {
+                server.handle_datagram(&bytes, now, &mut answers).expect("sound");
+            }
+            for bytes in datagrams(answers) {
+                client.handle_datagram(&bytes, now, &mut out).expect("sound");
+            }
+        }
+        assert!(matches!(server, Dtls13::Established(_)), "the handshake is done");
+        for _ in 0..100 {
+            client.send(&[7; 1000], now, &mut out).expect("connected");
+        }
+        let Dtls13::Whole(whole) = client else { panic!("a client stays as it is") };
+        assert!(whole.connected && whole.sent.is_empty() && whole.early.is_empty());
+    }
+}

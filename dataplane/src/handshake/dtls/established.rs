@@ -27,8 +27,8 @@ pub struct Established {
     read: Reading,
     /// What came before `read`, until a record came after (§8).
     former: Option<Box<Reading>>,
-    /// In which the client repeats the end of its handshake, if our ACK of it was lost.
-    handshake: Reading,
+    /// In which the client repeats the end of its handshake, if our ACK of it was lost, until it changes its keys.
+    handshake: Option<Box<Reading>>,
     /// Numbers of the handshake messages that come next: theirs and ours.
     theirs: u16,
     ours: u16,
@@ -45,6 +45,8 @@ struct Update {
     sent: ArrayVec<u64, TRANSMISSIONS_MAX>,
     interval: Duration,
     deadline: Instant,
+    /// Another one was asked for meanwhile.
+    again: bool,
 }
 
 /// What the records of one datagram ask for.
@@ -60,13 +62,20 @@ impl Established {
     pub fn new<'a>(secrets: &Secrets, hello: u16, sent: impl Iterator<Item = &'a [u8]>) -> Option<Self> {
         let reading = |number, secret: &[u8]| Epoch::new(secrets.suite, number, secret).map(Reading::new);
         let write = Epoch::new(secrets.suite, APPLICATION_EPOCH, &*secrets.server)?;
-        let next = sent.filter_map(|record| write.sequence(record, 0)).max().map_or(0, |last| last + 1);
+        // They prove besides that these are the keys that they were written with.
+        let mut plaintext = [0; DATAGRAM_SIZE_MAX];
+        let mut next = 0;
+        for record in sent {
+            next = next.max(write.open(record, next, &mut plaintext)?.sequence + 1);
+        }
+        let mut handshake = reading(HANDSHAKE_EPOCH, &*secrets.client_handshake)?;
+        handshake.epoch.forget_secret();
         Some(Self {
             write,
             next,
             read: reading(APPLICATION_EPOCH, &*secrets.client)?,
             former: None,
-            handshake: reading(HANDSHAKE_EPOCH, &*secrets.client_handshake)?,
+            handshake: Some(Box::new(handshake)),
             theirs: hello.checked_add(CLIENT_MESSAGES)?,
             ours: hello.checked_add(SERVER_MESSAGES)?,
             forged: 0,
@@ -87,14 +96,14 @@ impl Established {
                     // Those beyond the bound are repeated, and have their turn then.
                     let _ = replies.acknowledge.try_push((epoch, opened.sequence));
                 }
-                (ACK, numbers) if is_application => self.acknowledged(numbers)?,
+                (ACK, numbers) if is_application => self.acknowledged(numbers, now, out)?,
                 // RFC 8446 §6.1: whatever comes after it is passed over.
-                (ALERT, [_, CLOSE_NOTIFY]) => {
+                (ALERT, [_, CLOSE_NOTIFY]) if is_application => {
                     out.push(Produced::CloseNotify);
                     return Ok(());
                 }
                 // RFC 8446 §6: the description alone says how bad it is.
-                (ALERT, &[_, description]) if description != USER_CANCELED => return Err(Fatal),
+                (ALERT, &[_, description]) if is_application && description != USER_CANCELED => return Err(Fatal),
                 _ => {}
             }
         }
@@ -135,7 +144,7 @@ impl Established {
         let Some(bits) = epoch_bits(record) else { return Ok(None) };
         let current = self.read.epoch.number();
         let former = self.former.as_deref_mut();
-        let candidates = [Some(&mut self.read), former, Some(&mut self.handshake)];
+        let candidates = [Some(&mut self.read), former, self.handshake.as_deref_mut()];
         let found =
             candidates.into_iter().flatten().filter(|reading| reading.epoch.bits() == bits).find_map(|reading| {
                 let (opened, is_new) = reading.open(record, plaintext)?;
@@ -166,10 +175,14 @@ impl Established {
             }
             // Its sender changes keys behind it, so it comes with the latest that there are.
             let is_next = number == self.theirs && epoch == self.read.epoch.number();
+            // RFC 8446 §4.6: no other message was agreed on.
+            if is_next && message.first() != Some(&KEY_UPDATE) {
+                return Err(Fatal);
+            }
             if is_next && message == update_message(number, requested) {
                 replies.update |= self.follow(requested)?;
             } else {
-                // Out of turn, or nothing that was agreed on: it is not acknowledged either.
+                // Out of turn, or in pieces though it is a byte: it is not acknowledged either.
                 done = false;
             }
         }
@@ -184,11 +197,12 @@ impl Established {
         self.theirs = self.theirs.checked_add(1).ok_or(Fatal)?;
         let following = self.read.epoch.following().map(Reading::new).ok_or(Fatal)?;
         self.former = Some(Box::new(mem::replace(&mut self.read, following)));
+        self.handshake = None;
         Ok(requested == UPDATE_REQUESTED)
     }
 
     /// The peer has these records. If our update is among them, it can read what is written with the keys that follow (§8).
-    fn acknowledged(&mut self, numbers: &[u8]) -> Result<(), Fatal> {
+    fn acknowledged(&mut self, numbers: &[u8], now: Instant, out: &mut Vec<Produced>) -> Result<(), Fatal> {
         let (Some(update), Some((size, numbers))) = (&self.update, numbers.split_first_chunk()) else { return Ok(()) };
         if usize::from(u16::from_be_bytes(*size)) != numbers.len() {
             return Ok(());
@@ -196,12 +210,13 @@ impl Established {
         let arrived = numbers.as_chunks::<8>().0.as_chunks::<2>().0.iter().any(|[epoch, sequence]| {
             u64::from_be_bytes(*epoch) == self.write.number() && update.sent.contains(&u64::from_be_bytes(*sequence))
         });
-        if arrived {
-            self.write = self.write.following().ok_or(Fatal)?;
-            self.next = 0;
-            self.update = None;
+        if !arrived {
+            return Ok(());
         }
-        Ok(())
+        self.write = self.write.following().ok_or(Fatal)?;
+        self.next = 0;
+        let again = self.update.take().is_some_and(|update| update.again);
+        if again { self.begin_update(now, out) } else { Ok(()) }
     }
 
     fn reply(&mut self, replies: &Replies, now: Instant, out: &mut Vec<Produced>) -> Result<(), Fatal> {
@@ -212,14 +227,20 @@ impl Established {
             ack.extend(numbers.flat_map(u64::to_be_bytes));
             self.seal(ACK, &ack, out)?;
         }
-        // One that is under way already will do.
-        if replies.update && self.update.is_none() { self.begin_update(now, out) } else { Ok(()) }
+        match &mut self.update {
+            // RFC 8446 §4.6.3: to be answered by one that is sent after it came.
+            Some(update) => update.again |= replies.update,
+            None if replies.update || self.next >= UPDATE_AT => self.begin_update(now, out)?,
+            None => {}
+        }
+        Ok(())
     }
 
     fn begin_update(&mut self, now: Instant, out: &mut Vec<Produced>) -> Result<(), Fatal> {
         let message = self.ours;
         self.ours = message.checked_add(1).ok_or(Fatal)?;
-        let update = Update { message, sent: ArrayVec::new(), interval: RETRANSMIT_FIRST, deadline: now };
+        let (sent, interval) = (ArrayVec::new(), RETRANSMIT_FIRST);
+        let update = Update { message, sent, interval, deadline: now, again: false };
         self.update = Some(Box::new(update));
         self.say_update(now, out)
     }
@@ -377,11 +398,11 @@ mod tests {
         let reader = Epoch::new(SUITE, APPLICATION_EPOCH, &*secret(4)).expect("keys");
         let said =
             |epoch: u64, sequence, message: &[u8]| client(epoch).seal(sequence, HANDSHAKE, message).expect("fits");
-        // Before its turn, cut into pieces, of another kind: neither followed nor acknowledged.
-        let (mut pieces, mut other) = (update_message(4, 0), update_message(4, 0));
-        (pieces[11], other[0]) = (0, 25);
+        // Before its turn, or cut into pieces: neither followed nor acknowledged.
+        let mut pieces = update_message(4, 0);
+        pieces[11] = 0;
         for (sequence, message) in
-            [&update_message(5, 0)[..], &pieces[..12], &other, &pieces[..11], &[]].into_iter().enumerate()
+            [&update_message(5, 0)[..], &pieces[..12], &pieces[..11], &[]].into_iter().enumerate()
         {
             ours.handle_datagram(&said(3, sequence as u64, message), now, &mut out).expect("alive");
             assert!(out.is_empty() && ours.read.epoch.number() == 3);
@@ -416,8 +437,16 @@ mod tests {
         let replies: Vec<_> = datagrams(&mut out).iter().map(|record| read(&reader, record, 2)).collect();
         let update = (HANDSHAKE, update_message(6, UPDATE_NOT_REQUESTED).to_vec());
         assert_eq!(replies, [(ACK, ack(&[(4, 1)])), update, (ACK, ack(&[(5, 1)]))]);
-        // What no update may say.
+        // The second one has its answer when the first is done.
+        let arrived = client(6).seal(0, ACK, &ack(&[(3, 3)])).expect("fits");
+        ours.handle_datagram(&arrived, now, &mut out).expect("alive");
+        let update = (HANDSHAKE, update_message(7, UPDATE_NOT_REQUESTED).to_vec());
+        assert_eq!(read(&reader.following().expect("keys"), &datagrams(&mut out)[0], 0), update);
+        // What no update may say, and what nobody asked for.
         assert!(ours.handle_datagram(&said(6, 2, &update_message(7, 2)), now, &mut out).is_err());
+        let mut other = update_message(7, 0);
+        other[0] = 4;
+        assert!(ours.handle_datagram(&said(6, 3, &other), now, &mut out).is_err());
     }
 
     #[test]

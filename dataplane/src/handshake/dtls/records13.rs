@@ -101,13 +101,14 @@ impl Epoch {
         let (cipher, nonce) = (self.suite.cipher(&self.key)?, self.key.nonce(sequence));
         cipher.open_separate_gather(nonce, Aad::from(header.as_slice()), sealed, tag, plaintext).ok()?;
         // §4: the type of the content lies behind it, and as many zeros as the sender likes behind that.
-        let size = plaintext.iter().rposition(|&byte| byte != 0)?;
+        // Of nothing but zeros it is a zero, which no content has.
+        let size = plaintext.iter().rposition(|&byte| byte != 0).unwrap_or(0);
         Some(Opened { sequence, content: *plaintext.get(size)?, size })
     }
 
-    /// The number of a record, which nothing proves.
-    pub(super) fn sequence(&self, record: &[u8], expected: u64) -> Option<u64> {
-        self.unmask(record, expected).map(|(_, sequence, _)| sequence)
+    /// No epoch follows this one.
+    pub(super) fn forget_secret(&mut self) {
+        self.secret = Secret::new([0; HASH_SIZE_MAX]);
     }
 
     /// Header as it was before its number was hidden, number, and what is sealed.
@@ -123,13 +124,14 @@ impl Epoch {
 
     /// QUIC hides its numbers in the same way (RFC 9001 §5.4.3 and §5.4.4).
     fn mask(&self, sealed: &[u8]) -> Option<[u8; 5]> {
+        let sample = sealed.get(..SAMPLE_SIZE)?;
         let algorithm = match self.suite {
             Suite::Aes128Gcm => &quic::AES_128,
             Suite::Aes256Gcm => &quic::AES_256,
             Suite::ChaCha20Poly1305 => &quic::CHACHA20,
         };
         let key = quic::HeaderProtectionKey::new(algorithm, self.mask.get(..self.suite.key_size())?).ok()?;
-        key.new_mask(sealed.get(..SAMPLE_SIZE)?).ok()
+        key.new_mask(sample).ok()
     }
 }
 
@@ -154,19 +156,21 @@ impl Reading {
     }
 }
 
-/// The records of a datagram, up to the first that is cut short.
+/// The records of a datagram, up to the first that is cut short, and as many as anybody has to say at once.
 pub(super) fn split(datagram: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = datagram;
-    iter::from_fn(move || {
+    let next = move || {
         let (record, after) = rest.split_at_checked(record_size(rest)?)?;
         rest = after;
         Some(record)
-    })
+    };
+    iter::from_fn(next).take(RECORDS_MAX)
 }
 
-/// What the header of a protected record tells of its epoch; `None` for one in plaintext.
+/// What the header of a protected record tells of its epoch; `None` for one in plaintext, and for one that is too short to be sealed.
 pub(super) fn epoch_bits(record: &[u8]) -> Option<u8> {
-    Shape::of(record).and(record.first()).map(|flags| flags & EPOCH_BITS)
+    let shape = Shape::of(record).filter(|shape| record.len() > shape.header_size + TAG_SIZE)?;
+    record.first().filter(|_| shape.header_size > 0).map(|flags| flags & EPOCH_BITS)
 }
 
 fn record_size(bytes: &[u8]) -> Option<usize> {
@@ -241,6 +245,8 @@ const LENGTH_BIT: u8 = 0b0000_0100;
 const EPOCH_BITS: u8 = 0b0000_0011;
 /// Flags, number and length: as we write it, and the longest there is.
 const SEALED_HEADER_SIZE: usize = 5;
+/// As many as `dimpl` takes of one datagram: each may cost an attempt to open it.
+const RECORDS_MAX: usize = 16;
 /// Bytes of ciphertext that a mask is made of.
 const SAMPLE_SIZE: usize = 16;
 /// SHA-384's.
@@ -270,7 +276,7 @@ mod tests {
                 let (sequence, data) = (sequence as u64, vec![size as u8; size]);
                 let record = writing.seal(sequence, 23, &data).expect("fits");
                 let opened = Opened { sequence, content: 23, size };
-                assert_eq!(writing.sequence(&record, sequence), Some(sequence));
+                assert_eq!(writing.unmask(&record, sequence).map(|(_, number, _)| number), Some(sequence));
                 assert_eq!(open(&mut reading, &record), Some((opened, data.clone(), true)), "{suite:?}");
                 assert_eq!(open(&mut reading, &record), Some((opened, data, false)), "{suite:?}");
                 assert_eq!(

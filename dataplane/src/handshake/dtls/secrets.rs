@@ -7,8 +7,9 @@ use std::cell::RefCell;
 use dimpl::CryptoError;
 use dimpl::crypto::{CryptoProvider, HashAlgorithm, HmacProvider, aws_lc_rs as backend};
 
+use super::established::APPLICATION_EPOCH;
 use super::records::Suite;
-use super::records13::{HASH_SIZE_MAX, Secret};
+use super::records13::{Epoch, HASH_SIZE_MAX, Secret};
 use super::signing;
 
 /// What one association needs after its handshake.
@@ -38,6 +39,12 @@ impl Overheard {
         self.suite.is_some() && self.client_handshake.is_some() && self.client.is_some() && self.server.is_some()
     }
 
+    /// What the client writes in epoch 3, once everything is known.
+    pub(super) fn client(&self) -> Option<Epoch> {
+        let (suite, client) = (self.suite?, self.client.as_ref()?);
+        self.is_complete().then(|| Epoch::new(suite, APPLICATION_EPOCH, &**client))?
+    }
+
     pub(super) fn into_secrets(self) -> Option<Secrets> {
         Some(Secrets {
             suite: self.suite?,
@@ -48,21 +55,22 @@ impl Overheard {
     }
 
     /// `input`: an HkdfLabel and the number of its block (RFC 8446 §7.1, RFC 5869 §2.3); `output`: that block, and the first is all there is.
+    /// What is not such an input to its last byte, whoever chose its bytes, is something else.
     fn hear(&mut self, hash: HashAlgorithm, input: &[u8], output: &[u8]) {
-        let Some((&[high, low, label_size], rest)) = input.split_first_chunk() else { return };
-        let label = rest.get(..usize::from(label_size)).and_then(|label| label.strip_prefix(PREFIX));
+        let Some(Label { size, name, context_size }) = Label::of(input).filter(|_| !self.is_complete()) else { return };
+        let is_secret = (size, context_size) == (output.len(), output.len());
         let secret = || {
             let mut secret = Secret::new([0; HASH_SIZE_MAX]);
             secret.get_mut(..output.len())?.copy_from_slice(output);
             Some(secret)
         };
-        match label {
-            Some(b"c hs traffic") => self.client_handshake = secret(),
-            Some(b"c ap traffic") => self.client = secret(),
-            Some(b"s ap traffic") => self.server = secret(),
+        match name {
+            b"c hs traffic" if is_secret => self.client_handshake = secret(),
+            b"c ap traffic" if is_secret => self.client = secret(),
+            b"s ap traffic" if is_secret => self.server = secret(),
             // The two suites of SHA-256 differ in the size of their keys.
-            Some(b"key") => {
-                self.suite = match (hash, u16::from_be_bytes([high, low])) {
+            b"key" if context_size == 0 => {
+                self.suite = match (hash, size) {
                     (HashAlgorithm::SHA384, 32) => Some(Suite::Aes256Gcm),
                     (HashAlgorithm::SHA256, 16) => Some(Suite::Aes128Gcm),
                     (HashAlgorithm::SHA256, 32) => Some(Suite::ChaCha20Poly1305),
@@ -71,6 +79,25 @@ impl Overheard {
             }
             _ => {}
         }
+    }
+}
+
+/// What an output is for.
+struct Label<'a> {
+    size: usize,
+    /// Without what all begin with.
+    name: &'a [u8],
+    context_size: usize,
+}
+
+impl<'a> Label<'a> {
+    fn of(input: &'a [u8]) -> Option<Self> {
+        let (&[high, low, label_size], rest) = input.split_first_chunk()?;
+        let (label, rest) = rest.split_at_checked(label_size.into())?;
+        let (&context_size, rest) = rest.split_first()?;
+        let (_, &[1]) = rest.split_at_checked(context_size.into())? else { return None };
+        let name = label.strip_prefix(PREFIX)?;
+        Some(Self { size: u16::from_be_bytes([high, low]).into(), name, context_size: context_size.into() })
     }
 }
 

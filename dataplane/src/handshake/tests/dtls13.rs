@@ -128,6 +128,24 @@ fn a_dimpl_that_stays_reads_what_we_write_and_we_what_it_writes() {
 }
 
 #[test]
+fn forged_records_take_no_place_from_data_that_comes_before_the_handshake_is_done() {
+    let now = Instant::now();
+    let (mut client, mut server) = (Client::plain(now), server(now));
+    let flight = up_to_the_last_flight(&mut client, &mut server, now);
+    let early = client.say(b"early", now);
+    let mut forged = early[0].clone();
+    for change in 1..=64 {
+        let last = forged.len() - 1;
+        forged[last] = early[0][last] ^ change;
+        assert!(deliver(&mut server, std::slice::from_ref(&forged), now).is_empty());
+    }
+    for _ in 0..32 {
+        assert!(deliver(&mut server, &early, now).is_empty(), "not before it is done");
+    }
+    assert_eq!(data(&deliver(&mut server, &flight, now)), [b"early".to_vec()]);
+}
+
+#[test]
 fn a_close_notify_of_the_client_is_heard() {
     let now = Instant::now();
     let (mut client, mut server) = (Client::plain(now), server(now));
