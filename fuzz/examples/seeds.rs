@@ -503,7 +503,7 @@ fn dtls_established() -> Vec<Vec<u8>> {
     let longest = begun(0, 0).bytes(&[10]).chunk(&[7; 1478]).bytes(&[10]).chunk(&[7; 1479]).bytes(&[10]).chunk(b"on");
     let strange =
         begun(0, 0).bytes(&[0]).chunk(&[0x2f, 0, 0, 0, 40]).bytes(&[14, 0, 23, 10]).chunk(b"ours").bytes(&[9, 0]);
-    // More messages in one datagram than one ACK names.
+    // More records in one datagram than are looked at.
     let many = (0..20).fold(begun(1, 3), |out, _| out.bytes(&[4, 0x0c, 0, 0x40])).bytes(&[0x17, 20, 0x37, 20]);
     let seeds = [many, updated, joined, far, odd, last, again, long, longest, strange];
     let ends = [[1, 0], [2, 90], [2, 40]].map(|alert| says(says(begun(0, 0), 0x0c, 23, b"one"), 0x0c, 21, &alert));
