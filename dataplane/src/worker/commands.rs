@@ -170,6 +170,7 @@ impl Worker {
         self.names.transports.insert(spec.id, key);
         self.names.numbers.insert(number, key);
         self.names.ufrags.insert(spec.local.ufrag.clone(), key);
+        self.timers.make_room(self.transports.len());
         self.schedule(key);
     }
 

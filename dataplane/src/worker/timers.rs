@@ -37,6 +37,14 @@ impl Timers {
         self.near.peek().map(|Reverse((at, _))| *at).or(self.far_first)
     }
 
+    /// Takes the memory for the deadlines of so many transports, which is not to be asked for between packets. A deadline that gave way to
+    /// an earlier one stays until its time.
+    pub(super) fn make_room(&mut self, transports: usize) {
+        let entries = 2 * transports;
+        self.near.reserve(entries.saturating_sub(self.near.len()));
+        self.far.reserve(entries.saturating_sub(self.far.len()));
+    }
+
     fn set(&mut self, at: Now, key: TransportKey) {
         if at < self.sorted {
             self.near.push(Reverse((at, key)));
@@ -225,5 +233,23 @@ mod tests {
                 set.retain(|&(at, _)| at > now);
             }
         }
+    }
+
+    #[test]
+    fn memory_is_asked_for_with_transports_and_not_with_deadlines() {
+        let (mut random, mut timers) = (Random::from_seed([7; 32]), Timers::default());
+        timers.make_room(1_000);
+        let room = |timers: &Timers| (timers.near.capacity(), timers.far.capacity());
+        let (before, mut now) = (room(&timers), Now(0));
+        for _ in 0..100 {
+            for key in (0..1_000).map(|number| TransportKey::from(KeyData::from_ffi((1 << 32) + number))) {
+                for within in [5_000_000_000, 1_000_000] {
+                    timers.set(Now(now.0 + random.next_u64() % within), key);
+                }
+            }
+            now = now + Duration::from_secs(5);
+            while !timers.take(now).is_empty() {}
+        }
+        assert_eq!(room(&timers), before);
     }
 }
