@@ -169,8 +169,8 @@ pub(super) fn split(datagram: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 /// What the header of a protected record tells of its epoch; `None` for one in plaintext, and for one that is too short to be sealed.
 pub(super) fn epoch_bits(record: &[u8]) -> Option<u8> {
-    let shape = Shape::of(record).filter(|shape| record.len() > shape.header_size + TAG_SIZE)?;
-    record.first().filter(|_| shape.header_size > 0).map(|flags| flags & EPOCH_BITS)
+    let is_whole = |shape: &Shape| record.len() > shape.header_size + TAG_SIZE;
+    Shape::of(record).filter(is_whole).and(record.first()).map(|flags| flags & EPOCH_BITS)
 }
 
 fn record_size(bytes: &[u8]) -> Option<usize> {
