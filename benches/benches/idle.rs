@@ -94,8 +94,8 @@ fn on_sockets(args: &Args, report: &mut Report, carrier: Carrier, peers: u64) {
         return report.skip(format!("{what}: the clients had too little of their core"));
     }
     let [share, floor] = [&ours, &floor].map(|spent| spent.cpu.as_secs_f64() / time * 100.0);
-    report.row(Row::new(&what, share, "% core").beside("their checks answered blindly", floor));
-    // The kernel alone may take more than a percent, so the goal is for what we add, our consent checks and their kernel's work included.
+    report.row(Row::new(&what, share, "% core").beside("their checks answered blindly", floor).at_most(1.0));
+    // Where the kernel alone takes more than that, there is still what we add, our consent checks and their kernel's work included.
     report.row(Row::new(format!("{what}, more than the kernel's own"), share - floor, "% core").at_most(1.0));
     report.row(Row::new(format!("{what}, turns"), f64::from(ours.turns) / time, "/s"));
     let dropped = worker.stats(&link.counters()).drops.iter().sum::<u64>();
